@@ -1,0 +1,202 @@
+"""Dense bundle adjustment with a metric prior: the documented surface of the kernel in thirdparty/droid_backends.
+
+Takes one window of keyframes as arrays, returns new arrays and a report. The cost function stands in
+``thirdparty/droid_backends/include/droid_backends/dense_ba.h``; a slow torch version of it in
+:mod:`metric_slam.geometry.dense_ba_twin`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import droid_backends as native
+import numpy as np
+
+from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.geometry.camera import FEATURE_STRIDE
+
+PriorMode = Literal["none", "metric", "droid"]
+
+_LOSSES = {
+    "none": native.Loss.NONE,
+    "huber": native.Loss.HUBER,
+    "geman_mcclure": native.Loss.GEMAN_MCCLURE,
+    "cauchy": native.Loss.CAUCHY,
+}
+_PRIOR_MODES = {
+    "none": native.PriorMode.NONE,
+    "metric": native.PriorMode.METRIC,
+    "droid": native.PriorMode.DROID,
+}
+
+
+@dataclass(frozen=True)
+class BaReport:
+    """How one solve ended. With ``not_positive_definite`` nothing was changed."""
+
+    status: str
+    """converged | max_iterations | not_positive_definite | no_progress | nothing_to_do."""
+
+    iterations: int = 0
+    cost_initial: float = 0.0
+    cost_final: float = 0.0
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Measured metric distances between keyframe centres, F of them."""
+
+    pair: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    """Keyframe positions in the window, int64 [F, 2]."""
+
+    length_m: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """float64 [F]."""
+
+    sigma: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """Standard deviation of log(length), float64 [F]."""
+
+
+@dataclass(frozen=True)
+class BaWindow:
+    """One problem: N keyframes, E directed edges, on a grid of h x w cells."""
+
+    intrinsics: np.ndarray
+    """fx, fy, cx, cy of the grid camera, float64 [4]."""
+
+    poses: np.ndarray
+    """T_cam_world: t xyz, q xyzw, float64 [N, 7]."""
+
+    inv_depth: np.ndarray
+    """1/m, float64 [N, h, w]."""
+
+    source: np.ndarray
+    """int64 [E]."""
+
+    target: np.ndarray
+    """int64 [E]."""
+
+    flow_target: np.ndarray
+    """Grid cells (x, y), float64 [E, h, w, 2]."""
+
+    confidence: np.ndarray
+    """0..1, float64 [E, h, w, 2]."""
+
+    pose_free: np.ndarray
+    """bool [N]: which poses may move."""
+
+    depth_free: np.ndarray
+    """bool [N]: which keyframes' inverse depths (and prior scales) may move."""
+
+    prior_depth_m: np.ndarray | None = None
+    """float64 [N, h, w], 0 where the prior says nothing."""
+
+    prior_weight: np.ndarray | None = None
+    """Confidence over variance of the prior's relative depth error, float64 [N, h, w]."""
+
+    prior_log_scale: np.ndarray | None = None
+    """s_k, float64 [N]; zeros when None."""
+
+    scale_anchor: np.ndarray | None = None
+    """Where s_k is pulled to, float64 [N]; zeros when None."""
+
+    scale_sigma: float = 0.0
+    """Standard deviation of s_k around its anchor; 0 holds the scales."""
+
+    depth_damping: np.ndarray | None = None
+    """eta, float64 [N, h, w]."""
+
+    baselines: Baselines = field(default_factory=Baselines)
+
+
+def solve_window(
+    window: BaWindow,
+    config: BundleAdjustmentConfig,
+    *,
+    iterations: int | None = None,
+    motion_only: bool = False,
+    thorough: bool = False,
+) -> tuple[BaWindow, BaReport]:
+    """Optimise poses, inverse depths and prior scales of a window; the input is left as it is.
+
+    With ``motion_only`` depths and scales stay fixed; ``thorough`` goes on in soft directions. Levenberg-Marquardt on the robust cost, so the result is never
+    worse than the start; a failed factorisation returns the start.
+    """
+    window = replace(
+        window,
+        poses=window.poses.copy(),
+        inv_depth=window.inv_depth.copy(),
+        prior_log_scale=np.zeros(len(window.poses)) if window.prior_log_scale is None else window.prior_log_scale.copy(),
+        depth_free=np.zeros_like(window.depth_free) if motion_only else window.depth_free,
+    )
+    options = native_options(config, has_prior=window.prior_depth_m is not None, scale_sigma=window.scale_sigma)
+    if iterations is not None:
+        options.iterations = iterations
+    if thorough:
+        options.initial_damping, options.min_relative_decrease = 1e-8, 1e-7
+    report = native.solve_dense_ba(native_problem(window), options)
+    return window, BaReport(report.status.name.lower(), report.iterations, report.cost_initial, report.cost_final)
+
+
+def native_options(config: BundleAdjustmentConfig, *, has_prior: bool, scale_sigma: float) -> native.DenseBaOptions:
+    """Kernel options. Flow residuals are in grid cells there, so pixel lengths are divided by the stride."""
+    options = native.DenseBaOptions()
+    options.iterations = config.iterations
+    options.prior_mode = _PRIOR_MODES[config.prior_mode if has_prior else "none"]
+    options.flow_weight = (FEATURE_STRIDE / config.flow_sigma_px) ** 2
+    options.flow_loss = native.RobustLoss(_LOSSES[config.flow_loss], config.flow_loss_width_px / FEATURE_STRIDE)
+    options.invalid_residual = 3.0 * config.flow_loss_width_px / FEATURE_STRIDE
+    options.prior_loss = native.RobustLoss(_LOSSES[config.prior_loss], config.prior_loss_width)
+    options.baseline_loss = native.RobustLoss(native.Loss.CAUCHY, config.baseline_loss_width)
+    options.droid_alpha = config.droid_alpha
+    options.scale_sigma = scale_sigma
+    options.scale_step_sigma = config.scale_step_sigma
+    options.min_inv_depth = 1.0 / config.max_depth
+    options.max_inv_depth = 1.0 / config.min_depth
+    return options
+
+
+def native_problem(window: BaWindow) -> native.DenseBaProblem:
+    """The kernel's view of a window; poses, inverse depths and scales are updated in place by a solve."""
+    return native.DenseBaProblem(
+        poses=window.poses,
+        inv_depth=window.inv_depth,
+        scales=window.prior_log_scale,
+        intrinsics=window.intrinsics,
+        source=window.source,
+        target=window.target,
+        flow_target=window.flow_target,
+        confidence=window.confidence,
+        pose_free=window.pose_free,
+        depth_free=window.depth_free,
+        depth_damping=window.depth_damping,
+        prior_depth=window.prior_depth_m,
+        prior_weight=window.prior_weight,
+        scale_anchor=window.scale_anchor,
+        baseline_pair=np.ascontiguousarray(window.baselines.pair, dtype=np.int64),
+        baseline_length=window.baselines.length_m,
+        baseline_sigma=window.baselines.sigma,
+    )
+
+
+def reproject(
+    poses: np.ndarray, inv_depth: np.ndarray, intrinsics: np.ndarray, source: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the cells of every edge's source lie in its target.
+
+    Arguments as in :class:`BaWindow`. Returns coordinates in grid cells [E, h, w, 2], inverse depth in the target
+    [E, h, w], and whether the point is in front of the target [E, h, w].
+    """
+    E, (h, w) = len(source), inv_depth.shape[1:]
+    coords, inv_depth_target, valid = np.empty((E, h, w, 2)), np.empty((E, h, w)), np.empty((E, h, w), bool)
+    native.reproject(
+        np.ascontiguousarray(poses),
+        np.ascontiguousarray(inv_depth),
+        intrinsics,
+        np.ascontiguousarray(source, dtype=np.int64),
+        np.ascontiguousarray(target, dtype=np.int64),
+        coords,
+        inv_depth_target,
+        valid,
+    )
+    return coords, inv_depth_target, valid

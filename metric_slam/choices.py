@@ -1,0 +1,107 @@
+"""Turns a configuration and a data set into the parts of the system; what ``auto`` chose comes with its reason."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from metric_slam.config import Config, InputConfig
+from metric_slam.correspondence.base import CorrespondenceModel
+from metric_slam.correspondence.dis import DisCorrespondence
+from metric_slam.datasets.base import Dataset
+from metric_slam.depth.base import DepthPrior
+from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.depth.no_prior import NoPrior
+from metric_slam.depth.precomputed import PrecomputedDepth
+from metric_slam.depth.sensor import SensorDepth
+from metric_slam.errors import ConfigError, MissingDependencyError
+from metric_slam.frame import CameraMount
+from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+
+_MIN_SIDE_PX = 8 * FEATURE_STRIDE
+
+
+class PriorChoice(NamedTuple):
+    """A depth prior and why it was taken."""
+
+    prior: DepthPrior
+    reason: str
+
+
+class CorrespondenceChoice(NamedTuple):
+    """A matching model and why it was taken."""
+
+    model: CorrespondenceModel
+    reason: str
+
+
+def working_camera(config: InputConfig, camera: PinholeCamera) -> PinholeCamera:
+    """The camera all frames are resized to: ``size``, or the largest within the pixel budget; sides multiples of 8."""
+    if config.size is not None:
+        width, height = config.size
+    else:
+        shrink = min(1.0, float(np.sqrt(config.pixel_budget_px / (camera.width * camera.height))))
+        width, height = round(camera.width * shrink), round(camera.height * shrink)
+    width, height = (max(side // FEATURE_STRIDE * FEATURE_STRIDE, _MIN_SIDE_PX) for side in (width + 4, height + 4))
+    return camera.resized(width, height)
+
+
+def choose_prior(config: Config, dataset: Dataset) -> PriorChoice:
+    """The depth prior that was asked for, or the best one available.
+
+    Raises ConfigError or MissingDependencyError where the one asked for cannot work on this data set.
+    """
+    mount = camera_mount(config, dataset)
+    if config.prior != "auto":
+        return PriorChoice(_make_prior(config, config.prior, mount), "as asked for")
+    if config.precomputed.folder is not None:
+        return PriorChoice(_make_prior(config, "precomputed", mount), f"depth maps in {config.precomputed.folder}")
+    if mount is not None:
+        reason = f"the camera rides {mount.height_m:.2f} m above the road"
+        if _has_depth(dataset):
+            reason += "; the data set's depth images are left alone (--prior sensor uses them)"
+        return PriorChoice(_make_prior(config, "ground_plane", mount), reason)
+    if _has_depth(dataset):
+        return PriorChoice(_make_prior(config, "sensor", mount), "the data set has depth images")
+    return PriorChoice(
+        NoPrior(), "no depth images, no depth maps and no known camera height: the scale stays unknown"
+    )
+
+
+def camera_mount(config: Config, dataset: Dataset) -> CameraMount | None:
+    """How the camera is mounted: as configured, else as the data set says."""
+    if config.ground_plane.camera_height_m is not None:
+        return CameraMount(config.ground_plane.camera_height_m)
+    return dataset.mount
+
+
+def _has_depth(dataset: Dataset) -> bool:
+    return len(dataset) > 0 and dataset[0].depth_m is not None
+
+
+def _make_prior(config: Config, name: str, mount: CameraMount | None) -> DepthPrior:
+    if name == "sensor":
+        return SensorDepth(config.sensor)
+    if name == "precomputed":
+        return PrecomputedDepth(config.precomputed)
+    if name == "none":
+        return NoPrior()
+    if name == "ground_plane":
+        if mount is None:
+            raise ConfigError(
+                "prior 'ground_plane' needs the camera's height above the road: give --camera-height METRES"
+            )
+        return GroundPlane(config.ground_plane, mount)
+    raise MissingDependencyError(
+        f"prior '{name}' is not part of this version: choose ground_plane, sensor, precomputed or none"
+    )
+
+
+def choose_correspondence(config: Config) -> CorrespondenceChoice:
+    """The matching model that was asked for, or the best one available."""
+    if config.correspondence == "droid":
+        raise MissingDependencyError("correspondence 'droid' is not part of this version: choose dis")
+    reason = "as asked for" if config.correspondence == "dis" else "needs neither weights nor a GPU"
+    return CorrespondenceChoice(DisCorrespondence(config.dis, threads=min(4, os.cpu_count() or 1)), reason)

@@ -1,0 +1,116 @@
+"""Renders a drive into the layout of KITTI odometry and keeps it in a cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from metric_slam.datasets.images import write_depth_m, write_rgb
+from metric_slam.datasets.kitti import KITTI_DEPTH_SCALE, open_kitti
+from metric_slam.datasets.sequence import ImageSequence
+from metric_slam.datasets.synthetic.render import Renderer, import_open3d
+from metric_slam.datasets.synthetic.route import drive_poses
+from metric_slam.datasets.synthetic.spec import DriveSpec
+from metric_slam.datasets.synthetic.world import build_world
+from metric_slam.errors import OutputError
+from metric_slam.frame import CameraMount
+
+logger = logging.getLogger(__name__)
+
+SEQUENCE = "demo"
+CACHE_VARIABLE = "METRIC_SLAM_CACHE"
+WORKERS = 2
+
+Progress = Callable[[int, int], None]
+"""Called with (frames done, frames in all)."""
+
+
+def open_demo(
+    spec: DriveSpec | None = None, *, cache: Path | None = None, progress: Progress | None = None
+) -> ImageSequence:
+    """The rendered drive of ``spec`` (default: the demo), rendered first if the cache does not hold it yet."""
+    spec = DriveSpec() if spec is None else spec
+    sequence = open_kitti(render_drive(spec, cache=cache, progress=progress), SEQUENCE)
+    return replace(sequence, name=f"synthetic/{SEQUENCE}", mount=CameraMount(spec.camera_height_m))
+
+
+def cache_folder() -> Path:
+    """Where rendered drives are kept: $METRIC_SLAM_CACHE, else ``~/.cache/metric_slam``."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named) if named else Path.home() / ".cache" / "metric_slam"
+
+
+def render_drive(spec: DriveSpec, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
+    """Root folder (KITTI odometry layout) of the drive of ``spec``; rendered unless the cache holds it.
+
+    Written: ``sequences/demo/{calib.txt, times.txt, image_2, depth_2}`` and ``poses/demo.txt`` (first camera = world).
+    The folder appears complete or not at all. Raises MissingDependencyError (Open3D) and OutputError (disk).
+    """
+    folder = (cache or cache_folder()) / f"drive_{spec.key()}"
+    if folder.is_dir():
+        logger.info("rendered drive found in %s", folder)
+        return folder
+    import_open3d()
+    logger.info("rendering the drive into %s (about two minutes at the default size)", folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".rendering_", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder.parent}: {error.strerror}; set ${CACHE_VARIABLE}") from error
+    try:
+        _render_into(scratch, spec, progress)
+        scratch.chmod(0o755)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # another process was faster: its files are the same
+                raise
+    except OSError as error:
+        raise OutputError(f"cannot write the drive to {folder}: {error.strerror}; set ${CACHE_VARIABLE}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def _render_into(root: Path, spec: DriveSpec, progress: Progress | None) -> None:
+    sequence = root / "sequences" / SEQUENCE
+    images, depths, poses = sequence / "image_2", sequence / "depth_2", root / "poses"
+    for folder in (images, depths, poses):
+        folder.mkdir(parents=True)
+    T_world_cam = drive_poses(spec)
+    _write_side_files(sequence, poses, spec, T_world_cam)
+    renderer = Renderer(build_world(spec))
+
+    def render(index: int) -> None:
+        seed = spec.seed * 1_000_003 + index
+        image, depth_m = renderer.render(spec.camera, T_world_cam[index], spec.noise_sigma, seed)
+        write_rgb(images / f"{index:06d}.png", image)
+        write_depth_m(depths / f"{index:06d}.png", depth_m, KITTI_DEPTH_SCALE)
+
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        for done, _ in enumerate(pool.map(render, range(len(T_world_cam))), start=1):
+            if progress is not None:
+                progress(done, len(T_world_cam))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interruption must not wait for the frames that are left
+
+
+def _write_side_files(sequence: Path, poses: Path, spec: DriveSpec, T_world_cam: np.ndarray) -> None:
+    camera = spec.camera
+    P = np.column_stack([camera.K, np.zeros(3)]).ravel()
+    numbers = " ".join(f"{value:.12e}" for value in P)
+    (sequence / "calib.txt").write_text("".join(f"P{k}: {numbers}\n" for k in range(4)), encoding="utf-8")
+    np.savetxt(sequence / "times.txt", np.arange(len(T_world_cam)) / spec.rate_hz, fmt="%.6e")
+    relative = np.linalg.inv(T_world_cam[0]) @ T_world_cam
+    np.savetxt(poses / f"{SEQUENCE}.txt", relative[:, :3].reshape(-1, 12), fmt="%.12e")
+    (sequence / "spec.yaml").write_text(yaml.safe_dump(asdict(spec), sort_keys=False), encoding="utf-8")

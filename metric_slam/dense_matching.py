@@ -1,0 +1,154 @@
+"""Per-pixel correspondence between two keyframes whose relative pose and coarse depth are already known.
+
+Place in the flow: after the last bundle adjustment, before :mod:`metric_slam.densify`. The neighbour's image is first
+warped by the depth at hand (the 1/8 grid, upsampled), so that the flow has only the remainder to find: scale changes of
+forward motion and large parallax are gone, and what is left is a few pixels.
+
+Flow: DIS, Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016, as in OpenCV.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from metric_slam.geometry.camera import FEATURE_STRIDE, GRID_OFFSET_PX, PinholeCamera
+from metric_slam.result import KeyframeResult
+
+MIN_CELL_CONFIDENCE = 0.02
+"""Weight of a cell that is only a guess: it fills holes and yields to every supported neighbour."""
+
+
+@dataclass(frozen=True)
+class EpipolarGeometry:
+    """How pixels of one keyframe move in another with inverse depth d: homogeneous pixel = ``base`` + d ``shift``.
+
+    ``base`` float32 [H, W, 3] (the pixel at infinity), ``shift`` float32 [3] (the epipole times the baseline).
+    """
+
+    base: np.ndarray
+    shift: np.ndarray
+
+    def target(self, inv_depth: np.ndarray) -> np.ndarray:
+        """Pixel coordinates in the other keyframe, float32 [H, W, 2]; far outside where the point is behind it."""
+        x = self.base[..., 0] + inv_depth * self.shift[0]
+        y = self.base[..., 1] + inv_depth * self.shift[1]
+        z = self.base[..., 2] + inv_depth * self.shift[2]
+        in_front = z > 1e-3
+        z = np.where(in_front, z, 1.0)
+        return np.dstack([np.where(in_front, x / z, -1e4), np.where(in_front, y / z, -1e4)]).astype(np.float32)
+
+
+class KeyframeView:
+    """A keyframe with what dense matching derives from it once: grey image, upsampled inverse depth, pixel grid."""
+
+    def __init__(self, keyframe: KeyframeResult) -> None:
+        self.keyframe = keyframe
+        self.camera: PinholeCamera = keyframe.camera
+        self.T_world_cam = np.asarray(keyframe.T_world_cam, dtype=np.float64)
+        self.height, self.width = keyframe.image.shape[:2]
+
+    @cached_property
+    def grey(self) -> np.ndarray:
+        """Grey image, uint8 [H, W]."""
+        return cv2.cvtColor(self.keyframe.image, cv2.COLOR_RGB2GRAY)
+
+    @cached_property
+    def coarse(self) -> tuple[np.ndarray, np.ndarray]:
+        """Inverse depth and confidence of the 1/8 grid at every pixel, each float32 [H, W]."""
+        return upsample_grid(self.keyframe.inv_depth, self.keyframe.confidence, self.width, self.height)
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """(u, v) of every pixel, float32 [H, W, 2]."""
+        v, u = np.mgrid[0 : self.height, 0 : self.width].astype(np.float32)
+        return np.dstack([u, v])
+
+    def epipolar(self, other: KeyframeView) -> EpipolarGeometry:
+        """Geometry of this keyframe's pixels in ``other``: K R K^-1 p + d K t with T_other_this = (R, t)."""
+        T_other_this = np.linalg.inv(other.T_world_cam) @ self.T_world_cam
+        homography = other.camera.K @ T_other_this[:3, :3] @ np.linalg.inv(self.camera.K)
+        u, v = self.pixels[..., 0], self.pixels[..., 1]
+        rows = [homography[i, 0] * u + homography[i, 1] * v + homography[i, 2] for i in range(3)]
+        shift = other.camera.K @ T_other_this[:3, 3]
+        return EpipolarGeometry(np.dstack(rows).astype(np.float32), shift.astype(np.float32))
+
+    def baseline(self, other: KeyframeView) -> float:
+        """Distance of the two optical centres in world units."""
+        return float(np.linalg.norm(other.T_world_cam[:3, 3] - self.T_world_cam[:3, 3]))
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where the pixels of one keyframe are seen in another one."""
+
+    target: np.ndarray
+    """Pixel in the other keyframe, float32 [H, W, 2]."""
+
+    error_px: np.ndarray
+    """Forward-backward error in pixels, float32 [H, W]; infinite outside the other image."""
+
+
+def upsample_grid(
+    inv_depth: np.ndarray, confidence: np.ndarray, width: int, height: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse depth of the 1/8 grid at every pixel: bilinear between cell centres, weighted by confidence.
+
+    ``inv_depth`` and ``confidence`` float32 [h, w]; returns two float32 [height, width] arrays. Unsupported cells are
+    filled from supported ones nearby (normalised convolution, Knutsson and Westin, CVPR 1993) before interpolation.
+    """
+    weight = np.clip(np.nan_to_num(confidence), MIN_CELL_CONFIDENCE, 1.0).astype(np.float32)
+    value = np.nan_to_num(inv_depth).astype(np.float32)
+    spread = cv2.GaussianBlur(weight, (0, 0), 2.0)
+    filled = cv2.GaussianBlur(weight * value, (0, 0), 2.0) / spread
+    value = np.where(confidence > MIN_CELL_CONFIDENCE, value, filled)
+    v, u = np.mgrid[0:height, 0:width].astype(np.float32)
+    u, v = (u - GRID_OFFSET_PX) / FEATURE_STRIDE, (v - GRID_OFFSET_PX) / FEATURE_STRIDE
+    up_weight = cv2.remap(weight, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    up_value = cv2.remap(weight * value, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.maximum(up_value / up_weight, 1e-6), up_weight
+
+
+class PairMatcher:
+    """Dense matches of keyframe pairs, both ways, with DIS flow at full working resolution."""
+
+    def __init__(self, *, fine: bool = False) -> None:
+        """``fine``: down to full resolution; on KITTI 14 % less depth error for twice the time of the flow."""
+        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._flow.setFinestScale(0 if fine else 1)
+        # only the remainder of a warp is sought: coarse levels have nothing to find and cost little
+        self._flow.setCoarsestScale(3)
+        if fine:
+            self._flow.setPatchStride(4)
+            self._flow.setGradientDescentIterations(8)
+            self._flow.setVariationalRefinementIterations(2)
+
+    def match(self, first: KeyframeView, second: KeyframeView) -> tuple[Match, Match]:
+        """Matches first → second and second → first; the pixel sizes of the two may differ."""
+        forward = self._one_way(first, second)
+        backward = self._one_way(second, first)
+        return (
+            Match(forward, _forward_backward_error(forward, backward, first.pixels)),
+            Match(backward, _forward_backward_error(backward, forward, second.pixels)),
+        )
+
+    def _one_way(self, source: KeyframeView, other: KeyframeView) -> np.ndarray:
+        """Target pixels, float32 [H, W, 2]: flow towards the other image warped by the coarse depth, undone."""
+        predicted = source.epipolar(other).target(source.coarse[0])
+        warped = cv2.remap(other.grey, predicted, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        remainder = self._flow.calc(source.grey, warped, None)
+        return cv2.remap(predicted, source.pixels + remainder, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _forward_backward_error(forward: np.ndarray, backward: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Distance in pixels between each pixel and where following both flows ends, float32 [H, W]."""
+    outside = -1e4
+    back = cv2.remap(
+        backward, forward, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(outside,) * 4
+    )
+    error = np.hypot(back[..., 0] - pixels[..., 0], back[..., 1] - pixels[..., 1])
+    error[error > 1e3] = np.inf
+    return error

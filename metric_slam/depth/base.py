@@ -1,0 +1,95 @@
+"""The protocol of metric depth priors: what is believed about depth before, or beside, the matching of images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metric_slam.frame import Frame
+from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+
+
+@dataclass(frozen=True)
+class DepthPrediction:
+    """Metric depth of one keyframe on the 1/8 grid of its working camera."""
+
+    depth_m: np.ndarray
+    """Depth along z in metres, float64 [h, w]; 0 where nothing is known."""
+
+    confidence: np.ndarray
+    """0..1, float64 [h, w]."""
+
+
+@dataclass(frozen=True)
+class MotionObservation:
+    """What a prior learns from a pair of keyframes and the motion between them."""
+
+    log_ratio: float
+    """log(metric length / present length) of the pair's baseline."""
+
+    sigma: float
+    """Standard deviation of ``log_ratio``."""
+
+    used: bool
+    """False: measured, but withdrawn because its support is thin; for the report only."""
+
+    prediction: DepthPrediction | None = None
+    """Depth of the second keyframe where the observation supports it."""
+
+
+class DepthPrior(ABC):
+    """A source of metric depth. One instance serves one sequence and may calibrate itself on the way."""
+
+    name: str = ""
+    metric: bool = True
+    relative_sigma: float = 0.10
+    """Believed relative error of one cell's depth."""
+
+    scale_sigma: float = 0.025
+    """Believed relative error that all cells of one keyframe share; 0: none."""
+
+    @abstractmethod
+    def prepare(self, frame: Frame, camera: PinholeCamera) -> Any:
+        """What the prior wants to keep of a keyframe (opaque to everyone else)."""
+
+    @abstractmethod
+    def predict(self, state: Any, camera: PinholeCamera) -> DepthPrediction | None:
+        """Depth of a keyframe from what :meth:`prepare` kept; None where nothing is known."""
+
+    def observe(
+        self, previous: Any, current: Any, T_current_previous: np.ndarray, *, search: bool
+    ) -> MotionObservation | None:
+        """Metric information in a pair of keyframes whose relative pose [4, 4] is known up to scale.
+
+        ``search``: the present scale may be wrong by a factor, look widely. None: the prior learns nothing from motion.
+        """
+        return None
+
+
+def depth_to_grid(depth_m: np.ndarray, camera: PinholeCamera) -> DepthPrediction:
+    """Median depth per cell of a depth image [H, W] of any size (0: none), with a confidence that drops at depth edges.
+
+    A point sample would take the depth of whatever lies under the cell's centre, background bleeding included.
+    """
+    h, w = camera.height // FEATURE_STRIDE, camera.width // FEATURE_STRIDE
+    H, W = depth_m.shape
+    # every source pixel goes to the cell that contains it in the working image
+    rows = np.minimum(((np.arange(H) + 0.5) * camera.height / H / FEATURE_STRIDE).astype(int), h)
+    columns = np.minimum(((np.arange(W) + 0.5) * camera.width / W / FEATURE_STRIDE).astype(int), w)
+    cell = (rows[:, None] * (w + 1) + columns[None, :]).ravel()
+    values = depth_m.ravel()
+    known = np.isfinite(values) & (values > 0)
+    cell, values = cell[known], values[known]
+    order = np.lexsort((values, cell))
+    cell, values = cell[order], values[order]
+    cells, start, count = np.unique(cell, return_index=True, return_counts=True)
+    middle = values[start + count // 2]
+    spread = (values[start + (9 * (count - 1)) // 10] - values[start + (count - 1) // 10]) / middle
+    depth, confidence = np.zeros((h + 1) * (w + 1)), np.zeros((h + 1) * (w + 1))
+    depth[cells] = middle
+    confidence[cells] = 1.0 / (1.0 + (spread / 0.1) ** 2)
+    shape = (h + 1, w + 1)
+    return DepthPrediction(depth.reshape(shape)[:h, :w], confidence.reshape(shape)[:h, :w])

@@ -1,0 +1,105 @@
+"""A few keyframes side by side: image, optimised depth, depth of the prior, confidence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from metric_slam.plots import TEXT, new_figure
+from metric_slam.result import KeyframeResult
+
+MAX_PANELS = 4
+NOTHING = "#cfcfcf"
+"""Colour of pixels without a depth."""
+
+_TICKS = (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500)
+
+
+def choose_keyframes(keyframes: list[KeyframeResult], count: int = MAX_PANELS) -> list[KeyframeResult]:
+    """Up to ``count`` keyframes, evenly spread: the middles of equal stretches, as the ends are least settled."""
+    count = min(count, len(keyframes))
+    return [keyframes[int((slot + 0.5) * len(keyframes) / count)] for slot in range(count)]
+
+
+def optimised_depth(keyframe: KeyframeResult) -> np.ndarray:
+    """Depth [h, w] in metres (or the unknown unit); NaN where the confidence is 0, i.e. where it is only a guess."""
+    known = (keyframe.inv_depth > 0) & (keyframe.confidence > 0)
+    return np.where(known, 1.0 / np.where(known, keyframe.inv_depth, 1.0), np.nan)
+
+
+def plot_depth_panels(keyframes: list[KeyframeResult], *, scale_known: bool) -> Figure | None:
+    """One row a keyframe, one depth colour scale for the whole figure; None without keyframes."""
+    chosen = choose_keyframes(keyframes)
+    if not chosen:
+        return None
+    optimised = [optimised_depth(keyframe) for keyframe in chosen]
+    priors = [_prior_depth(keyframe) for keyframe in chosen]
+    with_prior = any(prior is not None for prior in priors)
+    columns = 4 if with_prior else 3
+    height, width = chosen[0].image.shape[:2]
+    figure = new_figure(12.0, len(chosen) * 12.0 / columns * height / width + 1.2)
+    grid = figure.subplots(len(chosen), columns, squeeze=False)
+    norm = _depth_norm(optimised + [prior for prior in priors if prior is not None])
+    for row, keyframe in enumerate(chosen):
+        cells = list(grid[row])
+        cells[0].imshow(keyframe.image)
+        cells[0].set_ylabel(f"frame {keyframe.index}", fontsize=9, color=TEXT)
+        depth_image = _show(cells[1], optimised[row], norm, "turbo_r")
+        if with_prior:
+            _show(cells[2], priors[row], norm, "turbo_r")
+        confidence_image = _show(cells[-1], keyframe.confidence, Normalize(0, 1), "gray")
+    titles = ["image", "optimised depth", *(["depth of the prior"] if with_prior else []), "confidence of the depth"]
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=TEXT)
+    for axes in grid.ravel():
+        axes.set(xticks=[], yticks=[])
+    _colour_bars(figure, grid, depth_image, confidence_image, "depth [m]" if scale_known else "depth [unknown unit]")
+    return figure
+
+
+def _prior_depth(keyframe: KeyframeResult) -> np.ndarray | None:
+    """Depth of the prior [h, w] as the optimisation used it (scaled by its log-scale), NaN where it says nothing."""
+    if keyframe.prior_depth_m is None:
+        return None
+    scaled_m = keyframe.prior_depth_m * np.exp(keyframe.prior_log_scale)
+    return np.where(keyframe.prior_depth_m > 0, scaled_m, np.nan)
+
+
+def _depth_norm(depths: list[np.ndarray]) -> LogNorm:
+    values = np.concatenate([depth[np.isfinite(depth)] for depth in depths])
+    if len(values) == 0:
+        return LogNorm(1.0, 100.0)
+    low, high = np.percentile(values, [1, 98])
+    return LogNorm(low, max(high, 1.5 * low))
+
+
+def _show(axes: Axes, values: np.ndarray | None, norm: Normalize, colours: str) -> AxesImage | None:
+    axes.set_facecolor(NOTHING)
+    if values is None:
+        axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes, color=TEXT)
+        return None
+    colour_map = colormaps[colours].with_extremes(bad=NOTHING)
+    return axes.imshow(values, norm=norm, cmap=colour_map, interpolation="nearest")
+
+
+def _colour_bars(
+    figure: Figure, grid: np.ndarray, depth_image: AxesImage, confidence_image: AxesImage, depth_label: str
+) -> None:
+    """Below the columns they belong to."""
+    options: dict[str, Any] = {"location": "bottom", "pad": 0.02}
+    under_depths: dict[str, Any] = {"shrink": 0.66, "anchor": (1.0, 0.0), "aspect": 45, "extend": "both"}
+    bar = figure.colorbar(depth_image, ax=list(grid[:, :-1].ravel()), **under_depths, **options)
+    bar.set_label(f"{depth_label}, logarithmic; grey: no depth", fontsize=9)
+    low, high = depth_image.norm.vmin, depth_image.norm.vmax
+    bar.set_ticks([tick for tick in _TICKS if low <= tick <= high])
+    bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.ax.xaxis.set_minor_formatter(NullFormatter())
+    bar = figure.colorbar(confidence_image, ax=list(grid[:, -1].ravel()), aspect=22, **options)
+    bar.set_label("0: a guess, 1: sure", fontsize=9)

@@ -1,0 +1,201 @@
+"""The sliding window: takes tracked keyframes in, keeps poses, inverse depths and the metric scale of the recent ones.
+
+New keyframe -> edges -> bundle adjustment of the window -> the prior looks at the motion (road) -> metric baselines
+enter the graph -> the next solve pulls the scale. The first keyframes start from matches alone and are given their
+scale as soon as a prior has one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metric_slam.config import FrontendConfig
+from metric_slam.depth.base import DepthPrior, MotionObservation
+from metric_slam.edge_selection import new_keyframe_pairs
+from metric_slam.factor_graph import BaselineFactor, FactorGraph
+from metric_slam.geometry import lie
+from metric_slam.keyframes import Keyframe, KeyframeStore
+from metric_slam.result import ScaleObservation
+from metric_slam.tracking import TrackedFrame, carry_depth, motion_from_matches
+
+log = logging.getLogger(__name__)
+
+_START_DEPTH = 10.0  # of cells nobody knows anything about, metres or units
+
+
+@dataclass(frozen=True)
+class View:
+    """A frame on its way to become a keyframe."""
+
+    index: int
+    time_s: float
+    image: np.ndarray
+    """uint8 [H, W, 3] RGB at working resolution."""
+
+    features: Any
+    prior_state: Any
+
+    def keyframe(
+        self, pose: np.ndarray, inv_depth: np.ndarray, prior_depth_m: np.ndarray, prior_weight: np.ndarray
+    ) -> Keyframe:
+        """The keyframe with its first estimate; see :class:`metric_slam.keyframes.Keyframe`."""
+        return Keyframe(
+            self.index,
+            self.time_s,
+            self.image,
+            self.features,
+            self.prior_state,
+            pose,
+            inv_depth,
+            prior_depth_m,
+            prior_weight,
+        )
+
+
+class Frontend:
+    """Owns the order of work on keyframes; state lives in the store and the graph."""
+
+    def __init__(
+        self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, config: FrontendConfig
+    ) -> None:
+        self._store, self._graph, self._prior, self._config = store, graph, prior, config
+        self.scale_observations: list[ScaleObservation] = []
+        self.segments: list[int] = []
+        """Positions of the keyframes at which the chain of matches begins: 0, and more where tracking was lost."""
+
+    def start(self, view: View, pose: np.ndarray) -> None:
+        """The first keyframe of the video, or of a new segment after a loss: ``pose`` T_cam_world [7] is given."""
+        depth, weight = self._prior_maps(view.prior_state)
+        position = self._store.append(view.keyframe(pose, self._filled(depth, weight), depth, weight))
+        self.segments.append(position)
+
+    @property
+    def depth_known(self) -> bool:
+        """Can a new frame be tracked against the last keyframe's depth?"""
+        position = len(self._store) - 1
+        return position > self._segment or bool(self._store[position].prior_weight.any())
+
+    @property
+    def _segment(self) -> int:
+        return self.segments[-1]
+
+    def add(self, view: View, frame: TrackedFrame) -> bool:
+        """A further keyframe; False if the start of a segment shows too little parallax to begin with it."""
+        store, graph, cfg = self._store, self._graph, self._config
+        pose = frame.pose
+        if not self.depth_known:
+            start_pose = self._triangulate_start(view.prior_state, frame)
+            if start_pose is None:
+                return False
+            pose = start_pose
+        last = store[-1]
+        depth, weight = self._prior_maps(view.prior_state)
+        inv_depth = carry_depth(last, pose, frame.backward, store.camera)
+        position = store.append(view.keyframe(pose, inv_depth, depth, weight))
+        graph.add_matched(position - 1, position, frame.forward)
+        graph.add_matched(position, position - 1, frame.backward)
+        graph.match_pairs([p for p in new_keyframe_pairs(position, cfg) if min(p) >= self._segment])
+        self._solve(position)
+        self._observe(position)
+        if len(self.segments) == 1 and len(store) <= cfg.warm_up:
+            self._repeat_observations()
+        return True
+
+    def _solve(self, position: int) -> None:
+        cfg = self._config
+        end = position + 1
+        begin = max(self._segment, end - cfg.window)
+        fixed = cfg.fixed if begin > self._segment else 1
+        self._graph.solve(begin, end, set(range(begin, begin + fixed)), cfg.iterations)
+
+    def optimise_all(self) -> None:
+        """Bundle adjustment over the whole trajectory; the first pose of every segment stays."""
+        iterations = self._config.final_iterations
+        if len(self._store) > 2 and iterations > 0:
+            self._graph.solve(0, len(self._store), set(self.segments), iterations, thorough=True)
+
+    # ------------------------------------------------------------------ start
+
+    def _triangulate_start(self, prior_state: Any, frame: TrackedFrame) -> np.ndarray | None:
+        """Two views without depth: relative pose up to scale; the second keyframe's motion is the unit of length,
+        until a prior measures it."""
+        store = self._store
+        motion = motion_from_matches(frame.forward, store.camera)
+        if motion is None:
+            return None
+        T_second_first, inv_depth = motion
+        first = store[-1]
+        known = np.isfinite(inv_depth)
+        first.inv_depth = np.where(known, inv_depth, np.nanmedian(inv_depth))
+        observation = self._prior.observe(first.prior_state, prior_state, T_second_first, search=True)
+        scale = float(np.exp(observation.log_ratio)) if observation is not None else self._usual_step()
+        if self._prior.metric and observation is None:
+            log.warning("keyframe %d does not show the road: the scale of its segment starts at a guess", len(store))
+        first.inv_depth = first.inv_depth / scale
+        T_second_first[:3, 3] *= scale
+        return lie.matrix_to_pose_vec(T_second_first @ lie.pose_vec_to_matrix(first.pose))
+
+    def _usual_step(self) -> float:
+        """Median distance between recent keyframes: the best guess of the next one; 1 at the start of the video."""
+        centres = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))[:, :3, 3]
+        steps = np.linalg.norm(np.diff(centres[-20:], axis=0), axis=1)
+        return float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
+
+    def _repeat_observations(self) -> None:
+        """While the start settles, the pitch and the poses still change: measure every pair again and rescale."""
+        store = self._store
+        ratios = []
+        for position in range(1, len(store)):
+            observation = self._measure(position, search=True)
+            if observation is not None and observation.used:
+                ratios.append((observation.log_ratio, observation.sigma))
+        if not ratios:
+            return
+        correction = float(np.median([r for r, _ in ratios]))
+        store.rescale(float(np.exp(correction)))
+        for position in range(1, len(store)):
+            self._observe(position)
+        self._solve(len(store) - 1)
+
+    # ------------------------------------------------------------------ prior
+
+    def _prior_maps(self, prior_state: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Depth [h, w] in metres and weight [h, w] = confidence / variance; zeros where nothing is known."""
+        grid = self._store.camera.grid()
+        prediction = self._prior.predict(prior_state, self._store.camera)
+        if prediction is None:
+            return np.zeros((grid.height, grid.width)), np.zeros((grid.height, grid.width))
+        return prediction.depth_m, prediction.confidence / self._prior.relative_sigma**2
+
+    def _filled(self, depth_m: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        known = weight > 0
+        fill = float(np.median(depth_m[known])) if known.any() else _START_DEPTH
+        return 1.0 / np.where(known, np.maximum(depth_m, 0.1), fill)
+
+    def _measure(self, position: int, *, search: bool) -> MotionObservation | None:
+        previous, current = self._store[position - 1], self._store[position]
+        T = lie.pose_vec_to_matrix(current.pose) @ lie.inverse(lie.pose_vec_to_matrix(previous.pose))
+        return self._prior.observe(previous.prior_state, current.prior_state, T, search=search)
+
+    def _observe(self, position: int) -> None:
+        """What the prior learns from the motion to this keyframe becomes a metric baseline in the graph."""
+        observation = self._measure(position, search=False)
+        if observation is None:
+            return
+        store = self._store
+        self.scale_observations = [o for o in self.scale_observations if o.index != store[position].index]
+        self.scale_observations.append(
+            ScaleObservation(store[position].index, observation.log_ratio, observation.sigma, observation.used)
+        )
+        if not observation.used:
+            return
+        previous, current = store[position - 1].pose, store[position].pose
+        T = lie.pose_vec_to_matrix(current) @ lie.inverse(lie.pose_vec_to_matrix(previous))
+        length = float(np.linalg.norm(T[:3, 3]))
+        self._graph.set_baseline(
+            BaselineFactor(position - 1, position, length * float(np.exp(observation.log_ratio)), observation.sigma)
+        )

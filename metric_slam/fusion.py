@@ -1,0 +1,326 @@
+"""The map: from a finished SlamResult to ``map.ply`` (coloured cloud) and ``mesh.ply`` (coloured triangles) in metres.
+
+Place in the flow: the last stage that computes; export, report and viewer only read its files. Three passes, so that
+memory is bounded for any length of drive: (1) dense depths, checked between views, stream to disk (4 bytes a pixel,
+removed at the end) and give the voxel size; (2) the voxel blocks that they touch are counted and cut into tiles; (3)
+tile by tile is fused, cleaned, and appended to the two files.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from metric_slam.config import FusionConfig
+from metric_slam.dense_stream import CheckedDepth, checked_depths, median_depth
+from metric_slam.depth_filter import DepthView
+from metric_slam.errors import OutputError
+from metric_slam.ply_stream import PlyWriter
+from metric_slam.result import KeyframeResult, SlamResult
+from metric_slam.surface import MIN_SLANT, Surface, make_surface, touched_blocks
+from metric_slam.tiles import CELL_BLOCKS, BlockIndex, Tile
+from metric_slam.tsdf import MeshPart, TileFuser, import_open3d
+
+Progress = Callable[[float, str], None]
+T = TypeVar("T")
+
+UNKNOWN_SCALE_MAX_DEPTH = 3.0
+"""Farthest fused depth in median depths of the scene, where metres mean nothing."""
+
+MIN_COMPONENT_VOXELS = 800.0
+"""Smallest surface that stays, in voxel faces: smaller ones are floaters of single wrong matches."""
+
+SIGMA_LIMIT = 0.25
+"""Largest relative depth sigma that the 8 bit side image of a stored depth can hold."""
+
+MAP_FILE, MESH_FILE = "map.ply", "mesh.ply"
+
+
+@dataclass(frozen=True)
+class FusionSummary:
+    """What fusion did; lengths in metres, or in the trajectory's arbitrary unit where the scale is unknown."""
+
+    keyframe_count: int
+    fused_keyframe_count: int
+    """Keyframes with any confirmed depth."""
+
+    dense_pixel_count: int
+    """Pixels with a depth before the multi-view check, over all keyframes."""
+
+    fused_pixel_count: int
+    """Pixels that other keyframes confirmed."""
+
+    voxel_size: float | None
+    voxel_reason: str
+    """How the voxel size came about, in words."""
+
+    max_depth: float | None
+    unit: str
+    """``"m"`` or ``"unknown"``."""
+
+    point_count: int = 0
+    triangle_count: int = 0
+    mesh_area: float = 0.0
+    """Square units."""
+
+    bounding_box: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    """Lower and upper corner in the world frame."""
+
+    tile_count: int = 0
+    removed_component_count: int = 0
+    """Small floating pieces of surface that were dropped."""
+
+    empty_reason: str | None = None
+    """Why there is no map; None where there is one."""
+
+    map_path: Path | None = None
+    mesh_path: Path | None = None
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+
+def fuse(result: SlamResult, config: FusionConfig, output_dir: Path, progress: Progress | None = None) -> FusionSummary:
+    """Write ``map.ply`` and ``mesh.ply`` to ``output_dir`` and say what they hold.
+
+    ``progress(fraction, message)`` is called as the work goes on. Without anything to fuse no file is written and
+    ``empty_reason`` says why. Raises MissingDependencyError without Open3D, OutputError if files cannot be written.
+    """
+    progress = progress or (lambda fraction, message: None)
+    if len(result.keyframes) < config.min_views + 1:
+        needed = config.min_views + 1
+        return _nothing(result, f"{len(result.keyframes)} keyframes; {needed} are needed to confirm a depth")
+    typical_depth = median_depth(result.keyframes)
+    if typical_depth is None:
+        return _nothing(result, "no keyframe has a supported depth")
+    import_open3d()
+    output_dir = Path(output_dir)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(dir=output_dir, prefix=".fusion.")
+    except OSError as error:
+        raise OutputError(f"{output_dir}: cannot be written ({error.strerror}); choose another folder") from error
+    with scratch as folder:
+        return _Fusion(result, config, typical_depth, Path(folder), progress).run(output_dir)
+
+
+class _Fusion:
+    """One run of the three passes."""
+
+    def __init__(
+        self, result: SlamResult, config: FusionConfig, typical_depth: float, folder: Path, progress: Progress
+    ) -> None:
+        self._result, self._config, self._folder, self._progress = result, config, folder, progress
+        self._typical_depth = typical_depth
+        self._metric = result.scale_source != "unknown"
+        self._max_depth = config.max_depth_m if self._metric else UNKNOWN_SCALE_MAX_DEPTH * typical_depth
+        self._timings: dict[str, float] = {}
+        self._dense_pixels = 0
+        self._fused_pixels = 0
+        self._fused_keyframes: list[int] = []
+        self._blocks: dict[int, np.ndarray] = {}
+
+    def run(self, output_dir: Path) -> FusionSummary:
+        """All passes; the files stand in ``output_dir`` afterwards."""
+        statistics = self._timed("depth", self._collect_depths)
+        if not self._fused_keyframes:
+            return _nothing(
+                self._result,
+                f"of {self._dense_pixels} depths none was confirmed by {self._config.min_views} other keyframes within "
+                f"{self._config.max_relative_error:.0%} and nearer than {self._max_depth:.3g}",
+            )
+        voxel, reason = self._choose_voxel(statistics)
+        fuser = TileFuser(voxel)
+        plan = self._timed("plan", lambda: self._plan(fuser))
+        writers = PlyWriter(output_dir / MAP_FILE, with_faces=False), PlyWriter(output_dir / MESH_FILE, with_faces=True)
+        try:
+            totals = self._timed("tsdf", lambda: self._fuse_tiles(fuser, plan, writers))
+            unit = "metres" if self._metric else "arbitrary units (scale unknown)"
+            if totals.points:
+                for writer in writers:
+                    writer.finish(f"metric_slam, {unit}, world = first camera (x right, y down, z forward)")
+        finally:
+            for writer in writers:
+                writer.close()
+        return self._summary(voxel, reason, totals, len(plan), output_dir)
+
+    def _timed(self, name: str, work: Callable[[], T]) -> T:
+        start = time.perf_counter()
+        value = work()
+        self._timings[name] = time.perf_counter() - start
+        return value
+
+    # pass 1
+
+    def _collect_depths(self) -> list[tuple[float, float, float]]:
+        """Store the confirmed depths; per keyframe the medians of depth, sigma, and pixel footprint."""
+        statistics = []
+        keyframes = self._result.keyframes
+        stream = checked_depths(
+            keyframes,
+            typical_depth=self._typical_depth,
+            max_depth=self._max_depth,
+            min_views=self._config.min_views,
+            max_relative_error=self._config.max_relative_error,
+            fine_flow=self._config.fine_flow,
+        )
+        for checked in stream:
+            self._progress(0.7 * checked.position / len(keyframes), "dense depth")
+            self._dense_pixels += checked.dense_count
+            known = checked.view.depth > 0
+            count = int(np.count_nonzero(known))
+            if count == 0:
+                continue
+            self._fused_pixels += count
+            self._fused_keyframes.append(checked.position)
+            self._store(checked)
+            depth = checked.view.depth[known]
+            sigma = float(np.median(depth * checked.relative_sigma[known]))
+            statistics.append((float(np.median(depth)), sigma, float(np.median(depth)) / checked.view.camera.fx))
+        return statistics
+
+    def _store(self, checked: CheckedDepth) -> None:
+        depth = np.round(checked.view.depth * (65535 / self._max_depth)).astype(np.uint16)
+        sigma = np.round(np.minimum(checked.relative_sigma, SIGMA_LIMIT) * (255 / SIGMA_LIMIT)).astype(np.uint8)
+        self._write(checked.position, "depth", depth)
+        self._write(checked.position, "sigma", sigma)
+
+    def _write(self, position: int, kind: str, picture: np.ndarray) -> None:
+        path = self._folder / f"{position:06d}.{kind}.npy"
+        try:
+            np.save(path, picture)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error.strerror}); is the disk full?") from error
+
+    def _read(self, position: int, kind: str) -> np.ndarray:
+        path = self._folder / f"{position:06d}.{kind}.npy"
+        try:
+            return np.load(path).astype(np.float32)
+        except OSError as error:
+            raise OutputError(f"{path}: vanished while the map was being fused; run again") from error
+
+    def _view(self, position: int) -> DepthView:
+        keyframe: KeyframeResult = self._result.keyframes[position]
+        depth = self._read(position, "depth") * np.float32(self._max_depth / 65535)
+        return DepthView(depth, keyframe.camera, np.asarray(keyframe.T_world_cam, np.float64))
+
+    def _choose_voxel(self, statistics: list[tuple[float, float, float]]) -> tuple[float, str]:
+        """Voxel edge and the reason: the configured one, else as fine as pixels and noise of the depths allow."""
+        if self._config.voxel_m is not None and self._metric:
+            return self._config.voxel_m, "as configured (fusion.voxel_m)"
+        depth, sigma, footprint = np.median(np.array(statistics), axis=0)
+        voxel = float(f"{max(3 * footprint, 0.5 * sigma):.2g}")
+        unit = "m" if self._metric else "units"
+        reason = (
+            f"the larger of 3 pixel footprints ({3 * footprint:.3g} {unit}) and half the depth noise "
+            f"({0.5 * sigma:.3g} {unit}) at the median fused depth of {depth:.3g} {unit}"
+        )
+        if self._config.voxel_m is not None:
+            reason += "; fusion.voxel_m is in metres and was not used, for the scale is unknown"
+        return voxel, reason
+
+    # pass 2
+
+    def _plan(self, fuser: TileFuser) -> list[tuple[Tile, list[int]]]:
+        """Tiles and the positions of the keyframes that reach into each."""
+        index = BlockIndex()
+        seen_by: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for position in self._fused_keyframes:
+            self._progress(0.7 + 0.1 * position / len(self._result.keyframes), "planning tiles")
+            view, image = self._view(position), self._result.keyframes[position].image
+            sigma = self._read(position, "sigma") * np.float32(SIGMA_LIMIT / 255)
+            surface, normals = make_surface(view, image, sigma, fuser.voxel)
+            self._write(position, "slant", np.round(np.log(surface.slant / MIN_SLANT) * 64).astype(np.uint8))
+            self._write(position, "weight", np.ceil(surface.weight * 255).astype(np.uint8))
+            blocks = touched_blocks(view, normals, fuser.truncation, fuser.block_edge)
+            self._blocks[position] = blocks.astype(np.int32)
+            for cell in index.add(blocks):
+                seen_by[tuple(cell)].append(position)
+        plan = []
+        for tile in index.tiles():
+            # one cell around holds the margin of one block
+            lower, upper = tile.lower // CELL_BLOCKS, tile.upper // CELL_BLOCKS
+            around = np.stack(np.meshgrid(*(range(a - 1, b + 1) for a, b in zip(lower, upper, strict=True))), -1)
+            positions = {p for cell in around.reshape(-1, 3) for p in seen_by.get(tuple(cell), ())}
+            plan.append((tile, sorted(positions)))
+        return sorted(plan, key=lambda entry: entry[1][0])
+
+    # pass 3
+
+    def _surface(self, position: int) -> Surface:
+        image = self._result.keyframes[position].image
+        slant = MIN_SLANT * np.exp(self._read(position, "slant") / 64)
+        return Surface(self._view(position), image, slant, self._read(position, "weight") * np.float32(1 / 255))
+
+    def _fuse_tiles(self, fuser: TileFuser, plan: list[tuple[Tile, list[int]]], writers: tuple) -> _Totals:
+        totals = _Totals()
+        cloud, mesh = writers
+        for done, (tile, positions) in enumerate(plan):
+            self._progress(0.8 + 0.2 * done / len(plan), "fusing surfaces")
+            surfaces = ((self._surface(position), self._blocks[position]) for position in positions)
+            part = fuser.fuse(tile, surfaces, MIN_COMPONENT_VOXELS * fuser.voxel**2)
+            cloud.append(part.points, part.normals, part.colours)
+            mesh.append(part.points, part.normals, part.colours, part.triangles)
+            totals.add(part)
+        self._progress(1.0, "map written")
+        return totals
+
+    def _summary(self, voxel: float, reason: str, totals: _Totals, tile_count: int, output_dir: Path) -> FusionSummary:
+        written = totals.points > 0
+        return FusionSummary(
+            keyframe_count=len(self._result.keyframes),
+            fused_keyframe_count=len(self._fused_keyframes),
+            dense_pixel_count=self._dense_pixels,
+            fused_pixel_count=self._fused_pixels,
+            voxel_size=voxel,
+            voxel_reason=reason,
+            max_depth=self._max_depth,
+            unit="m" if self._metric else "unknown",
+            point_count=totals.points,
+            triangle_count=totals.triangles,
+            mesh_area=totals.area,
+            bounding_box=(tuple(totals.lower.tolist()), tuple(totals.upper.tolist())) if written else None,
+            tile_count=tile_count,
+            removed_component_count=totals.removed,
+            empty_reason=None if written else "the fused surface had only pieces smaller than the floater limit",
+            map_path=output_dir / MAP_FILE if written else None,
+            mesh_path=output_dir / MESH_FILE if written else None,
+            timings_s=self._timings,
+        )
+
+
+class _Totals:
+    """Sums over the tiles."""
+
+    def __init__(self) -> None:
+        self.points = self.triangles = self.removed = 0
+        self.area = 0.0
+        self.lower, self.upper = np.full(3, np.inf), np.full(3, -np.inf)
+
+    def add(self, part: MeshPart) -> None:
+        self.points += len(part.points)
+        self.triangles += len(part.triangles)
+        self.removed += part.removed_components
+        self.area += part.area
+        if len(part.points):
+            self.lower = np.minimum(self.lower, part.points.min(axis=0))
+            self.upper = np.maximum(self.upper, part.points.max(axis=0))
+
+
+def _nothing(result: SlamResult, reason: str) -> FusionSummary:
+    return FusionSummary(
+        keyframe_count=len(result.keyframes),
+        fused_keyframe_count=0,
+        dense_pixel_count=0,
+        fused_pixel_count=0,
+        voxel_size=None,
+        voxel_reason="nothing to fuse",
+        max_depth=None,
+        unit="unknown" if result.scale_source == "unknown" else "m",
+        empty_reason=reason,
+    )

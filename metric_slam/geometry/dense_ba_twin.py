@@ -1,0 +1,380 @@
+"""Dense bundle adjustment, slow and obvious: what the kernel in thirdparty/droid_backends must agree with, in float64.
+
+Same cost (written out in thirdparty/droid_backends/include/droid_backends/dense_ba.h), same places for the damping,
+same accept/reject Levenberg-Marquardt. ``window`` is a :class:`metric_slam.bundle_adjustment.BaWindow` and ``options``
+what its ``native_options`` returns, so one problem can be given to both; neither is changed.
+
+Unknowns x are all N poses (6 each) and then all N prior scales, z are all N h w inverse depths. Rows of fixed ones are
+dropped only when the system is solved. With residuals r and Jacobians J, weights W:
+
+    | H   E | |dx|   |v|       H, E, C = J^T W J by parts,  v, b = -J^T W r,  so the gradient of the cost is -2 (v, b)
+    | E^T C | |dz| = |b|       (H - E C^-1 E^T) dx = v - E C^-1 b ,  dz = C^-1 (b - E^T dx)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metric_slam.geometry import lie
+from metric_slam.geometry.projective import Projection, relative_poses, reproject
+
+MAX_TRIALS = 6
+"""Damped solves per linearisation before the solver gives up."""
+
+
+class WindowLike(Protocol):
+    """The attributes of :class:`metric_slam.bundle_adjustment.BaWindow`, described there."""
+
+    intrinsics: np.ndarray
+    poses: np.ndarray
+    inv_depth: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    flow_target: np.ndarray
+    confidence: np.ndarray
+    pose_free: np.ndarray
+    depth_free: np.ndarray
+    prior_depth_m: np.ndarray | None
+    prior_weight: np.ndarray | None
+    prior_log_scale: np.ndarray | None
+    scale_anchor: np.ndarray | None
+    depth_damping: np.ndarray | None
+    baselines: Any
+
+
+@dataclass(frozen=True)
+class State:
+    """What the adjustment changes."""
+
+    poses: Tensor
+    """T_cam_world, [N, 7]."""
+
+    inv_depth: Tensor
+    """1/m, [N, h, w]."""
+
+    scales: Tensor
+    """Log-scales of the prior, [N]."""
+
+
+@dataclass
+class NormalEquations:
+    """The linearised problem over all variables, fixed ones included; zero at the start, terms are added."""
+
+    H: Tensor
+    """[7 N, 7 N]: poses, then scales."""
+
+    E: Tensor
+    """[7 N, N h w]."""
+
+    C: Tensor
+    """Diagonal, [N h w]."""
+
+    v: Tensor
+    """[7 N]."""
+
+    b: Tensor
+    """[N h w]."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a solve ended; status as in :class:`metric_slam.bundle_adjustment.BaReport`."""
+
+    status: str
+    iterations: int
+    trials: int
+    cost_initial: float
+    cost_final: float
+
+
+def start_of(window: WindowLike) -> State:
+    """The state that a window starts from."""
+    scales = np.zeros(len(window.poses)) if window.prior_log_scale is None else window.prior_log_scale
+    return State(torch.tensor(window.poses), torch.tensor(window.inv_depth), torch.tensor(scales))
+
+
+# ---- robust losses
+
+
+def loss_cost(loss: Any, n: Tensor) -> Tensor:
+    """rho(n) of residual lengths n; ``loss`` has a kind and a width (droid_backends/robust.h)."""
+    q = (n / loss.width) ** 2
+    return {
+        "NONE": lambda: n**2,
+        "HUBER": lambda: torch.where(n <= loss.width, n**2, 2.0 * loss.width * n - loss.width**2),
+        "GEMAN_MCCLURE": lambda: loss.width**2 * q / (1.0 + q),
+        "CAUCHY": lambda: loss.width**2 * torch.log1p(q),
+    }[loss.kind.name]()
+
+
+def loss_weight(loss: Any, n: Tensor) -> Tensor:
+    """rho'(n) / (2 n): the weight of iteratively reweighted least squares."""
+    q = (n / loss.width) ** 2
+    return {
+        "NONE": lambda: torch.ones_like(n),
+        "HUBER": lambda: torch.where(n <= loss.width, 1.0, loss.width / n),
+        "GEMAN_MCCLURE": lambda: 1.0 / (1.0 + q) ** 2,
+        "CAUCHY": lambda: 1.0 / (1.0 + q),
+    }[loss.kind.name]()
+
+
+# ---- the terms of the cost: each returns its cost and adds to the normal equations where some are given
+
+
+def flow_term(window: WindowLike, options: Any, state: State, system: NormalEquations | None) -> Tensor:
+    """sum over edges and cells of c rho(|residual|); a cell behind the camera costs rho(invalid_residual)."""
+    source, target = torch.tensor(window.source), torch.tensor(window.target)
+    projection = reproject(state.poses, state.inv_depth, torch.tensor(window.intrinsics), source, target)
+    c = options.flow_weight * torch.tensor(window.confidence)
+    mean, valid = c.mean(-1), projection.valid
+    used = mean > 0
+    r = torch.tensor(window.flow_target) - projection.coords
+    n = torch.sqrt((c * r**2).sum(-1) / mean)
+    charged = torch.where(valid, n, options.invalid_residual)
+    cost = torch.where(used, mean * loss_cost(options.flow_loss, charged), 0.0).sum()
+    if system is not None:
+        keep = (used & valid)[..., None]
+        W = torch.where(keep, c * loss_weight(options.flow_loss, n)[..., None], 0.0)
+        _add_flow(system, window, projection, W, torch.where(keep, r, 0.0))
+    return cost
+
+
+def _add_flow(system: NormalEquations, window: WindowLike, projection: Projection, W: Tensor, r: Tensor) -> None:
+    """r = flow target - projection, so the right sides are +J^T W r. W, r [E, h, w, 2]."""
+    E, h, w, _ = W.shape
+    for e in range(E):
+        i, j = int(window.source[e]), int(window.target[e])
+        cells = slice(i * h * w, (i + 1) * h * w)
+        Jz, We, re = projection.Jz[e].reshape(-1, 2), W[e].reshape(-1, 2), r[e].reshape(-1, 2)
+        blocks = [
+            (slice(6 * i, 6 * i + 6), projection.Ji[e].reshape(-1, 2, 6)),
+            (slice(6 * j, 6 * j + 6), projection.Jj[e].reshape(-1, 2, 6)),
+        ]
+        for rows, J in blocks:
+            system.v[rows] += torch.einsum("pcx,pc,pc->x", J, We, re)
+            system.E[rows, cells] += torch.einsum("pcx,pc,pc->xp", J, We, Jz)
+            for columns, J_other in blocks:
+                system.H[rows, columns] += torch.einsum("pcx,pc,pcy->xy", J, We, J_other)
+        system.C[cells] += (We * Jz**2).sum(-1)
+        system.b[cells] += (We * Jz * re).sum(-1)
+
+
+def prior_term(window: WindowLike, options: Any, state: State, system: NormalEquations | None) -> Tensor:
+    """metric: m rho(d z e^s - 1); droid: alpha (d - 1/z)^2. Over keyframes that flow leaves, where z > 0."""
+    mode = options.prior_mode.name
+    if mode == "NONE" or window.prior_depth_m is None:
+        return torch.zeros((), dtype=torch.float64)
+    N, h, w = state.inv_depth.shape
+    z, d = torch.tensor(window.prior_depth_m), state.inv_depth
+    used = (z > 0) & torch.tensor(np.isin(np.arange(N), window.source))[:, None, None]
+    if mode == "DROID":
+        r, Jd, Js = d - 1.0 / z, torch.ones_like(d), torch.zeros_like(d)
+        m, weight, rho = torch.full_like(d, options.droid_alpha), torch.ones_like(d), r**2
+    else:
+        m = torch.tensor(window.prior_weight)
+        used &= m > 0
+        zs = z * torch.exp(state.scales)[:, None, None]
+        r, Jd, Js = d * zs - 1.0, zs, d * zs
+        weight, rho = loss_weight(options.prior_loss, r.abs()), loss_cost(options.prior_loss, r.abs())
+    if system is not None:
+        W = m * weight
+
+        def per_cell(values: Tensor) -> Tensor:
+            return torch.where(used, values, 0.0)
+
+        system.C += per_cell(W * Jd**2).reshape(-1)
+        system.b -= per_cell(W * Jd * r).reshape(-1)
+        for k in range(N):
+            s, cells = 6 * N + k, slice(k * h * w, (k + 1) * h * w)
+            system.E[s, cells] += per_cell(W * Jd * Js)[k].reshape(-1)
+            system.H[s, s] += per_cell(W * Js**2)[k].sum()
+            system.v[s] -= per_cell(W * Js * r)[k].sum()
+    return torch.where(used, m * rho, 0.0).sum()
+
+
+def scale_term(window: WindowLike, options: Any, state: State, system: NormalEquations | None) -> Tensor:
+    """sum over free scales of (s - anchor)^2 / sigma_s^2, and of steps that touch a free one / sigma_delta^2."""
+    N, s = len(state.scales), state.scales
+    free = free_scales(window, options)
+    anchor = torch.zeros(N) if window.scale_anchor is None else torch.tensor(window.scale_anchor)
+    rows = [(1.0 / options.scale_sigma, {k: 1.0}, float(anchor[k])) for k in range(N) if free[k]]
+    if options.scale_step_sigma > 0:
+        steps = [k for k in range(1, N) if free[k] or free[k - 1]]
+        rows += [(1.0 / options.scale_step_sigma, {k: 1.0, k - 1: -1.0}, 0.0) for k in steps]
+    cost = torch.zeros((), dtype=torch.float64)
+    for inverse_sigma, coefficients, offset in rows:
+        J = torch.zeros(N, dtype=torch.float64)
+        for k, value in coefficients.items():
+            J[k] = inverse_sigma * value
+        r = J @ s - inverse_sigma * offset
+        cost = cost + r**2
+        if system is not None:
+            system.H[6 * N :, 6 * N :] += torch.outer(J, J)
+            system.v[6 * N :] -= J * r
+    return cost
+
+
+def baseline_term(window: WindowLike, options: Any, state: State, system: NormalEquations | None) -> Tensor:
+    """sum of rho(log(|t| / length) / sigma), t the position of the first camera as the second one sees it."""
+    cost = torch.zeros((), dtype=torch.float64)
+    pairs = np.asarray(window.baselines.pair)
+    for (i, j), length_m, sigma in zip(pairs, window.baselines.length_m, window.baselines.sigma, strict=True):
+        T_ij = relative_poses(state.poses, torch.tensor([i]), torch.tensor([j]))
+        t = T_ij.translation()[0]
+        r = torch.log(t.norm().clamp(min=1e-9) / length_m) / sigma
+        cost = cost + loss_cost(options.baseline_loss, r.abs())
+        if system is None:
+            continue
+        Jj = torch.cat([t / (t @ t), torch.zeros(3, dtype=torch.float64)])[None] / sigma
+        W = loss_weight(options.baseline_loss, r.abs())
+        J = torch.zeros(len(system.v), dtype=torch.float64)
+        J[6 * i : 6 * i + 6] -= T_ij.adjT(Jj)[0]
+        J[6 * j : 6 * j + 6] += Jj[0]
+        system.H += W * torch.outer(J, J)
+        system.v -= W * J * r
+    return cost
+
+
+TERMS = (flow_term, prior_term, scale_term, baseline_term)
+
+
+def cost(window: WindowLike, options: Any, state: State | None = None) -> Tensor:
+    """The robust cost at ``state`` (default: the window's own), a scalar."""
+    state = start_of(window) if state is None else state
+    return sum(term(window, options, state, None) for term in TERMS)
+
+
+def linearize(window: WindowLike, options: Any, state: State | None = None) -> NormalEquations:
+    """The normal equations at ``state`` (default: the window's own)."""
+    state = start_of(window) if state is None else state
+    n, K = 7 * len(state.poses), state.inv_depth.numel()
+    shapes = ((n, n), (n, K), (K,), (n,), (K,))
+    system = NormalEquations(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+    for term in TERMS:
+        term(window, options, state, system)
+    return system
+
+
+# ---- solving
+
+
+def free_scales(window: WindowLike, options: Any) -> np.ndarray:
+    """Which prior scales may move, bool [N]."""
+    on = options.prior_mode.name == "METRIC" and options.scale_sigma > 0 and window.prior_depth_m is not None
+    return np.asarray(window.depth_free) & on
+
+
+def free_rows(window: WindowLike, options: Any) -> tuple[Tensor, Tensor]:
+    """Indices of the free rows of x and of z; depths of keyframes that no flow leaves count as fixed."""
+    N, h, w = window.inv_depth.shape
+    moves = np.asarray(window.depth_free) & np.isin(np.arange(N), window.source)
+    x = np.concatenate([np.repeat(np.asarray(window.pose_free), 6), free_scales(window, options)])
+    return torch.tensor(np.flatnonzero(x)), torch.tensor(np.flatnonzero(np.repeat(moves, h * w)))
+
+
+def damped_rows(H: Tensor, ridge: float, damping: float, pose_rows: int, every_block: bool) -> Tensor:
+    """H with elements grown by ridge + damping * element: the diagonal, or that of every 6x6 block of poses too."""
+    grown = torch.eye(len(H), dtype=torch.bool)
+    if every_block:
+        row = torch.arange(pose_rows) % 6
+        grown[:pose_rows, :pose_rows] = row[:, None] == row[None, :]
+    return torch.where(grown, H + ridge + damping * H, H)
+
+
+def depth_inverse(window: WindowLike, options: Any, C: Tensor, damping: float) -> Tensor:
+    """1/C with damping, [N h w]; 0 for a depth that nothing observes. In droid mode the prior replaces eta."""
+    C = C * (1.0 + damping)
+    if window.depth_damping is not None:
+        eta = torch.tensor(window.depth_damping)
+        if options.prior_mode.name == "DROID" and window.prior_depth_m is not None:
+            eta = torch.where(torch.tensor(window.prior_depth_m) > 0, 0.0, eta)
+        C = C + eta.reshape(-1)
+    return torch.where(C > 1e-12, 1.0 / C, 0.0)
+
+
+def solve_system(
+    window: WindowLike, options: Any, system: NormalEquations, ridge: float, damping: float, depth_damping: float
+) -> tuple[Tensor, Tensor] | None:
+    """Steps (dx [7 N], dz [N h w]) of the damped system, zero where fixed; None: not positive definite."""
+    x, z = free_rows(window, options)
+    H, E, v, b = system.H[x][:, x], system.E[x][:, z], system.v[x], system.b[z]
+    Q = depth_inverse(window, options, system.C, depth_damping)[z]
+    placement, pose_rows = options.damping.name, 6 * int(np.sum(window.pose_free))
+    if placement == "BEFORE_SCHUR":
+        H = damped_rows(H, ridge, damping, pose_rows, False)
+    S = H - torch.einsum("ak,k,bk->ab", E, Q, E)
+    if placement != "BEFORE_SCHUR":
+        S = damped_rows(S, ridge, damping, pose_rows, placement == "EVERY_BLOCK")
+    L, failed = torch.linalg.cholesky_ex(S)
+    if failed:
+        return None
+    step = torch.cholesky_solve((v - E @ (Q * b))[:, None], L)[:, 0]
+    dx, dz = torch.zeros_like(system.v), torch.zeros_like(system.b)
+    dx[x] = step
+    dz[z] = Q * (b - E.T @ step)
+    return (dx, dz) if bool(torch.isfinite(dx).all() and torch.isfinite(dz).all()) else None
+
+
+def moved(window: WindowLike, state: State, dx: Tensor, dz: Tensor) -> State:
+    """The state after a step; poses move by exp(xi) T."""
+    N = len(state.poses)
+    poses = lie.SE3.InitFromVec(state.poses).retr(dx[: 6 * N].reshape(N, 6)).vec()
+    free = torch.tensor(window.pose_free)[:, None]
+    return State(
+        torch.where(free, poses, state.poses),
+        state.inv_depth + dz.reshape(state.inv_depth.shape),
+        state.scales + dx[6 * N :],
+    )
+
+
+def step(window: WindowLike, options: Any, *, ridge: float, damping: float) -> State | None:
+    """One Gauss-Newton step with fixed damping, depths not clamped; None: not positive definite."""
+    system = linearize(window, options)
+    solution = solve_system(window, options, system, ridge, damping, 0.0)
+    return None if solution is None else moved(window, start_of(window), *solution)
+
+
+def clamped(window: WindowLike, options: Any, state: State) -> State:
+    """Inverse depths that may move, within their limits."""
+    _, z = free_rows(window, options)
+    flat = state.inv_depth.reshape(-1).clone()
+    flat[z] = flat[z].clamp(options.min_inv_depth, options.max_inv_depth)
+    return replace(state, inv_depth=flat.reshape(state.inv_depth.shape))
+
+
+def solve(window: WindowLike, options: Any) -> tuple[State, Report]:
+    """Levenberg-Marquardt with accept/reject on the robust cost, as the kernel does it."""
+    state = start_of(window)
+    if not len(window.source) or sum(map(len, free_rows(window, options))) == 0:
+        return state, Report("nothing_to_do", 0, 0, 0.0, 0.0)
+    first = present = float(cost(window, options, state))
+    damping, trials = options.initial_damping, 0
+    if not np.isfinite(first):
+        return state, Report("not_positive_definite", 0, 0, first, first)
+    for iteration in range(1, options.iterations + 1):
+        system = linearize(window, options, state)
+        accepted = solvable = False
+        for _ in range(MAX_TRIALS):
+            trials += 1
+            solution = solve_system(window, options, system, options.ridge, damping, damping)
+            if solution is not None:
+                solvable = True
+                candidate = clamped(window, options, moved(window, state, *solution))
+                value = float(cost(window, options, candidate))
+                accepted = value < present
+            if accepted:
+                break
+            damping = max(damping, 1e-6) * 10.0
+        if not accepted:
+            status = "not_positive_definite" if not solvable else "no_progress" if iteration == 1 else "converged"
+            return state, Report(status, iteration, trials, first, present)
+        damping = max(damping * 0.2, 1e-8)
+        decrease, state, present = (present - value) / max(present, 1e-300), candidate, value
+        if decrease < options.min_relative_decrease:
+            return state, Report("converged", iteration, trials, first, present)
+    return state, Report("max_iterations", options.iterations, trials, first, present)

@@ -1,0 +1,95 @@
+"""The keyframe store: the only owner of poses and inverse depths. Everyone else gets copies and hands results back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metric_slam.geometry.camera import PinholeCamera
+
+
+@dataclass
+class Keyframe:
+    """One keyframe and its present estimate."""
+
+    index: int
+    """Frame index in the data set."""
+
+    time_s: float
+    image: np.ndarray
+    """uint8 [H, W, 3] RGB at working resolution."""
+
+    features: Any
+    """Of the correspondence model; opaque."""
+
+    prior_state: Any
+    """Of the depth prior; opaque."""
+
+    pose: np.ndarray
+    """T_cam_world: t xyz, q xyzw, float64 [7]."""
+
+    inv_depth: np.ndarray
+    """1/m, float64 [h, w]."""
+
+    prior_depth_m: np.ndarray
+    """float64 [h, w], 0 where the prior says nothing."""
+
+    prior_weight: np.ndarray
+    """Confidence over the prior's variance, float64 [h, w]."""
+
+    prior_log_scale: float = 0.0
+    """s_k."""
+
+
+class KeyframeStore:
+    """An ordered, growing list of keyframes that share one working camera."""
+
+    def __init__(self, camera: PinholeCamera) -> None:
+        self.camera = camera
+        self._keyframes: list[Keyframe] = []
+
+    def __len__(self) -> int:
+        return len(self._keyframes)
+
+    def __getitem__(self, position: int) -> Keyframe:
+        return self._keyframes[position]
+
+    def __iter__(self) -> Iterator[Keyframe]:
+        return iter(self._keyframes)
+
+    def append(self, keyframe: Keyframe) -> int:
+        """Adds a keyframe and returns its position."""
+        grid = self.camera.grid()
+        assert keyframe.inv_depth.shape == (grid.height, grid.width), keyframe.inv_depth.shape
+        self._keyframes.append(keyframe)
+        return len(self._keyframes) - 1
+
+    def set_prior(self, position: int, depth_m: np.ndarray, weight: np.ndarray) -> None:
+        """Replaces what the prior says about a keyframe; both float64 [h, w]."""
+        self._keyframes[position].prior_depth_m = depth_m
+        self._keyframes[position].prior_weight = weight
+
+    def poses(self, begin: int, end: int) -> np.ndarray:
+        """T_cam_world of keyframes begin..end-1, float64 [N, 7]; a copy."""
+        return np.array([k.pose for k in self._keyframes[begin:end]]).reshape(-1, 7)
+
+    def stacked(self, field: str, begin: int, end: int) -> np.ndarray:
+        """One array field of keyframes begin..end-1, stacked [N, ...]; a copy."""
+        return np.stack([getattr(k, field) for k in self._keyframes[begin:end]])
+
+    def update(self, begin: int, poses: np.ndarray, inv_depth: np.ndarray, prior_log_scale: np.ndarray) -> None:
+        """Writes results of an optimisation of keyframes begin, begin+1, ... back."""
+        for offset in range(len(poses)):
+            keyframe = self._keyframes[begin + offset]
+            keyframe.pose = poses[offset].copy()
+            keyframe.inv_depth = inv_depth[offset].copy()
+            keyframe.prior_log_scale = float(prior_log_scale[offset])
+
+    def rescale(self, factor: float) -> None:
+        """Multiplies every length of the map; the first keyframe must be the origin."""
+        for keyframe in self._keyframes:
+            keyframe.pose[:3] *= factor
+            keyframe.inv_depth /= factor

@@ -1,0 +1,29 @@
+"""Which frames become keyframes: enough motion to triangulate, not so much that the views no longer overlap."""
+
+from __future__ import annotations
+
+from metric_slam.config import MotionFilterConfig
+from metric_slam.tracking import TrackedFrame
+
+
+class MotionFilter:
+    """Decides frame by frame."""
+
+    def __init__(self, config: MotionFilterConfig) -> None:
+        self._config = config
+        self._since_keyframe = 0
+
+    def wants(self, frame: TrackedFrame) -> bool:
+        """True when the frame should become a keyframe."""
+        cfg = self._config
+        self._since_keyframe += 1
+        if not frame.tracked or frame.mean_flow_px < cfg.still_flow_px:
+            return False  # a standing camera adds nothing, and a lost frame would break the chain of matches
+        wanted = (
+            frame.mean_flow_px >= cfg.min_flow_px
+            or frame.coverage < cfg.min_coverage
+            or self._since_keyframe >= cfg.max_gap
+        )
+        if wanted:
+            self._since_keyframe = 0
+        return wanted

@@ -1,0 +1,217 @@
+"""The plots of a run, as matplotlib figures made without pyplot and so without global state.
+
+One colour means one thing in all of them: grey the truth, blue the estimate, orange what was fitted to the truth, green
+the prior, red what was lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from metric_slam.evaluation.along_path import SCALE_WINDOW, PathComparison, local_scale, position_error_m
+from metric_slam.evaluation.table import ROWS
+from metric_slam.result import ScaleObservation, SlamResult
+
+TRUTH, ESTIMATE, FITTED, PRIOR, LOST = "#555555", "#1b6ca8", "#e08214", "#2a9d6f", "#c0392b"
+GRID, TEXT = "#dddddd", "#222222"
+TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold", "color": TEXT}
+DPI = 110
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """An empty figure on the Agg canvas."""
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def style(axes: Axes, *, x: str, y: str, title: str = "") -> None:
+    """The one look of all axes: labels with units, thin grid, no box."""
+    axes.set_xlabel(x, color=TEXT)
+    axes.set_ylabel(y, color=TEXT)
+    axes.set_title(title, **TITLE)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=9)
+
+
+def legend(axes: Axes, **options: Any) -> None:
+    """A frameless legend, if anything is labelled."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, **options)
+
+
+def plot_top_view(result: SlamResult, paths: PathComparison | None) -> Figure:
+    """The path from above: x and z of the first camera with equal axes, the longer extent drawn across."""
+    T, unit, note = _estimate(result, paths)
+    position = T[:, :3, 3]
+    everything = position if paths is None else np.concatenate([position, paths.truth[paths.known, :3, 3]])
+    extent = np.maximum(np.ptp(everything[:, [0, 2]], axis=0), 1e-9)
+    across, up = (2, 0) if extent[1] > extent[0] else (0, 2)
+    ratio = float(np.clip(extent.min() / extent.max(), 0.22, 0.8))
+    figure = new_figure(9.5, 9.5 * ratio + 1.0)
+    axes = figure.add_subplot()
+    if paths is not None:
+        axes.plot(*paths.truth[:, [across, up], 3].T, color=TRUTH, linewidth=3.2, alpha=0.55, label="ground truth")
+    axes.plot(*position[:, [across, up]].T, color=_color(paths), linewidth=1.6, label=f"estimate ({note})")
+    lost = ~result.tracked
+    if lost.any():
+        axes.plot(*position[lost][:, [across, up]].T, ".", color=LOST, markersize=5, label="not tracked: motion model")
+    mark: dict[str, Any] = {"markeredgecolor": TEXT, "zorder": 5}
+    axes.plot(*position[0, [across, up]], "o", color="white", markersize=8, label="start", **mark)
+    axes.plot(*position[-1, [across, up]], "s", color=TEXT, markersize=7, label="end", **mark)
+    axes.set_aspect("equal", adjustable="datalim")
+    if up == 0:
+        axes.invert_yaxis()  # driving to the right of the page, a right turn goes down: a map, not its mirror image
+    names = {0: f"x, to the right [{unit}]", 2: f"z, forward [{unit}]"}
+    origin = "the first camera" if paths is None else "the first camera with known truth"
+    style(axes, x=names[across], y=names[up], title=f"Path from above, in the frame of {origin}")
+    legend(axes, loc="best")
+    return figure
+
+
+def plot_position_over_time(result: SlamResult, paths: PathComparison | None) -> Figure:
+    """x, y, z and heading of the camera over time, beside the truth where it is known."""
+    T, unit, note = _estimate(result, paths)
+    figure = new_figure(9.5, 7.0)
+    all_axes = figure.subplots(4, 1, sharex=True)
+    labels = [f"x, right\n[{unit}]", f"y, down\n[{unit}]", f"z, forward\n[{unit}]", "heading, right\n[degrees]"]
+    time_s = result.times_s - result.times_s[0]
+    curves, true_curves = _coordinates(T), None if paths is None else _coordinates(paths.truth)
+    for row, (axes, label) in enumerate(zip(all_axes, labels, strict=True)):
+        if true_curves is not None:
+            axes.plot(time_s, true_curves[row], color=TRUTH, linewidth=3.0, alpha=0.55, label="ground truth")
+        axes.plot(time_s, curves[row], color=_color(paths), linewidth=1.4, label=f"estimate ({note})")
+        style(axes, x="time [s]" if row == 3 else "", y=label)
+    all_axes[0].set_title("Position and heading over time", **TITLE)
+    legend(all_axes[0], loc="best", ncols=2)
+    figure.align_ylabels(all_axes)
+    return figure
+
+
+def plot_drift(metrics: dict[str, Any], paths: PathComparison) -> Figure:
+    """Left: mean translational drift per segment length. Right: position error along the true path."""
+    figure = new_figure(9.5, 3.8)
+    bars, curve = figure.subplots(1, 2)
+    shown = ["none", "7dof"] if metrics["scale_known"] else ["7dof"]
+    lengths: list[str] = []
+    for slot, alignment in enumerate(shown):
+        drift = drift_per_length(metrics, alignment)
+        lengths = list(drift)
+        offset = (slot - (len(shown) - 1) / 2) * 0.4
+        color = ESTIMATE if alignment == "none" else FITTED
+        bars.bar(np.arange(len(drift)) + offset, list(drift.values()), 0.38, color=color, label=ROWS[alignment])
+    bars.set_xticks(np.arange(len(lengths)), lengths)
+    style(bars, x="segment length [m]", y="t_rel [%]", title="Drift per segment length")
+    if lengths:
+        legend(bars)
+    else:
+        length_m = metrics["path_length_m"]["value"]
+        bars.text(0.5, 0.5, f"path of {length_m:.1f} m:\nno segment of 25 m", ha="center", transform=bars.transAxes)
+    distance_m, error_m = position_error_m(paths)
+    curve.plot(distance_m, error_m, color=_color(paths), linewidth=1.4)
+    curve.set_ylim(0, 1.2 * max(float(error_m.max()), 1e-3))
+    style(curve, x="distance along the true path [m]", y="position error [m]", title="Position error along the path")
+    curve.text(0.02, 0.95, paths.protocol, transform=curve.transAxes, fontsize=9, color=TEXT, va="top")
+    return figure
+
+
+def drift_per_length(metrics: dict[str, Any], alignment: str) -> dict[str, float]:
+    """t_rel in percent by segment length (short ones and KITTI's), only the lengths that exist in the sequence."""
+    drift: dict[str, float] = {}
+    for section in ("short_segments", "kitti"):
+        per_length = metrics[section]["alignments"][alignment]["per_length_m"] or {}
+        drift.update({k: v["t_rel_percent"] for k, v in per_length.items() if v["t_rel_percent"] is not None})
+    return drift
+
+
+def plot_scale(result: SlamResult, paths: PathComparison | None) -> Figure | None:
+    """Scale along the way: fitted against the truth in sliding windows, and the measurements that held it.
+
+    None where there is neither truth nor a measurement.
+    """
+    scale = None if paths is None else local_scale(paths.estimate, paths.truth)
+    fitted = scale is not None and np.isfinite(scale).any()
+    if not fitted and not result.scale_observations:
+        return None
+    figure = new_figure(9.5, 3.8)
+    axes = figure.add_subplot()
+    axes.axhline(1.0, color=TRUTH, linewidth=1.0)
+    in_view = [1.0]
+    if fitted:
+        label = f"fitted to the truth over {SCALE_WINDOW} frames"
+        axes.plot(result.frame_indices, scale, color=FITTED, linewidth=1.8, label=label, zorder=3)
+        in_view += list(scale[np.isfinite(scale)])
+    for used, face, label in ((True, PRIOR, "measured, used"), (False, "white", "withdrawn")):
+        seen = [observation for observation in result.scale_observations if observation.used == used]
+        if seen:
+            _error_bars(axes, seen, face, label)
+            in_view += [float(np.exp(observation.log_ratio)) for observation in seen] if used else []
+    low, high = np.percentile(in_view, [1, 99])
+    margin = max(0.05, 0.4 * (high - low))
+    axes.set_ylim(min(low, 1.0) - margin, max(high, 1.0) + 1.6 * margin)
+    style(axes, x="frame", y="scale factor (1: agrees)", title="Scale over time")
+    legend(axes, loc="upper left", ncols=3)
+    return figure
+
+
+def plot_timings(timings_s: dict[str, float], n_frames: int) -> Figure | None:
+    """Seconds per stage, longest first; None without timings."""
+    stages = sorted(timings_s.items(), key=lambda item: item[1])
+    if not stages:
+        return None
+    figure = new_figure(9.5, 1.0 + 0.34 * len(stages))
+    axes = figure.add_subplot()
+    names, seconds = [name.replace("_", " ") for name, _ in stages], [value for _, value in stages]
+    bars = axes.barh(names, seconds, color=ESTIMATE, height=0.65)
+    labels = [f"{value:.1f} s, {1000 * value / max(n_frames, 1):.1f} ms a frame" for value in seconds]
+    axes.bar_label(bars, labels, padding=5, fontsize=9, color=TEXT)
+    axes.margins(x=0.28)
+    style(axes, x="time [s]", y="", title="Time per stage")
+    axes.grid(visible=False, axis="y")
+    return figure
+
+
+def _error_bars(axes: Axes, observations: list[ScaleObservation], face: str, label: str) -> None:
+    log_ratio = np.array([observation.log_ratio for observation in observations])
+    sigma = np.array([observation.sigma for observation in observations])
+    ratio = np.exp(log_ratio)
+    bounds = np.stack([ratio - np.exp(log_ratio - sigma), np.exp(log_ratio + sigma) - ratio])
+    axes.errorbar(
+        [observation.index for observation in observations],
+        ratio,
+        yerr=bounds,
+        fmt="o",
+        markersize=4,
+        color=PRIOR,
+        markerfacecolor=face,
+        elinewidth=0.7,
+        alpha=0.85,
+        label=f"{label} (±1σ)",
+    )
+
+
+def _estimate(result: SlamResult, paths: PathComparison | None) -> tuple[np.ndarray, str, str]:
+    """Poses to draw, their unit, and what was done to them."""
+    if paths is not None:
+        return paths.estimate, "m", paths.protocol if paths.fitted else "no alignment"
+    scale_known = result.scale_source != "unknown"
+    return result.T_world_cam, "m" if scale_known else "unknown unit", "metric" if scale_known else "scale unknown"
+
+
+def _color(paths: PathComparison | None) -> str:
+    return FITTED if paths is not None and paths.fitted else ESTIMATE
+
+
+def _coordinates(T_world_cam: np.ndarray) -> list[np.ndarray]:
+    """x, y, z and heading (about the down axis, positive to the right, degrees, unwrapped) of poses [N, 4, 4]."""
+    heading_rad = np.arctan2(T_world_cam[:, 0, 2], T_world_cam[:, 2, 2])
+    known = np.isfinite(heading_rad)
+    heading_rad[known] = np.unwrap(heading_rad[known])
+    return [T_world_cam[:, 0, 3], T_world_cam[:, 1, 3], T_world_cam[:, 2, 3], np.degrees(heading_rad)]

@@ -1,0 +1,97 @@
+"""What a person at the terminal sees and does during a run: a progress bar with speed, and Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+logger = logging.getLogger(__name__)
+
+LOG_EVERY_S = 30.0
+"""Where there is no terminal, one line of progress this often."""
+
+
+class _Rate(ProgressColumn):
+    """Items per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s", style="progress.data.speed")
+
+
+class StageProgress:
+    """Progress of one stage: a bar on a terminal, a log line every half minute elsewhere; nothing before an update."""
+
+    def __init__(self, name: str, total: int, bar: Progress | None) -> None:
+        self._name, self._total, self._bar = name, total, bar
+        self._task = bar.add_task(name, total=total) if bar is not None else None
+        self._start = self._last_line = time.monotonic()
+
+    def update(self, done: int, total: int | None = None) -> None:
+        """``done`` items of ``total`` (kept if None) are finished."""
+        self._total = self._total if total is None else total
+        if self._bar is not None and self._task is not None:
+            self._bar.start()
+            self._bar.update(self._task, completed=done, total=self._total)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= LOG_EVERY_S:
+            self._last_line = now
+            rate = done / (now - self._start)
+            logger.info("%s: %d of %d, %.1f/s", self._name, done, self._total, rate)
+
+
+@contextmanager
+def show_progress(name: str, total: int, console: Console | None) -> Iterator[StageProgress]:
+    """Show the progress of a stage of ``total`` items; a bar only where ``console`` is a terminal."""
+    if console is None or not console.is_terminal:
+        yield StageProgress(name, total, None)
+        return
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(compact=True),
+    )
+    bar = Progress(*columns, console=console)
+    try:
+        yield StageProgress(name, total, bar)
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C (SIGINT) or SIGTERM sets; a second one raises KeyboardInterrupt.
+
+    The work is thus never cut in the middle of a step. Outside the main thread no handler can be installed, and the
+    event stays clear.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number: int, _: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        name = signal.Signals(number).name
+        logger.warning("%s: finishing with the frames so far; once more to give up at once", name)
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,90 @@
+"""What a finished run hands to fusion, export, evaluation and the report: plain arrays, no references into the solver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from metric_slam.geometry.camera import PinholeCamera
+
+
+@dataclass(frozen=True)
+class KeyframeResult:
+    """One keyframe after the last optimisation, at working resolution (H, W) and on its 1/8 grid (h, w)."""
+
+    index: int
+    """Frame index in the data set."""
+
+    time_s: float
+    T_world_cam: np.ndarray
+    """Pose, float64 [4, 4]."""
+
+    camera: PinholeCamera
+    """Intrinsics of ``image`` (working resolution)."""
+
+    image: np.ndarray
+    """Colour, uint8 [H, W, 3] RGB."""
+
+    inv_depth: np.ndarray
+    """Optimised inverse depth in 1/m (1/unit where the scale is unknown), float32 [h, w], cells of ``camera.grid()``."""
+
+    confidence: np.ndarray
+    """0..1, float32 [h, w]: how well flow supports the inverse depth; 0 where it is only a guess."""
+
+    prior_depth_m: np.ndarray | None
+    """Depth of the prior in metres, float32 [h, w], 0 where it says nothing; None without a prior."""
+
+    prior_confidence: np.ndarray | None
+    """Confidence of the prior 0..1, float32 [h, w]; None without a prior."""
+
+    prior_log_scale: float
+    """Bounded log-scale of the prior, s_k (0 without a prior)."""
+
+
+@dataclass(frozen=True)
+class ScaleObservation:
+    """One measurement of the metric scale on the way, for the report's plot of scale over time."""
+
+    index: int
+    """Frame index in the data set."""
+
+    log_ratio: float
+    """log(measured metric length / length in the trajectory at that moment); 0 means agreement."""
+
+    sigma: float
+    """Standard deviation of ``log_ratio`` as believed by its source."""
+
+    used: bool
+    """False where the source withdrew it (thin support, uneven road)."""
+
+
+@dataclass(frozen=True)
+class SlamResult:
+    """The trajectory of every processed frame and the keyframes of the map."""
+
+    frame_indices: np.ndarray
+    """Data set indices of the processed frames, int64 [N]."""
+
+    times_s: np.ndarray
+    """Time stamps, float64 [N]."""
+
+    T_world_cam: np.ndarray
+    """Pose of every processed frame, float64 [N, 4, 4]; the first is the identity."""
+
+    is_keyframe: np.ndarray
+    """bool [N]."""
+
+    tracked: np.ndarray
+    """bool [N]; False where the pose is predicted by the motion model because nothing could be matched."""
+
+    keyframes: list[KeyframeResult]
+    scale_source: str
+    """Name of the prior that set the scale, or ``"unknown"``."""
+
+    scale_observations: list[ScaleObservation] = field(default_factory=list)
+    solver_status_counts: dict[str, int] = field(default_factory=dict)
+    """How often each BA status came back, e.g. ``{"converged": 140, "max_iterations": 3}``."""
+
+    timings_s: dict[str, float] = field(default_factory=dict)
+    """Seconds spent per stage inside the SLAM system (correspondence, prior, bundle_adjustment, ...)."""

@@ -1,0 +1,220 @@
+"""Each new frame against the last keyframe: dense matches in both directions, then its pose by motion-only BA.
+
+Input: the keyframe store and the frame's features. Output: :class:`TrackedFrame`; if the frame becomes a keyframe its
+matches are the first two edges of the factor graph, so nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from metric_slam.bundle_adjustment import BaWindow, reproject, solve_window
+from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
+from metric_slam.geometry import lie
+from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+from metric_slam.keyframes import Keyframe, KeyframeStore
+
+_MIN_MATCHES = 30
+_INLIER_PX = 3.0
+_ENOUGH_INLIERS = 0.5  # below this share the motion model's start is not trusted and PnP gives a second one
+_LOST_INLIERS = 0.25
+
+
+@dataclass(frozen=True)
+class TrackedFrame:
+    """A frame matched with the last keyframe."""
+
+    forward: Correspondence
+    """Keyframe -> frame."""
+
+    backward: Correspondence
+    """Frame -> keyframe."""
+
+    pose: np.ndarray
+    """T_cam_world, float64 [7]."""
+
+    mean_flow_px: float
+    """Mean length of confident flow, pixels at working resolution."""
+
+    coverage: float
+    """Share of the keyframe's textured cells that are matched."""
+
+    tracked: bool
+    """False: the pose is only the prediction."""
+
+
+class FrameTracker:
+    """Matches frames with the last keyframe of the store and finds their poses."""
+
+    def __init__(self, store: KeyframeStore, model: CorrespondenceModel, config: BundleAdjustmentConfig) -> None:
+        self._store, self._model, self._config = store, model, config
+
+    def track(self, features: Any, predicted_pose: np.ndarray, *, depth_known: bool) -> TrackedFrame:
+        """Match and pose of one frame.
+
+        ``predicted_pose`` T_cam_world [7] is the motion model's; without ``depth_known`` (second frame of a video
+        without depth) only the matches are found and the prediction is returned.
+        """
+        keyframe = self._store[-1]
+        predicted = self._predict(keyframe, predicted_pose) if depth_known else None
+        backwards = invert_matches(predicted) if predicted is not None else None
+        forward, backward = self._model.track(
+            [
+                EdgeQuery(keyframe.features, features, predicted),
+                EdgeQuery(features, keyframe.features, backwards),
+            ]
+        )
+        pose, inliers = predicted_pose, 1.0
+        if depth_known:
+            pose, inliers = self._pose(keyframe, forward, predicted_pose)
+        flow = forward.target - _cells(forward.target.shape[:2])
+        weight = forward.confidence
+        total = float(weight.sum())
+        mean_flow = float((np.linalg.norm(flow, axis=-1) * weight).sum() / total) if total > 0 else 0.0
+        matched = int((weight > 0).sum())
+        tracked = matched >= _MIN_MATCHES and inliers >= _LOST_INLIERS
+        return TrackedFrame(
+            forward=forward,
+            backward=backward,
+            pose=pose if tracked else predicted_pose,
+            mean_flow_px=mean_flow * FEATURE_STRIDE,
+            coverage=matched / weight.size,
+            tracked=tracked,
+        )
+
+    def is_textured(self, features: Any) -> bool:
+        """Does the image show enough to be matched at all? Matches it with itself."""
+        (match,) = self._model.track([EdgeQuery(features, features)])
+        return bool((match.confidence > 0.2).mean() > 0.2)
+
+    def _predict(self, keyframe: Keyframe, pose: np.ndarray) -> np.ndarray:
+        coords, _, _ = reproject(
+            np.stack([keyframe.pose, pose]),
+            np.stack([keyframe.inv_depth] * 2),
+            self._store.camera.grid().vector(),
+            np.array([0]),
+            np.array([1]),
+        )
+        return coords[0]
+
+    def _pose(self, keyframe: Keyframe, match: Correspondence, predicted: np.ndarray) -> tuple[np.ndarray, float]:
+        """Pose and share of inliers: from the motion model, and from PnP as well where that one does not fit."""
+        pose, inliers = self._refine(keyframe, match, predicted)
+        if inliers >= _ENOUGH_INLIERS:
+            return pose, inliers
+        start = pose_from_depth(keyframe, match, self._store.camera)
+        if start is None:
+            return pose, inliers
+        second = self._refine(keyframe, match, start)
+        return second if second[1] > inliers else (pose, inliers)
+
+    def _refine(self, keyframe: Keyframe, match: Correspondence, start: np.ndarray) -> tuple[np.ndarray, float]:
+        h, w = keyframe.inv_depth.shape
+        window = BaWindow(
+            intrinsics=self._store.camera.grid().vector(),
+            poses=np.stack([keyframe.pose, start]),
+            inv_depth=np.stack([keyframe.inv_depth] * 2),
+            source=np.array([0]),
+            target=np.array([1]),
+            flow_target=match.target[None],
+            confidence=np.repeat(match.confidence[None, ..., None], 2, axis=-1),
+            pose_free=np.array([False, True]),
+            depth_free=np.zeros(2, bool),
+        )
+        window, _ = solve_window(window, self._config, iterations=8, motion_only=True)
+        coords, _, valid = reproject(
+            window.poses, window.inv_depth, window.intrinsics, window.source, window.target
+        )
+        error_px = np.linalg.norm(coords[0] - match.target, axis=-1) * FEATURE_STRIDE
+        weight = match.confidence
+        inliers = float((weight * (valid[0] & (error_px < _INLIER_PX))).sum() / max(weight.sum(), 1e-9))
+        return window.poses[1], inliers
+
+
+def _cells(shape: tuple[int, int]) -> np.ndarray:
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float64)
+    return np.stack([x, y], axis=-1)
+
+
+def invert_matches(coords: np.ndarray) -> np.ndarray:
+    """Where the cells of the target lie in the source, by fixed-point iteration; both float64 [h, w, 2]."""
+    cells = _cells(coords.shape[:2])
+    limit = float(max(coords.shape))
+    flow = np.clip(np.nan_to_num(coords - cells), -limit, limit).astype(np.float32)
+    inverse = cells.astype(np.float32)
+    for _ in range(4):
+        at = cv2.remap(flow, inverse[..., 0], inverse[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        inverse = (cells - at).astype(np.float32)
+    return inverse.astype(np.float64)
+
+
+def pose_from_depth(keyframe: Keyframe, match: Correspondence, camera: PinholeCamera) -> np.ndarray | None:
+    """T_cam_world [7] of a matched frame from the keyframe's depth by PnP with RANSAC; None if it finds none."""
+    grid = camera.grid()
+    good = match.confidence > 0.2
+    if good.sum() < _MIN_MATCHES:
+        return None
+    points = (grid.rays() / keyframe.inv_depth[..., None])[good]
+    pixels = match.target[good]
+    step = max(1, len(points) // 1500)
+    found, rotation, translation, _ = cv2.solvePnPRansac(
+        points[::step],
+        pixels[::step],
+        grid.K,
+        None,
+        iterationsCount=100,
+        reprojectionError=_INLIER_PX / FEATURE_STRIDE,
+        flags=cv2.SOLVEPNP_EPNP,
+    )
+    if not found:
+        return None
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotation)[0], translation.ravel()
+    return lie.matrix_to_pose_vec(T @ lie.pose_vec_to_matrix(keyframe.pose))
+
+
+def motion_from_matches(match: Correspondence, camera: PinholeCamera) -> tuple[np.ndarray, np.ndarray] | None:
+    """Relative pose of two frames without depth, up to scale: essential matrix with RANSAC.
+
+    Returns T_target_source [4, 4] with a translation of length 1 and the inverse depth of the source cells in that
+    unit [h, w] (NaN where not triangulated); None where the images do not show enough parallax.
+    """
+    grid = camera.grid()
+    good = match.confidence > 0.2
+    if good.sum() < _MIN_MATCHES:
+        return None
+    first, second = _cells(match.target.shape[:2])[good], match.target[good]
+    E, mask = cv2.findEssentialMat(first, second, grid.K, cv2.RANSAC, 0.999, 0.7 / FEATURE_STRIDE)
+    if E is None or E.shape != (3, 3):
+        return None
+    count, R, t, mask, points = cv2.recoverPose(
+        E, first, second, grid.K, distanceThresh=1e3, mask=mask, triangulatedPoints=None
+    )
+    if count < 0.3 * len(first):
+        return None
+    z = points[2] / points[3]
+    inv_depth = np.full(good.shape, np.nan)
+    inv_depth[good] = np.where((mask.ravel() > 0) & (z > 0), 1.0 / np.maximum(z, 1e-3), np.nan)
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = R, t.ravel()
+    return T, inv_depth
+
+
+def carry_depth(keyframe: Keyframe, pose: np.ndarray, backward: Correspondence, camera: PinholeCamera) -> np.ndarray:
+    """Inverse depth of a frame's cells from the keyframe they match, float64 [h, w].
+
+    ``backward`` are the matches frame -> keyframe; going through them leaves no holes, unlike projecting forward.
+    """
+    grid = camera.grid()
+    u = np.clip(backward.target[..., 0], 0, grid.width - 1).astype(np.float32)
+    v = np.clip(backward.target[..., 1], 0, grid.height - 1).astype(np.float32)
+    d = cv2.remap(keyframe.inv_depth.astype(np.float32), u, v, cv2.INTER_LINEAR).astype(np.float64)
+    rays = np.stack([(u - grid.cx) / grid.fx, (v - grid.cy) / grid.fy, np.ones_like(u)], axis=-1)
+    T = lie.pose_vec_to_matrix(pose) @ lie.inverse(lie.pose_vec_to_matrix(keyframe.pose))
+    z = rays @ T[2, :3] + T[2, 3] * d  # depth in the frame over depth in the keyframe
+    return d / np.clip(z, 0.1, 10.0)

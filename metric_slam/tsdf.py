@@ -1,0 +1,187 @@
+"""Truncated signed distance fusion of depth maps, one spatial tile at a time.
+
+Place in the flow: used by :mod:`metric_slam.fusion` only. Every tile is fused alone from the keyframes that see it,
+with one block of margin, and gives the triangles whose centroid lies in it: neighbouring tiles compute identical voxels
+in their common margin, so that the pieces fit without a seam, and memory does not depend on the length of the drive.
+
+Method: Curless and Levoy, "A Volumetric Method for Building Complex Models from Range Images", SIGGRAPH 1996; voxel
+hashing and surface extraction are Open3D's VoxelBlockGrid (Dong et al., "ASH", PAMI 2022). Integration is done here
+because Open3D's knows neither weights nor normals, and a road seen from 1.7 m above needs both: along the ray, a voxel
+just below the asphalt 20 m ahead lies 12 voxels behind it, so that distances along the ray never see both sides.
+Distances here are along the surface normal (Bylow et al., RSS 2013, point-to-plane), and an observation counts by its
+noise and by its footprint on the surface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from metric_slam.errors import MissingDependencyError
+from metric_slam.surface import Surface
+from metric_slam.tiles import Tile
+
+BLOCK_VOXELS = 8
+
+TRUNCATION_VOXELS = 4.0
+
+MAX_DEPTH_GAP = 0.15
+"""Distance along the ray over depth beyond which a plane through the pixel is no more believed."""
+
+MIN_WEIGHT = 0.3
+"""Sum of weights (1 = one near, certain observation) that a voxel needs before it can carry a surface."""
+
+
+def import_open3d() -> ModuleType:
+    """Open3D, or a MissingDependencyError that names the package and its system libraries."""
+    try:
+        import open3d
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(
+            f"Open3D cannot be imported ({error}): pip install open3d, and on Debian or Ubuntu apt-get install "
+            "libusb-1.0-0 libgl1 libegl1 libx11-6 libudev1 libidn2-0; or set fusion.enabled=false"
+        ) from error
+    return open3d
+
+
+@dataclass(frozen=True)
+class MeshPart:
+    """Coloured triangles of one tile."""
+
+    points: np.ndarray
+    """float32 [n, 3], world units."""
+
+    normals: np.ndarray
+    """float32 [n, 3]."""
+
+    colours: np.ndarray
+    """uint8 [n, 3]."""
+
+    triangles: np.ndarray
+    """int64 [m, 3]."""
+
+    area: float
+    """Square world units."""
+
+    removed_components: int
+
+
+class TileFuser:
+    """Fuses one tile after the other."""
+
+    def __init__(self, voxel: float) -> None:
+        """``voxel``: edge of a voxel in world units."""
+        self._o3d = import_open3d()
+        self.voxel = float(voxel)
+        z, y, x = np.mgrid[0:BLOCK_VOXELS, 0:BLOCK_VOXELS, 0:BLOCK_VOXELS]
+        self._offsets = np.stack([x.ravel(), y.ravel(), z.ravel()], axis=1).astype(np.float64) * self.voxel
+
+    @property
+    def block_edge(self) -> float:
+        """Edge of a voxel block in world units."""
+        return self.voxel * BLOCK_VOXELS
+
+    @property
+    def truncation(self) -> float:
+        """Distance from the surface up to which voxels keep it, in world units."""
+        return self.voxel * TRUNCATION_VOXELS
+
+    def fuse(self, tile: Tile, surfaces: Iterable[tuple[Surface, np.ndarray]], min_component_area: float) -> MeshPart:
+        """Mesh of ``tile`` from surfaces and their blocks (int [M, 3]); small floating pieces are dropped."""
+        o3d = self._o3d
+        # the margin's share is estimated; the hash map grows where that is too little
+        grid = o3d.t.geometry.VoxelBlockGrid(
+            ("tsdf", "weight", "color"),
+            (o3d.core.float32,) * 3,
+            ((1), (1), (3)),
+            self.voxel,
+            BLOCK_VOXELS,
+            int(tile.block_count * 1.3) + 64,
+        )
+        for surface, blocks in surfaces:
+            inside = ((blocks >= tile.lower - 1) & (blocks < tile.upper + 1)).all(axis=1)
+            if inside.any():
+                self._integrate(grid, blocks[inside], surface)
+        return self._extract(grid, tile, min_component_area)
+
+    def _integrate(self, grid: Any, blocks: np.ndarray, surface: Surface) -> None:
+        """Running weighted mean of signed distance and colour in the voxels of ``blocks`` [M, 3]."""
+        keys = self._o3d.core.Tensor(blocks.astype(np.int32))
+        hash_map = grid.hashmap()
+        hash_map.activate(keys)
+        rows = hash_map.find(keys)[0].numpy().astype(np.int64)
+        voxels, distance, pixels = self._observe(blocks, surface)
+        slots = (rows[:, None] * BLOCK_VOXELS**3 + np.arange(BLOCK_VOXELS**3)).ravel()[voxels]
+        tsdf, weight = grid.attribute("tsdf").numpy().reshape(-1), grid.attribute("weight").numpy().reshape(-1)
+        colour = grid.attribute("color").numpy().reshape(-1, 3)
+        # behind the surface, trust falls to nothing at the truncation distance: thin things have two sides
+        added = surface.weight.ravel()[pixels] * np.minimum(1.0, np.maximum(1.0 + distance, 0.02))
+        before = weight[slots]
+        total = before + added
+        share = added / total
+        tsdf[slots] += share * (np.minimum(distance, 1.0) - tsdf[slots])
+        colour[slots] += share[:, None] * (surface.image.reshape(-1, 3)[pixels] - colour[slots])
+        weight[slots] = total
+
+    def _observe(self, blocks: np.ndarray, surface: Surface) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Which voxels (flat index) a depth map sees, their signed distance / truncation, and their pixels (flat)."""
+        camera, view = surface.view.camera, surface.view
+        T_cam_world = np.linalg.inv(view.T_world_cam)
+        origins = blocks * self.block_edge @ T_cam_world[:3, :3].T + T_cam_world[:3, 3]
+        offsets = self._offsets @ T_cam_world[:3, :3].T
+        x, y, z = (
+            (origins[:, None, i].astype(np.float32) + offsets[None, :, i].astype(np.float32)).ravel() for i in range(3)
+        )
+        inv_z = 1.0 / np.maximum(z, 1e-6)
+        u = np.rint(camera.fx * x * inv_z + camera.cx)
+        v = np.rint(camera.fy * y * inv_z + camera.cy)
+        voxels = np.flatnonzero((z > 1e-6) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height))
+        pixels = v[voxels].astype(np.int64) * camera.width + u[voxels].astype(np.int64)
+        depth = view.depth.ravel()[pixels]
+        gap = depth - z[voxels]
+        distance = gap * surface.slant.ravel()[pixels] * np.float32(1 / self.truncation)
+        near = self.truncation + MAX_DEPTH_GAP * depth
+        seen = (depth > 0) & (distance > -1.0) & (gap > -near)
+        return voxels[seen], distance[seen], pixels[seen]
+
+    def _extract(self, grid: Any, tile: Tile, min_component_area: float) -> MeshPart:
+        mesh = grid.extract_triangle_mesh(weight_threshold=MIN_WEIGHT)
+        if "indices" not in mesh.triangle or len(mesh.triangle.indices) == 0:
+            return MeshPart(*(np.empty((0, 3), t) for t in (np.float32, np.float32, np.uint8, np.int64)), 0.0, 0)
+        points = mesh.vertex.positions.numpy()
+        triangles = mesh.triangle.indices.numpy().astype(np.int64)
+        lower, upper = tile.lower * self.block_edge, tile.upper * self.block_edge
+        keep, removed = _large_components(mesh, points, triangles, (lower, upper), min_component_area)
+        centroids = points[triangles].mean(axis=1)
+        keep &= ((centroids >= lower) & (centroids < upper)).all(axis=1)
+        used, flat = np.unique(triangles[keep], return_inverse=True)
+        triangles, points = flat.reshape(-1, 3), points[used]
+        corners = points[triangles]
+        normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        colours = np.clip(mesh.vertex.colors.numpy()[used] * 255.0 + 0.5, 0, 255).astype(np.uint8)
+        area = float(np.linalg.norm(normal, axis=1).sum() / 2)
+        return MeshPart(points, mesh.vertex.normals.numpy()[used], colours, triangles, area, removed)
+
+
+def _large_components(
+    mesh: Any,
+    points: np.ndarray,
+    triangles: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray],
+    min_area: float,
+) -> tuple[np.ndarray, int]:
+    """Mask of triangles in components of at least ``min_area``, and how many components fall.
+
+    A component that reaches beyond ``bounds`` goes on in the next tile and stays, whatever its area here.
+    """
+    cluster, _, area = mesh.to_legacy().cluster_connected_triangles()
+    cluster, area = np.asarray(cluster), np.asarray(area)
+    outside = ((points < bounds[0]) | (points >= bounds[1])).any(axis=1)[triangles].any(axis=1)
+    crosses = np.zeros(len(area), bool)
+    crosses[cluster[outside]] = True
+    large = (area >= min_area) | crosses
+    return large[cluster], int(np.count_nonzero(~large))

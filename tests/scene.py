@@ -1,0 +1,174 @@
+"""A small world whose images, depths and poses are exact: a textured road between two textured walls.
+
+Every pixel's ray is intersected with the planes, and brightness is a sum of sinusoids of the surface's own coordinates,
+each damped as a Gaussian of half a pixel would damp it. So images hold no resampling and no aliasing, and the only
+error of a test is that of the code under test. World axes are OpenCV's: x right, y down, z along the street; the camera
+starts at the origin and the road lies ``height_m`` below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from metric_slam.frame import CameraMount, Frame
+from metric_slam.geometry.camera import PinholeCamera
+
+CAMERA = PinholeCamera(fx=240.0, fy=240.0, cx=207.5, cy=56.0, width=416, height=128)
+"""The proportions of KITTI's colour camera."""
+
+HEIGHT_M = 1.65
+_PREFILTER_PX = 0.5
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Points X with normal . X = distance_m; ``axes`` span it and carry its texture."""
+
+    normal: np.ndarray
+    distance_m: float
+    axes: np.ndarray
+    """float64 [2, 3]."""
+
+    seed: int
+
+
+@dataclass(frozen=True)
+class Street:
+    """The world. Planes that are left out leave sky."""
+
+    height_m: float = HEIGHT_M
+    half_width_m: float = 6.0
+    end_m: float | None = None
+    """A wall across the street so far ahead of the origin; None: open."""
+
+    road: bool = True
+    walls: bool = True
+    seed: int = 0
+    waves: int = 20
+
+    def planes(self) -> list[Plane]:
+        """All surfaces."""
+        x, y, z = np.eye(3)
+        found = []
+        if self.road:
+            found.append(Plane(y, self.height_m, np.array([x, z]), self.seed))
+        if self.walls:
+            found.append(Plane(x, self.half_width_m, np.array([y, z]), self.seed + 1))
+            found.append(Plane(-x, self.half_width_m, np.array([y, z]), self.seed + 2))
+        if self.end_m is not None:
+            found.append(Plane(z, self.end_m, np.array([x, y]), self.seed + 3))
+        return found
+
+    def render(self, T_world_cam: np.ndarray, camera: PinholeCamera = CAMERA) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 [H, W, 3] and depth along z in metres, float32 [H, W], 0 in the sky."""
+        rays = camera.rays() @ T_world_cam[:3, :3].T
+        origin = T_world_cam[:3, 3]
+        nearest = np.full(rays.shape[:2], np.inf)
+        grey = np.full(rays.shape[:2], 190.0)
+        for plane in self.planes():
+            slope = rays @ plane.normal
+            depth = (plane.distance_m - plane.normal @ origin) / np.where(slope > 1e-4, slope, np.nan)
+            depth = np.where(depth > 0.05, depth, np.nan)
+            where_m = plane.axes @ origin + depth[..., None] * (rays @ plane.axes.T)
+            in_front = depth < nearest
+            grey[in_front] = _brightness(where_m, in_front, plane.seed, self.waves)
+            nearest = np.where(in_front, depth, nearest)
+        image = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+        return np.repeat(image[..., None], 3, axis=-1), np.where(np.isfinite(nearest), nearest, 0.0).astype(np.float32)
+
+
+def _brightness(where_m: np.ndarray, chosen: np.ndarray, seed: int, waves: int) -> np.ndarray:
+    """Grey levels [P] of the P chosen pixels; surface coordinates [H, W, 2]."""
+    random = np.random.default_rng(seed)
+    length_m = np.geomspace(0.08, 4.0, waves)
+    angle = random.uniform(0, np.pi, waves)
+    phase = random.uniform(0, 2 * np.pi, waves)
+    where, per_row, per_column = (a[chosen] for a in (where_m, *np.gradient(where_m, axis=(0, 1))))
+    total = np.zeros(len(where))
+    for k in range(waves):
+        wave = 2 * np.pi / length_m[k] * np.array([np.cos(angle[k]), np.sin(angle[k])])
+        per_px = (per_row @ wave) ** 2 + (per_column @ wave) ** 2  # squared phase per pixel
+        total += np.nan_to_num(np.exp(-0.5 * _PREFILTER_PX**2 * per_px)) * np.cos(where @ wave + phase[k])
+    return 120.0 + 95.0 * np.tanh(total / np.sqrt(waves / 2) / 1.5)
+
+
+def rotation(pitch_rad: float = 0.0, roll_rad: float = 0.0, yaw_rad: float = 0.0) -> np.ndarray:
+    """R_world_cam of a camera that looks up by pitch, has the road's normal at roll, and is turned right by yaw."""
+    cp, sp, cr, sr, cy, sy = (f(a) for a in (pitch_rad, roll_rad, yaw_rad) for f in (np.cos, np.sin))
+    about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1.0]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    return about_y @ about_z @ about_x
+
+
+def pose(x_m: float = 0.0, z_m: float = 0.0, *, y_m: float = 0.0, R: np.ndarray | None = None) -> np.ndarray:
+    """T_world_cam, float64 [4, 4]."""
+    T = np.eye(4)
+    T[:3, 3] = x_m, y_m, z_m
+    if R is not None:
+        T[:3, :3] = R
+    return T
+
+
+def relative(T_world_first: np.ndarray, T_world_second: np.ndarray) -> np.ndarray:
+    """T_second_first [4, 4]."""
+    return np.linalg.inv(T_world_second) @ T_world_first
+
+
+@dataclass
+class Drive:
+    """Frames along a path through one or more streets; follows :class:`metric_slam.datasets.base.Dataset`."""
+
+    street: Street
+    path: Sequence[np.ndarray]
+    """T_world_cam [4, 4] of every frame."""
+
+    with_depth: bool = False
+    images: dict[int, np.ndarray] = field(default_factory=dict)
+    """Images that replace rendered ones."""
+
+    streets: dict[int, Street] = field(default_factory=dict)
+    """From which frame on another world is seen."""
+
+    name: str = "scene"
+    camera: PinholeCamera = CAMERA
+    mount: CameraMount | None = CameraMount(HEIGHT_M)
+
+    @property
+    def times_s(self) -> np.ndarray:
+        """Ten frames a second."""
+        return 0.1 * np.arange(len(self.path))
+
+    @property
+    def T_cam_ref(self) -> np.ndarray:
+        """Identity."""
+        return np.eye(4)
+
+    @property
+    def T_world_cam_true(self) -> np.ndarray:
+        """Poses relative to the first, float64 [N, 4, 4]."""
+        return np.linalg.inv(self.path[0]) @ np.stack(self.path)
+
+    def __len__(self) -> int:
+        return len(self.path)
+
+    def __getitem__(self, index: int) -> Frame:
+        street = self.street
+        for first, other in sorted(self.streets.items()):
+            street = other if index >= first else street
+        image, depth_m = street.render(self.path[index], self.camera)
+        return Frame(
+            index=index,
+            time_s=float(self.times_s[index]),
+            image=self.images.get(index, image),
+            camera=self.camera,
+            depth_m=depth_m if self.with_depth else None,
+        )
+
+
+def straight(frames: int, step_m: float, *, R: np.ndarray | None = None, start_m: float = 0.0) -> list[np.ndarray]:
+    """Straight ahead along the street."""
+    return [pose(z_m=start_m + step_m * i, R=R) for i in range(frames)]

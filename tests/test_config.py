@@ -1,0 +1,155 @@
+"""Presets, files and settings overlay in the stated order; every mistake is one line that names its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metric_slam.config import PRESETS, Config
+from metric_slam.config_io import Setting, config_markdown, dump_yaml, read_config_file, resolve_config, walk_fields
+from metric_slam.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def value_of(config: Config, key: str) -> object:
+    """Value of a dotted key."""
+    value: object = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "my.yaml"
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    assert resolve_config() == Config()
+
+
+def test_every_preset_key_exists_and_changes_something() -> None:
+    known = dict(walk_fields())
+    for preset, overrides in PRESETS.items():
+        config = resolve_config(settings=[f"preset={preset}"])
+        assert config.preset == preset
+        for key, value in overrides.items():
+            assert key in known, key
+            assert value_of(config, key) == value
+            assert value != known[key].default, f"{key} of preset {preset} repeats the default"
+
+
+def test_later_layers_win(file: Path) -> None:
+    file.write_text("preset: fast\ninput:\n  pixel_budget_px: 90000\n  stride: 2\nfusion.voxel_m: 0.3\n")
+    config = resolve_config(file, ["input.stride=3", "input.stride=4"], {"input.start": Setting(7, "--start")})
+    assert config.preset == "fast"
+    assert config.input.pixel_budget_px == 90000
+    assert config.input.stride == 4
+    assert config.input.start == 7
+    assert config.fusion.voxel_m == 0.3
+
+
+def test_dump_reads_back_to_the_same_configuration(file: Path) -> None:
+    config = resolve_config(settings=["preset=fast", "input.size=640x192", "fusion.voxel_m=1e-1", "prior=none"])
+    assert config.input.size == (640, 192)
+    file.write_text(dump_yaml(config))
+    assert resolve_config(file) == config
+
+
+def test_empty_file_is_no_change(file: Path) -> None:
+    file.write_text("# nothing\n")
+    assert resolve_config(file) == Config()
+
+
+def test_none_means_the_automatic_choice(file: Path) -> None:
+    file.write_text("input: {size: 640x192, end: 10}\nfusion:\n")
+    config = resolve_config(file, ["input.size=none", "input.end=none", "fusion.voxel_m=auto"])
+    assert (config.input.size, config.input.end, config.fusion.voxel_m) == (None, None, None)
+    assert resolve_config(settings=["prior=none"]).prior == "none"
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("fusion.voxl_m=1", "did you mean 'fusion.voxel_m'"),
+        ("voxel_m=1", "did you mean 'fusion.voxel_m'"),
+        ("fusion=1", "is a section"),
+        ("prior.height=1", "unknown configuration key 'prior.height'"),
+        ("nonsense", "write it as key=value"),
+        ("=3", "write it as key=value"),
+        ("fusion.voxel_m=[1", "cannot be read"),
+        ("fusion.voxel_m=-1", "'fusion.voxel_m' from --set: must be greater than 0, not -1"),
+        ("input.stride=0", "'input.stride' from --set"),
+        ("input.stride=much", "integer"),
+        ("input.size=640", "'input.size'"),
+        ("input.size=640*192", "WIDTHxHEIGHT"),
+        ("input.size=64x32", "too small"),
+        ("preset=slow", "must be 'fast' or 'accurate', not 'slow'"),
+        ("prior=radar", "'ground_plane'"),
+    ],
+)
+def test_bad_settings_are_named(setting: str, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        resolve_config(settings=[setting])
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("fusion:\n  voxl_m: 1\n", "unknown configuration key 'fusion.voxl_m' in"),
+        ("fusion: [1, 2]\n", "is a section"),
+        ("- a\n- b\n", "must hold 'key: value' pairs"),
+        ("preset: fast\n a: [\n", "line 2 is not valid YAML"),
+        ("input:\n  stride: -3\n", "'input.stride' from"),
+        ("input: {start: 5, end: 3}\n", "end 3 must be greater than start 5"),
+    ],
+)
+def test_bad_files_are_named(file: Path, text: str, words: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        resolve_config(file)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_and_binary_files_are_named(tmp_path: Path, file: Path) -> None:
+    with pytest.raises(ConfigError, match="nowhere.yaml"):
+        read_config_file(tmp_path / "nowhere.yaml")
+    file.write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ConfigError, match="my.yaml"):
+        read_config_file(file)
+
+
+def test_contradictions_are_refused(file: Path) -> None:
+    with pytest.raises(ConfigError, match="--prior none and --set prior=sensor contradict"):
+        resolve_config(settings=["prior=sensor"], options={"prior": Setting("none", "--prior")})
+    assert resolve_config(settings=["prior=none"], options={"prior": Setting("none", "--prior")}).prior == "none"
+    file.write_text(dump_yaml(resolve_config(settings=["preset=fast"])))
+    with pytest.raises(ConfigError, match="made for preset fast"):
+        resolve_config(file, options={"preset": Setting("accurate", "--preset")})
+
+
+def test_a_resolved_configuration_cannot_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().seed = 3  # type: ignore[misc]
+
+
+def test_every_option_is_described() -> None:
+    for key, field in walk_fields():
+        assert field.description, f"{key} has no description"
+
+
+def test_documentation_is_up_to_date() -> None:
+    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert written == config_markdown(), "run: make docs"
+
+
+def test_shipped_files_resolve() -> None:
+    files = sorted((ROOT / "configs").glob("*.yaml"))
+    assert files
+    for path in files:
+        assert resolve_config(path).preset in PRESETS

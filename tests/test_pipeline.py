@@ -1,0 +1,241 @@
+"""What surrounds the SLAM core: the results folder is complete, and whatever ends a run loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+from metric_slam import pipeline
+from metric_slam.config import Config, InputConfig
+from metric_slam.config_io import resolve_config
+from metric_slam.datasets import open_kitti
+from metric_slam.errors import ConfigError, ImageError, MissingDependencyError, OutputError
+from metric_slam.frame import Frame
+from metric_slam.trajectory import read_kitti, read_tum
+from tests.fake_slam import FakeSlam, install_fake_slam, write_kitti_sequence
+
+FRAMES = 12
+WITHOUT_MAP = resolve_config(settings=["fusion.enabled=false"])
+
+
+@pytest.fixture
+def slam(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> FakeSlam:
+    """The core is replaced; so is the report, which takes seconds to draw, unless a test asks for it."""
+    if request.node.get_closest_marker("real_report") is None:
+        module = ModuleType("metric_slam.report")
+        module.write_report = lambda folder, *_: (folder / "report.html").write_text("")  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "metric_slam.report", module)
+    return install_fake_slam(monkeypatch)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write_kitti_sequence(tmp_path / "kitti", FRAMES)
+
+
+def spoil(root: Path, index: int) -> None:
+    """Make one image undecodable."""
+    (root / "sequences" / "07" / "image_2" / f"{index:06d}.png").write_bytes(b"not a png")
+
+
+def at_frame(slam: FakeSlam, index: int, act: Callable[[], None]) -> None:
+    """Do something while frame ``index`` is being processed."""
+    process = slam.process
+
+    def wrapped(frame: Frame) -> None:
+        process(frame)
+        if frame.index == index:
+            act()
+
+    slam.process = wrapped  # type: ignore[method-assign]
+
+
+@pytest.mark.real_report
+def test_a_run_writes_everything(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    summary = pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), out, command=["metric-slam", "run", "a b"])
+
+    tum, kitti = read_tum(out / "trajectory.tum"), read_kitti(out / "trajectory_kitti.txt")
+    assert len(tum) == len(kitti) == FRAMES
+    np.testing.assert_allclose(tum.times_s, 0.1 * np.arange(FRAMES), atol=1e-9)
+    np.testing.assert_array_equal(kitti.T_world_cam[0], np.eye(4))
+    np.testing.assert_allclose(kitti.T_world_cam[:, 2, 3], np.arange(FRAMES), atol=1e-9)
+
+    assert resolve_config(out / "config.yaml") == WITHOUT_MAP
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics == json.loads(json.dumps(summary.metrics))
+    assert metrics["fitted_scale"]["value"] == pytest.approx(1.0)
+    assert (out / "report.html").exists() and list((out / "plots").glob("*.png"))
+
+    info = json.loads((out / "run.json").read_text())
+    assert info["sequence"] == "kitti/07" and info["command"] == "metric-slam run 'a b'"
+    assert (info["frames"], info["keyframes"], info["frames_not_tracked"]) == (FRAMES, FRAMES // 2, 0)
+    assert info["interrupted"] is False and info["error"] is None and info["warnings"] == []
+    assert info["frames_per_s"] > 0 and info["peak_rss_mb"] > 10
+    assert info["scale_source"] == "ground_plane" and info["choices"] == {"prior": "ground_plane: made up"}
+    assert info["solver_status_counts"] == {"converged": FRAMES}
+    assert {"read", "correspondence", "finish", "evaluation", "report", "total"} <= info["timings_s"].keys()
+    assert info["versions"]["torch"] and info["seed"] == 0
+    assert not [p.name for p in out.iterdir() if p.name.startswith(".")], "temporary files are left"
+
+
+def test_keyframes_are_written(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), tmp_path / "out")
+    files = sorted((tmp_path / "out" / "keyframes").iterdir())
+    assert [f.name for f in files] == [f"{i:06d}.npz" for i in range(0, FRAMES, 2)]
+    with np.load(files[2]) as arrays:
+        assert int(arrays["index"]) == 4
+        assert arrays["inv_depth"].shape == arrays["confidence"].shape == (8, 12)
+        np.testing.assert_allclose(arrays["T_world_cam"][2, 3], 4.0)
+        np.testing.assert_allclose(arrays["grid_camera"][0], 10.0)
+        assert float(arrays["prior_log_scale"]) == 0.01
+
+
+def test_the_trajectory_is_that_of_camera_0(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    dataset = open_kitti(root, "07")
+    quarter_turn = np.array([[0.0, 0, 1, 0.5], [0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
+    pipeline.run(WITHOUT_MAP, replace(dataset, T_cam_ref=quarter_turn), tmp_path / "out")
+    rows = read_kitti(tmp_path / "out" / "trajectory_kitti.txt").T_world_cam
+    np.testing.assert_array_equal(rows[0], np.eye(4))
+    # forward of the camera used is -x of a reference camera that is turned by 90 degrees
+    np.testing.assert_allclose(rows[5, :3, 3], quarter_turn[:3, :3].T @ [0, 0, 5.0], atol=1e-9)
+
+
+def test_selected_frames_only(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    config = resolve_config(settings=["fusion.enabled=false", "input.start=2", "input.end=11", "input.stride=3"])
+    summary = pipeline.run(config, open_kitti(root, "07"), tmp_path / "out")
+    assert [f.index for f in slam.frames] == [2, 5, 8]
+    assert len(read_kitti(tmp_path / "out" / "trajectory_kitti.txt")) == 3
+    assert summary.metrics is not None and summary.metrics["fitted_scale"]["value"] == pytest.approx(1.0)
+
+
+def test_without_truth_the_metrics_say_so(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    dataset = replace(open_kitti(root, "07"), T_world_cam_true=None)
+    assert pipeline.run(WITHOUT_MAP, dataset, tmp_path / "out").metrics is None
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["headline"] is None and "no ground truth" in metrics["reason"]
+
+
+def test_a_bad_image_ends_the_tracking_and_keeps_the_rest(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    spoil(root, 7)
+    summary = pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), tmp_path / "out")
+    assert isinstance(summary.failure, ImageError) and "000007.png" in str(summary.failure)
+    assert len(read_kitti(tmp_path / "out" / "trajectory_kitti.txt")) == 7
+    assert "000007.png" in summary.info["error"] and summary.info["interrupted"] is False
+    assert any("7 of 12 frames" in warning for warning in summary.info["warnings"])
+
+
+def test_a_bad_first_image_leaves_nothing_behind(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    dataset = open_kitti(root, "07")
+    spoil(root, 0)
+    with pytest.raises(ImageError, match="000000.png"):
+        pipeline.run(WITHOUT_MAP, dataset, tmp_path / "out" / "deep")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_was_done(slam: FakeSlam, root: Path, tmp_path: Path, number: signal.Signals) -> None:
+    handlers = signal.getsignal(number)
+    at_frame(slam, 4, lambda: os.kill(os.getpid(), number))
+    summary = pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), tmp_path / "out")
+    assert summary.info["interrupted"] is True and summary.info["frames_selected"] == FRAMES
+    assert len(read_kitti(tmp_path / "out" / "trajectory_kitti.txt")) == 5
+    assert summary.metrics is not None and summary.metrics["n_poses"] == 5
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["interrupted"] is True
+    assert signal.getsignal(number) == handlers
+
+
+def test_a_second_ctrl_c_gives_up(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    at_frame(slam, 4, twice)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mishap", [MissingDependencyError("no Open3D"), RuntimeError("Open3D"), KeyboardInterrupt()])
+def test_a_failing_fusion_is_told_and_costs_nothing_else(
+    slam: FakeSlam, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mishap: BaseException
+) -> None:
+    def fuse(*_: object) -> None:
+        raise mishap
+
+    module = ModuleType("metric_slam.fusion")
+    module.fuse = fuse  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "metric_slam.fusion", module)
+    summary = pipeline.run(Config(), open_kitti(root, "07"), tmp_path / "out")
+    assert any(w.startswith("fusion skipped: ") for w in summary.info["warnings"])
+    assert summary.info["interrupted"] == isinstance(mishap, KeyboardInterrupt)
+    assert summary.failure is None
+    assert (tmp_path / "out" / "report.html").exists() and not (tmp_path / "out" / "map.ply").exists()
+
+
+def test_results_are_replaced_only_when_asked_and_only_by_new_ones(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), out)
+    with pytest.raises(OutputError, match="--overwrite"):
+        pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), out)
+
+    before = (out / "trajectory.tum").read_bytes()
+    dataset = open_kitti(root, "07")
+    spoil(root, 0)
+    slam.frames.clear()
+    with pytest.raises(ImageError):
+        pipeline.run(WITHOUT_MAP, dataset, out, overwrite=True)
+    assert (out / "trajectory.tum").read_bytes() == before and (out / "report.html").exists()
+
+    config = resolve_config(settings=["fusion.enabled=false", "input.start=6"])
+    pipeline.run(config, dataset, out, overwrite=True)
+    assert len(read_tum(out / "trajectory.tum")) == FRAMES - 6
+    assert sorted(p.stem for p in (out / "keyframes").iterdir()) == ["000006", "000008", "000010"]
+
+
+def test_selection_of_frames(caplog: pytest.LogCaptureFixture) -> None:
+    assert pipeline.select_frames(5, InputConfig()) == range(0, 5)
+    assert pipeline.select_frames(5, InputConfig(start=1, end=4, stride=2)) == range(1, 4, 2)
+    assert pipeline.select_frames(5, InputConfig(end=9)) == range(0, 5)
+    assert "--end 9 is beyond" in caplog.text
+    with pytest.raises(ConfigError, match="--start 5 leaves no frame of the 5"):
+        pipeline.select_frames(5, InputConfig(start=5))
+
+
+def test_devices() -> None:
+    import torch
+
+    assert pipeline.resolve_device("cpu") == "cpu"
+    assert pipeline.resolve_device("auto") in ("cpu", "cuda")
+    with pytest.raises(ConfigError, match="--device abacus"):
+        pipeline.resolve_device("abacus")
+    with pytest.raises(ConfigError, match=f"{torch.cuda.device_count()} CUDA devices"):
+        pipeline.resolve_device("cuda:99")
+
+
+def test_the_same_seed_gives_the_same_numbers() -> None:
+    import torch
+
+    def draw() -> tuple[float, float, float]:
+        noise = np.zeros((1, 1))
+        cv2.randn(noise, 0.0, 1.0)
+        return float(np.random.rand()), float(torch.rand(1)), float(noise[0, 0])
+
+    pipeline.seed_everything(3)
+    first = draw()
+    pipeline.seed_everything(3)
+    assert draw() == first
+    pipeline.seed_everything(4)
+    assert draw() != first
+
+
