@@ -153,6 +153,7 @@ def native_options(config: BundleAdjustmentConfig, *, has_prior: bool, scale_sig
     options.scale_step_sigma = config.scale_step_sigma
     options.min_inv_depth = 1.0 / config.max_depth
     options.max_inv_depth = 1.0 / config.min_depth
+    options.initial_damping = config.initial_damping
     return options
 
 

@@ -29,6 +29,12 @@ GREY_NOISE = 3.0
 PRIOR_RELATIVE_SIGMA = 0.10
 """Trust in the optimised 1/8 grid (times its confidence): weak beside good flow, decisive on bare asphalt."""
 
+SUPPORTED_RELATIVE_SIGMA = 0.04
+"""Trust in the grid where a metric prior (road, depth sensor) confirms it: bare asphalt stays flat."""
+
+MAX_FLOW_RELATIVE_SIGMA = 0.3
+"""Where flow alone knows less than that, and no prior confirms it, a depth would repeat the grid and is not given."""
+
 MAX_FLOW_ERROR_PX = 1.5
 MAX_FLOW_ERROR_RATIO = 0.03
 """Forward-backward error beyond which a match says nothing: pixels plus a share of the flow's length."""
@@ -54,7 +60,7 @@ class DenseDepth:
     """Along z in world units, float32 [H, W]; 0 where unknown."""
 
     relative_sigma: np.ndarray
-    """Standard deviation of the depth over the depth as the flow supports it, float32 [H, W]; infinite without flow."""
+    """Standard deviation of the depth over the depth, float32 [H, W]; huge where flow says nothing."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,10 @@ def sky_mask(image: np.ndarray) -> np.ndarray:
 
 
 def triangulate(view: KeyframeView, observations: Sequence[Observation]) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse depth and the information of the flow about it (1/variance), each float32 [H, W]."""
+    """Inverse depth and the information about it (1/variance; 0 where flow and prior are mute), float32 [H, W]."""
     coarse, confidence = view.coarse
     prior_information = confidence / (PRIOR_RELATIVE_SIGMA * coarse) ** 2
+    prior_information += view.prior_support / (SUPPORTED_RELATIVE_SIGMA * coarse) ** 2
     texture = _Texture(view.grey)
     inv_depth = coarse
     information = np.zeros_like(coarse)
@@ -115,7 +122,8 @@ def triangulate(view: KeyframeView, observations: Sequence[Observation]) -> tupl
             gradient += weight * jacobian_norm * along
         normal += information
         inv_depth = np.maximum(inv_depth + gradient / np.maximum(normal, 1e-12), 1e-6)
-    return inv_depth, information
+    known = (information * inv_depth**2 > MAX_FLOW_RELATIVE_SIGMA**-2) | (view.prior_support > 0.5)
+    return inv_depth, np.where(known, information + prior_information, 0.0)
 
 
 class _Texture:

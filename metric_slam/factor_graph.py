@@ -90,6 +90,12 @@ class FactorGraph:
         """All measured baselines."""
         return list(self._baselines.values())
 
+    def is_metric(self, begin: int, end: int) -> bool:
+        """Does a prior or a measured baseline hold the scale of keyframes begin..end-1?"""
+        return any(begin <= b.source < end and begin <= b.target < end for b in self._baselines.values()) or any(
+            self._store[i].prior_weight.any() for i in range(begin, end)
+        )
+
     def window(self, begin: int, end: int, fixed: set[int]) -> BaWindow:
         """The problem over keyframes begin..end-1; the poses of the keyframes in ``fixed`` stay."""
         store = self._store

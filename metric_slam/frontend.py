@@ -24,6 +24,7 @@ from metric_slam.tracking import TrackedFrame, carry_depth, motion_from_matches
 
 log = logging.getLogger(__name__)
 
+_CALIBRATION_KEYFRAMES = 60  # enough to average the body's pitching, few enough to follow a change of load
 _START_DEPTH = 10.0  # of cells nobody knows anything about, metres or units
 
 
@@ -100,16 +101,19 @@ class Frontend:
         graph.add_matched(position, position - 1, frame.backward)
         graph.match_pairs([p for p in new_keyframe_pairs(position, cfg) if min(p) >= self._segment])
         self._solve(position)
+        self._prior.calibrate(self._recent_motions())
         self._observe(position)
         if len(self.segments) == 1 and len(store) <= cfg.warm_up:
             self._repeat_observations()
+        store.retire_before(position - max(cfg.radius, cfg.warm_up))
         return True
 
     def _solve(self, position: int) -> None:
         cfg = self._config
         end = position + 1
         begin = max(self._segment, end - cfg.window)
-        fixed = cfg.fixed if begin > self._segment else 1
+        carries_scale = begin > self._segment and not self._graph.is_metric(begin, end)
+        fixed = cfg.fixed if carries_scale else 1
         self._graph.solve(begin, end, set(range(begin, begin + fixed)), cfg.iterations)
 
     def optimise_all(self) -> None:
@@ -131,6 +135,7 @@ class Frontend:
         first = store[-1]
         known = np.isfinite(inv_depth)
         first.inv_depth = np.where(known, inv_depth, np.nanmedian(inv_depth))
+        self._prior.calibrate(np.concatenate([self._recent_motions(), T_second_first[None]]))
         observation = self._prior.observe(first.prior_state, prior_state, T_second_first, search=True)
         scale = float(np.exp(observation.log_ratio)) if observation is not None else self._usual_step()
         if self._prior.metric and observation is None:
@@ -148,6 +153,7 @@ class Frontend:
     def _repeat_observations(self) -> None:
         """While the start settles, the pitch and the poses still change: measure every pair again and rescale."""
         store = self._store
+        self._prior.calibrate(self._recent_motions())
         ratios = []
         for position in range(1, len(store)):
             observation = self._measure(position, search=True)
@@ -160,6 +166,11 @@ class Frontend:
         for position in range(1, len(store)):
             self._observe(position)
         self._solve(len(store) - 1)
+
+    def _recent_motions(self) -> np.ndarray:
+        """T_next_previous of the latest pairs of keyframes, float64 [M, 4, 4]."""
+        T = lie.pose_vec_to_matrix(self._store.poses(max(0, len(self._store) - _CALIBRATION_KEYFRAMES), len(self._store)))
+        return T[1:] @ lie.inverse(T[:-1])
 
     # ------------------------------------------------------------------ prior
 

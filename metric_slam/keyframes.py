@@ -50,6 +50,7 @@ class KeyframeStore:
     def __init__(self, camera: PinholeCamera) -> None:
         self.camera = camera
         self._keyframes: list[Keyframe] = []
+        self._retired = 0
 
     def __len__(self) -> int:
         return len(self._keyframes)
@@ -88,8 +89,15 @@ class KeyframeStore:
             keyframe.inv_depth = inv_depth[offset].copy()
             keyframe.prior_log_scale = float(prior_log_scale[offset])
 
+    def retire_before(self, position: int) -> None:
+        """Lets go of what only matching and measuring need of keyframes before ``position``: features, prior state."""
+        while self._retired < min(position, len(self._keyframes)):
+            self._keyframes[self._retired].features = None
+            self._keyframes[self._retired].prior_state = None
+            self._retired += 1
+
     def rescale(self, factor: float) -> None:
         """Multiplies every length of the map; the first keyframe must be the origin."""
         for keyframe in self._keyframes:
-            keyframe.pose[:3] *= factor
-            keyframe.inv_depth /= factor
+            keyframe.pose = np.concatenate([keyframe.pose[:3] * factor, keyframe.pose[3:]])
+            keyframe.inv_depth = keyframe.inv_depth / factor

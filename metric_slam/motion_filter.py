@@ -16,9 +16,9 @@ class MotionFilter:
     def wants(self, frame: TrackedFrame) -> bool:
         """True when the frame should become a keyframe."""
         cfg = self._config
-        self._since_keyframe += 1
         if not frame.tracked or frame.mean_flow_px < cfg.still_flow_px:
             return False  # a standing camera adds nothing, and a lost frame would break the chain of matches
+        self._since_keyframe += 1
         wanted = (
             frame.mean_flow_px >= cfg.min_flow_px
             or frame.coverage < cfg.min_coverage

@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from metric_slam.bundle_adjustment import BaWindow, reproject, solve_window
 from metric_slam.config import BundleAdjustmentConfig
@@ -21,6 +22,7 @@ from metric_slam.keyframes import Keyframe, KeyframeStore
 
 _MIN_MATCHES = 30
 _INLIER_PX = 3.0
+_MIN_PARALLAX_PX = 1.0  # below it two views only turned: any translation explains them
 _ENOUGH_INLIERS = 0.5  # below this share the motion model's start is not trusted and PnP gives a second one
 _LOST_INLIERS = 0.25
 
@@ -189,6 +191,8 @@ def motion_from_matches(match: Correspondence, camera: PinholeCamera) -> tuple[n
     if good.sum() < _MIN_MATCHES:
         return None
     first, second = _cells(match.target.shape[:2])[good], match.target[good]
+    if _parallax_px(first, second, grid) < _MIN_PARALLAX_PX:
+        return None
     E, mask = cv2.findEssentialMat(first, second, grid.K, cv2.RANSAC, 0.999, 0.7 / FEATURE_STRIDE)
     if E is None or E.shape != (3, 3):
         return None
@@ -203,6 +207,17 @@ def motion_from_matches(match: Correspondence, camera: PinholeCamera) -> tuple[n
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = R, t.ravel()
     return T, inv_depth
+
+
+def _parallax_px(first: np.ndarray, second: np.ndarray, grid: PinholeCamera) -> float:
+    """Median length of what a turning camera leaves unexplained of matches between cells, both [P, 2]; in pixels."""
+    rays = [
+        np.column_stack([(c - (grid.cx, grid.cy)) / (grid.fx, grid.fy), np.ones(len(c))]) for c in (first, second)
+    ]
+    a, b = (r / np.linalg.norm(r, axis=1, keepdims=True) for r in rays)
+    R_second_first, _ = Rotation.align_vectors(b, a)
+    left = np.linalg.norm(R_second_first.apply(a) - b, axis=1)
+    return float(np.median(left)) * grid.fx * FEATURE_STRIDE
 
 
 def carry_depth(keyframe: Keyframe, pose: np.ndarray, backward: Correspondence, camera: PinholeCamera) -> np.ndarray:

@@ -32,7 +32,7 @@ TRUNCATION_VOXELS = 4.0
 MAX_DEPTH_GAP = 0.15
 """Distance along the ray over depth beyond which a plane through the pixel is no more believed."""
 
-MIN_WEIGHT = 0.3
+MIN_WEIGHT = 0.25
 """Sum of weights (1 = one near, certain observation) that a voxel needs before it can carry a surface."""
 
 

@@ -95,6 +95,22 @@ def test_without_parallax_nothing_is_claimed(result: SlamResult) -> None:
     assert not densify_third(dataclasses.replace(result, keyframes=still)).any()
 
 
+def test_a_confirmed_prior_fills_what_flow_cannot_see(result: SlamResult) -> None:
+    blank = np.full_like(result.keyframes[0].image, 120)
+    keyframes = []
+    for index, keyframe in enumerate(result.keyframes):
+        true = cv2.resize(1.0 / render(corridor_pose(index))[1], (40, 24), interpolation=cv2.INTER_AREA)
+        prior, ones = 1.0 / true, np.ones_like(true)
+        prior[:, :20] *= 1.5  # contradicts the optimised depth: must not count
+        known = {"inv_depth": true, "confidence": 0.5 * ones, "prior_depth_m": prior, "prior_confidence": ones}
+        keyframes.append(dataclasses.replace(keyframe, image=blank, **known))
+    depth = densify_third(dataclasses.replace(result, keyframes=keyframes))
+    true = render(corridor_pose(3))[1]
+    known = depth > 0
+    assert known[100:, 170:].mean() > 0.9 and known[:, :150].mean() < 0.02
+    assert np.median(np.abs(depth / true - 1)[known]) < 0.01
+
+
 def test_without_neighbours_nothing_is_claimed(result: SlamResult) -> None:
     assert not densify(KeyframeView(result.keyframes[0]), []).depth.any()
 

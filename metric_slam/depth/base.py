@@ -59,6 +59,12 @@ class DepthPrior(ABC):
     def predict(self, state: Any, camera: PinholeCamera) -> DepthPrediction | None:
         """Depth of a keyframe from what :meth:`prepare` kept; None where nothing is known."""
 
+    def calibrate(self, motions: np.ndarray) -> None:  # noqa: B027  (a prior without a calibration is complete)
+        """Takes the latest estimates of the recent motions between neighbouring keyframes, oldest first.
+
+        ``motions`` T_next_previous, float64 [M, 4, 4]; each call replaces what an earlier one said.
+        """
+
     def observe(
         self, previous: Any, current: Any, T_current_previous: np.ndarray, *, search: bool
     ) -> MotionObservation | None:

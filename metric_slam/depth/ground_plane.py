@@ -29,26 +29,35 @@ from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry.camera import PinholeCamera
 
 
+_FOLLOWED_MOTIONS = 10
+"""Motions over which the direction of travel is averaged: braking and accelerating tilt the body by tenths of a degree
+for a second or so, and the road's pitch in the camera tilts with it."""
+
+
 class PitchCalibration:
-    """Pitch of the camera against its direction of travel, from a running robust mean."""
+    """Pitch of the camera against its direction of travel: robust mean over the latest straight motions."""
 
-    def __init__(self, sigma_rad: float, memory: int = 60) -> None:
-        self._measured: deque[float] = deque(maxlen=memory)
+    def __init__(self, sigma_rad: float) -> None:
         self._sigma_rad = sigma_rad
+        self._measured = np.zeros(0)
 
-    def add(self, T_current_previous: np.ndarray) -> None:
-        """One motion (up to scale). Turning motions are left out: the camera is not on the axle that rolls."""
-        R, t = T_current_previous[:3, :3], T_current_previous[:3, 3]
-        travel = -R.T @ t  # previous camera's axes
-        travel = 0.5 * (travel / np.linalg.norm(travel) - t / np.linalg.norm(t))  # mean of both cameras' view of it
-        turn = np.arccos(np.clip((np.trace(R) - 1.0) / 2.0, -1.0, 1.0))
-        if travel[2] > 0.9 and turn < np.radians(3.0):
-            self._measured.append(float(np.arctan2(travel[1], travel[2])))
+    def update(self, motions: np.ndarray) -> None:
+        """``motions`` T_next_previous [M, 4, 4], up to scale. Turns and standing are left out: in a turn the camera,
+        which is not on the axle that rolls, moves sideways and the direction of travel is not the road's."""
+        R, t = motions[:, :3, :3], motions[:, :3, 3]
+        length = np.linalg.norm(t, axis=1)
+        moved = length > 0.25 * np.median(length) if len(length) else np.zeros(0, bool)
+        R, t = R[moved], t[moved] / length[moved, None]
+        travel = 0.5 * (-np.einsum("mji,mj->mi", R, t) - t)  # seen from both cameras of the pair
+        turn = np.arccos(np.clip((np.trace(R, axis1=1, axis2=2) - 1.0) / 2.0, -1.0, 1.0))
+        straight = (travel[:, 2] > 0.9) & (turn < np.radians(3.0))
+        if straight.any():  # in a long turn the last straight stretch still counts
+            self._measured = np.arctan2(travel[straight, 1], travel[straight, 2])[-_FOLLOWED_MOTIONS:]
 
     @property
     def pitch_rad(self) -> float:
         """Best estimate; 0 before any measurement. Positive: the direction of travel lies below the optical axis."""
-        return float(np.median(self._measured)) if self._measured else 0.0
+        return float(np.median(self._measured)) if len(self._measured) else 0.0
 
     @property
     def sigma_rad(self) -> float:
@@ -93,6 +102,10 @@ class GroundPlane(DepthPrior):
             roll_sigma_rad=np.radians(self._config.roll_sigma_deg),
         )
 
+    def calibrate(self, motions: np.ndarray) -> None:
+        """The pitch against the road; see the base class."""
+        self.pitch.update(motions)
+
     def observe(
         self, previous: RoadImage, current: RoadImage, T_current_previous: np.ndarray, *, search: bool
     ) -> MotionObservation | None:
@@ -100,7 +113,6 @@ class GroundPlane(DepthPrior):
         baseline = float(np.linalg.norm(T_current_previous[:3, 3]))
         if baseline <= 0 or (not search and baseline < self._config.min_baseline_m):
             return None
-        self.pitch.add(T_current_previous)
         prior = self._plane_prior()
         fit = self._fit(previous, current, T_current_previous, prior, search)
         if fit is None:

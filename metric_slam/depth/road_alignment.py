@@ -11,6 +11,7 @@ little texture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -101,6 +102,14 @@ def _wide_blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.blur(cv2.blur(image, (size, size)), (size, size))
 
 
+@lru_cache(maxsize=4)
+def _candidates(camera: PinholeCamera, first_row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pixels u, v [P] that may show road, every second column, and their viewing rays [3, P]."""
+    v, u = np.mgrid[first_row : camera.height, 0 : camera.width : 2]
+    v, u = v.ravel(), u.ravel()
+    return u, v, np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)])
+
+
 class RoadPatch:
     """The pixels of one image that belong to the corridor ahead, and their comparison with a second image."""
 
@@ -119,10 +128,7 @@ class RoadPatch:
         self._R, self._t = T_second_first[:3, :3], T_second_first[:3, 3]
         self._prior = prior
         half_width_m, nearest_m, farthest_m = corridor
-        camera = first.camera
-        v, u = np.mgrid[first.first_row : camera.height, 0 : camera.width]
-        v, u = v.ravel(), u.ravel()
-        rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)])
+        u, v, rays = _candidates(first.camera, first.first_row)
         slope = plane_normal(prior.pitch_rad, prior.roll_rad) @ rays
         depth_m = height_m / np.maximum(slope, 1e-6)
         chosen = (depth_m > nearest_m) & (depth_m < farthest_m) & (np.abs(rays[0] * depth_m) < half_width_m)
@@ -202,7 +208,7 @@ class RoadPatch:
                 damping *= 10.0
             else:
                 break
-            converged = cost - candidate < 1e-5 * cost
+            converged = cost - candidate < 1e-4 * cost
             p, cost, damping = p + step, candidate, max(0.1 * damping, 1e-7)
             if converged:
                 break
@@ -242,7 +248,7 @@ def _sample(image: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def fit_road(patch: RoadPatch, prior: PlanePrior, heights: np.ndarray) -> RoadFit | None:
-    """Tries all start heights (same unit as the translation), refines the best ones, returns the best fit.
+    """Tries all start heights (same unit as the translation) and refines the best one.
 
     None where the patch hardly overlaps the second image.
     """
@@ -252,6 +258,5 @@ def fit_road(patch: RoadPatch, prior: PlanePrior, heights: np.ndarray) -> RoadFi
     costs = np.array([patch.cost(p) for p in starts])
     if not np.isfinite(costs).any():
         return None
-    best = [patch.refine(starts[i]) for i in np.argsort(costs)[:2] if np.isfinite(costs[i])]
-    p, cost = min(best, key=lambda item: item[1])
+    p, cost = patch.refine(starts[int(np.argmin(costs))])
     return patch.describe(p, cost) if np.isfinite(cost) and p[0] > 0 else None

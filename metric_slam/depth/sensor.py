@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from metric_slam.config import SensorConfig
 from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
 from metric_slam.errors import DatasetError
@@ -25,7 +27,7 @@ class SensorDepth(DepthPrior):
             raise DatasetError(f"{frame.path or f'frame {frame.index}'}: no depth image; choose another --prior")
         depth = frame.depth_m
         in_range = (depth >= self._config.min_depth_m) & (depth <= self._config.max_depth_m)
-        return depth_to_grid(depth * in_range, camera)
+        return depth_to_grid(np.where(in_range, depth, 0.0), camera)
 
     def predict(self, state: DepthPrediction, camera: PinholeCamera) -> DepthPrediction:
         """The measured depth."""

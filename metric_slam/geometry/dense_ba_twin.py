@@ -131,8 +131,8 @@ def flow_term(window: WindowLike, options: Any, state: State, system: NormalEqua
     source, target = torch.tensor(window.source), torch.tensor(window.target)
     projection = reproject(state.poses, state.inv_depth, torch.tensor(window.intrinsics), source, target)
     c = options.flow_weight * torch.tensor(window.confidence)
-    mean, valid = c.mean(-1), projection.valid
-    used = mean > 0
+    mean, valid = c.mean(-1), projection.valid | projection.coords.isnan().any(-1)  # NaN must reach the cost
+    used = ~(mean <= 0)
     r = torch.tensor(window.flow_target) - projection.coords
     n = torch.sqrt((c * r**2).sum(-1) / mean)
     charged = torch.where(valid, n, options.invalid_residual)
@@ -171,13 +171,13 @@ def prior_term(window: WindowLike, options: Any, state: State, system: NormalEqu
         return torch.zeros((), dtype=torch.float64)
     N, h, w = state.inv_depth.shape
     z, d = torch.tensor(window.prior_depth_m), state.inv_depth
-    used = (z > 0) & torch.tensor(np.isin(np.arange(N), window.source))[:, None, None]
+    used = ~(z <= 0) & torch.tensor(np.isin(np.arange(N), window.source))[:, None, None]
     if mode == "DROID":
         r, Jd, Js = d - 1.0 / z, torch.ones_like(d), torch.zeros_like(d)
         m, weight, rho = torch.full_like(d, options.droid_alpha), torch.ones_like(d), r**2
     else:
         m = torch.tensor(window.prior_weight)
-        used &= m > 0
+        used &= ~(m <= 0)
         zs = z * torch.exp(state.scales)[:, None, None]
         r, Jd, Js = d * zs - 1.0, zs, d * zs
         weight, rho = loss_weight(options.prior_loss, r.abs()), loss_cost(options.prior_loss, r.abs())

@@ -9,15 +9,11 @@ the one for j (Teed and Deng, DROID-SLAM, 2021, section 3.3). Slow and obvious; 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from metric_slam.geometry import lie
-
-if TYPE_CHECKING:
-    from lietorch import SE3
 
 MIN_DEPTH = 0.2
 """A point with Z, its depth in j over its depth in i, below this is invalid."""
@@ -49,7 +45,7 @@ class Projection:
     """d coords / d inverse depth of the source cell, [E, h, w, 2]."""
 
 
-def relative_poses(poses: Tensor, source: Tensor, target: Tensor) -> SE3:
+def relative_poses(poses: Tensor, source: Tensor, target: Tensor) -> lie.SE3:
     """T_target_source of E edges from ``poses``, T_cam_world [N, 7]."""
     T_cam_world = lie.SE3.InitFromVec(poses)
     return T_cam_world[target] * T_cam_world[source].inv()

@@ -1,0 +1,177 @@
+"""The road patch on exact images with exact motion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metric_slam.depth.road_alignment import (
+    PlanePrior,
+    RoadFit,
+    RoadImage,
+    RoadPatch,
+    fit_road,
+    plane_normal,
+    prepare_road_image,
+)
+from tests.scene import CAMERA, HEIGHT_M, Street, pose, relative, rotation
+
+ROAD_CAMERA = CAMERA.resized(640, 192)
+CORRIDOR = (2.2, 5.0, 20.0)
+NEAR = HEIGHT_M * np.array([0.88, 0.94, 1.0, 1.06, 1.12])
+PITCH_SIGMA_RAD = np.radians(0.15)
+
+
+def road_image(street: Street, T_world_cam: np.ndarray) -> RoadImage:
+    return prepare_road_image(street.render(T_world_cam, ROAD_CAMERA)[0], ROAD_CAMERA, blur_px=1.5)
+
+
+def believed(pitch_rad: float, roll_rad: float, sigma_rad: float = PITCH_SIGMA_RAD) -> PlanePrior:
+    return PlanePrior(pitch_rad, roll_rad, sigma_rad, max(sigma_rad, np.radians(0.4)) if sigma_rad > 1e-4 else sigma_rad)
+
+
+def patch(
+    first: np.ndarray, second: np.ndarray, prior: PlanePrior, *, unit: float = 1.0, street: Street | None = None
+) -> RoadPatch:
+    """The patch between two poses; ``unit``: metres per unit of the translation that is handed over."""
+    street = street or Street(seed=3)
+    T = relative(first, second)
+    T[:3, 3] /= unit
+    images = road_image(street, first), road_image(street, second)
+    return RoadPatch(*images, T, prior=prior, height_m=HEIGHT_M, corridor=CORRIDOR, samples=4000)
+
+
+def fit(pitch_rad: float, roll_rad: float, step_m: float, prior: PlanePrior, seed: int = 3) -> RoadFit:
+    R = rotation(pitch_rad, roll_rad)
+    found = fit_road(patch(pose(R=R), pose(z_m=step_m, R=R), prior, street=Street(seed=seed)), prior, NEAR)
+    assert found is not None
+    return found
+
+
+def test_the_normal_is_the_road_seen_from_the_camera() -> None:
+    for pitch, roll in ((0.0, 0.0), (0.1, 0.0), (0.0, 0.2), (-0.07, 0.05)):
+        down = rotation(pitch, roll).T @ np.array([0.0, 1.0, 0.0])
+        np.testing.assert_allclose(plane_normal(pitch, roll), down, atol=1e-12)
+
+
+def test_normalisation_takes_out_light_but_not_texture() -> None:
+    image = Street().render(pose())[0]
+    darker = np.clip(0.6 * image + 25, 0, 255).astype(np.uint8)
+    bright, dark = (prepare_road_image(i, CAMERA, 1.5) for i in (image, darker))
+    rows = slice(bright.first_row, None)
+    assert np.abs(bright.normalised[rows] - dark.normalised[rows]).mean() < 0.05
+    assert 0.5 < bright.normalised[rows].std() < 1.5
+    assert not bright.normalised[: bright.first_row].any()
+
+
+@pytest.mark.parametrize(
+    ("pitch_rad", "roll_rad", "step_m", "bound"),
+    [
+        (0.0, 0.0, 1.0, 0.01),
+        (0.01, 0.005, 1.0, 0.01),
+        (0.03, -0.02, 1.0, 0.01),
+        (0.01, 0.0, 1.5, 0.01),
+        (-0.02, 0.01, 0.5, 0.02),
+    ],
+)
+def test_the_height_is_found(pitch_rad: float, roll_rad: float, step_m: float, bound: float) -> None:
+    found = fit(pitch_rad, roll_rad, step_m, believed(pitch_rad, roll_rad))
+    assert found.height == pytest.approx(HEIGHT_M, rel=bound)
+    assert found.pitch_rad == pytest.approx(pitch_rad, abs=1e-3)
+    assert found.roll_rad == pytest.approx(roll_rad, abs=2e-3)
+    assert found.inlier_share > 0.4 and found.log_height_sigma < 0.15 and found.samples >= 1000
+
+
+def test_a_pitch_a_little_off_costs_what_the_slope_says() -> None:
+    """The patch alone hardly tells pitch from height: an error in the believed pitch goes into the height."""
+    wrong_rad = np.radians(0.1)
+    right, wrong = (fit(0.01, 0.0, 1.0, believed(0.01 + offset, 0.0)) for offset in (0.0, wrong_rad))
+    change = np.log(wrong.height / right.height)
+    assert change == pytest.approx(right.dlog_height_dpitch * wrong_rad, rel=0.35)
+    assert abs(change) < 0.015
+
+
+def test_turning_between_the_images_does_not_matter() -> None:
+    first = pose(R=rotation(0.01, 0.0, -0.02))
+    second = pose(0.1, 1.0, R=rotation(0.012, 0.01, 0.03))
+    prior = believed(0.01, 0.0)
+    found = fit_road(patch(first, second, prior), prior, NEAR)
+    assert found is not None and found.height == pytest.approx(HEIGHT_M, rel=0.015)
+
+
+def test_height_comes_in_the_unit_of_the_translation() -> None:
+    prior = believed(0.01, 0.0)
+    R = rotation(0.01)
+    found = fit_road(patch(pose(R=R), pose(z_m=1.0, R=R), prior, unit=2.5), prior, NEAR / 2.5)
+    assert found is not None and found.height == pytest.approx(HEIGHT_M / 2.5, rel=0.01)
+
+
+@pytest.mark.parametrize("baseline_m", [0.15, 0.3, 0.6, 1.0, 2.0])
+def test_a_wide_search_finds_the_height_at_any_scale(baseline_m: float) -> None:
+    prior = believed(0.01, 0.0)
+    R = rotation(0.01)
+    unit = patch(pose(R=R), pose(z_m=baseline_m, R=R), prior, unit=baseline_m)
+    found = fit_road(unit, prior, HEIGHT_M / np.geomspace(0.15, 4.0, 80))
+    assert found is not None and found.height * baseline_m == pytest.approx(HEIGHT_M, rel=0.04)
+
+
+def test_jacobian_is_the_derivative_of_the_warped_brightness() -> None:
+    """Against differences of smooth residuals; both sides interpolate linearly, hence not to the last digit."""
+    R = rotation(0.01, 0.005)
+    road = patch(pose(R=R), pose(z_m=1.0, R=R), believed(0.01, 0.005))
+    p = np.array([1 / 1.7, 0.012, 0.004])
+    _, usable, J = road._residual(p, True)
+    assert J is not None and usable.mean() > 0.6
+    for k, step in enumerate((4e-3, 1e-3, 6e-3)):  # each moves the pixels by about one
+        d = np.eye(3)[k] * step
+        (after, ok_after, _), (before, ok_before, _) = road._residual(p + d, False), road._residual(p - d, False)
+        ok = usable & ok_after & ok_before
+        numeric = (after - before)[ok] / (2 * step)
+        # the residual's median is taken out, which J leaves out
+        x, y = J[ok, k] - np.median(J[ok, k]), numeric - np.median(numeric)
+        assert np.corrcoef(x, y)[0, 1] > 0.97, k
+        assert (x @ y) / (x @ x) == pytest.approx(1.0, abs=0.12), k
+
+
+def test_the_slope_of_height_over_pitch_is_that_of_refits() -> None:
+    def height_at(pitch_rad: float) -> RoadFit:
+        return fit(0.01, 0.005, 1.0, PlanePrior(pitch_rad, 0.005, 1e-7, 1e-7))
+
+    delta = 3e-3
+    slope = (np.log(height_at(0.01 + delta).height) - np.log(height_at(0.01 - delta).height)) / (2 * delta)
+    assert height_at(0.01).dlog_height_dpitch == pytest.approx(slope, rel=0.2)
+
+
+def test_no_fit_without_overlap() -> None:
+    prior = believed(0.0, 0.0)
+    aside = patch(pose(), pose(R=rotation(yaw_rad=1.2)), prior)
+    assert fit_road(aside, prior, NEAR) is None
+
+
+def test_no_fit_without_a_corridor_in_view() -> None:
+    prior = believed(0.5, 0.0)  # looks far up: the road is nowhere
+    assert fit_road(patch(pose(), pose(z_m=1.0), prior), prior, NEAR) is None
+
+
+def test_another_road_costs_far_more_than_the_same_one() -> None:
+    prior = believed(0.0, 0.0)
+    first, second = pose(), pose(z_m=1.0)
+    T = relative(first, second)
+    same, other = (
+        fit_road(
+            RoadPatch(
+                road_image(Street(seed=3), first),
+                road_image(Street(seed=seed), second),
+                T,
+                prior=prior,
+                height_m=HEIGHT_M,
+                corridor=CORRIDOR,
+                samples=4000,
+            ),
+            prior,
+            NEAR,
+        )
+        for seed in (3, 50)
+    )
+    assert same is not None and other is not None
+    assert other.cost > 5 * same.cost and other.inlier_share < 0.6 * same.inlier_share

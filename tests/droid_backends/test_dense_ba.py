@@ -1,0 +1,229 @@
+"""The bundle adjustment kernel against differences and against its torch twin."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import droid_backends as native
+import numpy as np
+import pytest
+import torch
+
+from metric_slam.bundle_adjustment import Baselines, BaWindow, native_problem, solve_window
+from metric_slam.geometry import dense_ba_twin as twin
+from tests.ba_problems import (
+    config_of,
+    copy_of,
+    disturbed,
+    kernel_cost,
+    moved_poses,
+    options_of,
+    true_window,
+    with_everything,
+)
+
+MODES = ["none", "metric", "droid"]
+LOSSES = ["none", "huber", "geman_mcclure", "cauchy"]
+DAMPINGS = [native.Damping.BEFORE_SCHUR, native.Damping.AFTER_SCHUR, native.Damping.EVERY_BLOCK]
+
+
+def assert_same_state(window: BaWindow, state: twin.State, atol: float) -> None:
+    np.testing.assert_allclose(window.poses, state.poses, rtol=0, atol=atol)
+    np.testing.assert_allclose(window.inv_depth, state.inv_depth, rtol=0, atol=atol)
+    np.testing.assert_allclose(window.prior_log_scale, state.scales, rtol=0, atol=atol)
+
+
+# ---- the mathematics
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_loss_weight_is_the_derivative_of_its_cost(loss: str) -> None:
+    options = options_of(true_window(2), loss=loss)
+    robust = options.flow_loss
+    for n in (0.03, 0.2, 0.26, 1.7, 40.0):
+        slope = (robust.cost(n * (1 + 1e-6)) - robust.cost(n * (1 - 1e-6))) / (2e-6 * n)
+        assert robust.weight(n) == pytest.approx(slope / (2 * n), rel=1e-6)
+        assert float(twin.loss_cost(robust, torch.tensor(n, dtype=torch.float64))) == pytest.approx(robust.cost(n))
+        assert float(twin.loss_weight(robust, torch.tensor(n, dtype=torch.float64))) == pytest.approx(robust.weight(n))
+    assert robust.cost(1e-4) == pytest.approx(1e-8, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("mode", MODES)
+def test_right_hand_side_is_the_gradient_of_the_kernels_cost(mode: str, loss: str) -> None:
+    window = with_everything(disturbed(true_window(3, 3, 4)))
+    options = options_of(window, mode, loss)
+    system, state = twin.linearize(window, options), twin.start_of(window)
+    n, K = len(system.v), len(system.b)
+    x, z = twin.free_rows(window, options)
+
+    def slope(row: int) -> float:
+        costs = []
+        for h in (1e-6, -1e-6):
+            d = torch.zeros(n + K, dtype=torch.float64)
+            d[row] = h
+            there = twin.moved(window, state, d[:n], d[n:])
+            moved = replace(
+                window,
+                poses=there.poses.numpy(),
+                inv_depth=there.inv_depth.numpy(),
+                prior_log_scale=there.scales.numpy(),
+            )
+            costs.append(kernel_cost(moved, options))
+        return (costs[0] - costs[1]) / 2e-6
+
+    numeric = [slope(int(row)) for row in [*x, *(n + z)]]
+    analytic = -2.0 * torch.cat([system.v[x], system.b[z]]).numpy()
+    np.testing.assert_allclose(numeric, analytic, rtol=1e-5, atol=1e-5 * np.abs(analytic).max())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_schur_step_solves_the_full_normal_equations(mode: str) -> None:
+    window = with_everything(disturbed(true_window(3, 3, 4)))
+    options = options_of(window, mode)
+    system = twin.linearize(window, options)
+    x, z = twin.free_rows(window, options)
+    ridge, damping = 0.1, 1e-3
+    H = twin.damped_rows(system.H[x][:, x], ridge, damping, 0, False)
+    C = torch.diag(1.0 / twin.depth_inverse(window, options, system.C, 0.0)[z])
+    E = system.E[x][:, z]
+    full = torch.cat([torch.cat([H, E], 1), torch.cat([E.T, C], 1)])
+    expected = torch.linalg.solve(full, torch.cat([system.v[x], system.b[z]]))
+
+    dx, dz = twin.solve_system(window, options, system, ridge, damping, 0.0)
+    torch.testing.assert_close(torch.cat([dx[x], dz[z]]), expected, rtol=1e-8, atol=1e-10)
+    ours = copy_of(window)
+    native.dense_ba_step(native_problem(ours), options, ridge=ridge, damping=damping)
+    step = ours.inv_depth - window.inv_depth
+    np.testing.assert_allclose(step.reshape(-1)[z], expected[len(x) :], rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_envelope_cholesky_is_a_dense_solve(size: int) -> None:
+    rng = np.random.default_rng(size)
+    i, j = np.indices((size, size))
+    band = np.abs(i - j) <= 4
+    band[size // 2, 0] = band[0, size // 2] = True  # a loop
+    A = np.where(band, rng.normal(size=(size, size)), 0.0)
+    A = A + A.T + 12.0 * np.eye(size)
+    b = rng.normal(size=size)
+    x = b.copy()
+    assert native.envelope_solve(A, x)
+    np.testing.assert_allclose(A @ x, b, atol=1e-12)
+    for wrong in (-1.0, np.nan, np.inf):
+        B = A.copy()
+        B[-1, -1] = wrong
+        assert not native.envelope_solve(B, b.copy())
+
+
+# ---- kernel and twin
+
+
+@pytest.mark.parametrize("placement", DAMPINGS, ids=lambda d: d.name.lower())
+@pytest.mark.parametrize("loss", ["none", "geman_mcclure"])
+@pytest.mark.parametrize("mode", MODES)
+def test_one_step_agrees(mode: str, loss: str, placement: Any) -> None:
+    window = with_everything(disturbed(true_window()))
+    options = options_of(window, mode, loss)
+    options.damping = placement
+    ours = copy_of(window)
+    assert kernel_cost(ours, options) == pytest.approx(float(twin.cost(window, options)), rel=1e-12)
+    native.dense_ba_step(native_problem(ours), options, ridge=0.1, damping=1e-3)
+    assert_same_state(ours, twin.step(window, options, ridge=0.1, damping=1e-3), 1e-11)
+    assert np.abs(ours.poses - window.poses).max() > 1e-4
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("mode", MODES)
+def test_solutions_agree(mode: str, loss: str) -> None:
+    window = with_everything(disturbed(true_window(), flow=0.2))
+    config, options = config_of(mode, loss), options_of(window, mode, loss)
+    options.iterations = 12
+    ours, report = solve_window(window, config, iterations=12)
+    state, expected = twin.solve(window, options)
+    assert (report.status, report.iterations) == (expected.status, expected.iterations)
+    assert report.cost_initial == pytest.approx(expected.cost_initial, rel=1e-12)
+    assert report.cost_final == pytest.approx(expected.cost_final, rel=1e-9)
+    assert report.cost_final < 0.9 * report.cost_initial
+    assert_same_state(ours, state, 1e-7)
+
+
+@pytest.mark.parametrize("fixed", ["two poses", "all poses", "some depths", "all depths", "scales"])
+def test_solutions_agree_with_parts_fixed(fixed: str) -> None:
+    window = disturbed(true_window(5))
+    k = np.arange(5)
+    window = {
+        "two poses": lambda: replace(window, pose_free=k > 1),
+        "all poses": lambda: replace(window, pose_free=k < 0),
+        "some depths": lambda: replace(window, depth_free=k % 2 == 0),
+        "all depths": lambda: replace(window, depth_free=k < 0),
+        "scales": lambda: replace(window, scale_sigma=0.0),
+    }[fixed]()
+    options = options_of(window)
+    ours, report = solve_window(window, config_of())
+    state, expected = twin.solve(window, options)
+    assert report.status == expected.status
+    assert_same_state(ours, state, 1e-8)
+    assert (ours.poses[~window.pose_free] == window.poses[~window.pose_free]).all()
+    assert (ours.inv_depth[~window.depth_free] == window.inv_depth[~window.depth_free]).all()
+    held = ~twin.free_scales(window, options)
+    assert (ours.prior_log_scale[held] == window.prior_log_scale[held]).all()
+    assert report.cost_final < report.cost_initial
+
+
+def test_odd_grids_agree() -> None:
+    """Sizes that are no multiple of the vector length, and one longer than a chunk of the kernel."""
+    for height, width in ((1, 1), (1, 3), (3, 7), (31, 37)):
+        window = disturbed(true_window(3, height, width))
+        options = options_of(window)
+        ours = copy_of(window)
+        native.dense_ba_step(native_problem(ours), options, ridge=0.1, damping=1e-3)
+        assert_same_state(ours, twin.step(window, options, ridge=0.1, damping=1e-3), 1e-10)
+
+
+def test_chain_with_a_loop_agrees() -> None:
+    """A long chain, an edge and a baseline from its end to its start, and an edge that is there twice."""
+    window = disturbed(true_window(20, 3, 4), pose=0.003, depth=0.01)
+    extra = np.array([[0, 19], [19, 0], [3, 4]])
+    every = np.concatenate([np.stack([window.source, window.target], 1), extra])
+    flow = np.concatenate([window.flow_target, np.tile(window.flow_target[:1], (3, 1, 1, 1))])
+    window = replace(
+        window,
+        source=np.ascontiguousarray(every[:, 0]),
+        target=np.ascontiguousarray(every[:, 1]),
+        flow_target=flow,
+        confidence=np.concatenate([window.confidence, np.full((3, 3, 4, 2), 0.1)]),
+        baselines=Baselines(np.array([[2, 17]]), np.array([6.2]), np.array([0.1])),
+    )
+    options = options_of(window)
+    ours = copy_of(window)
+    native.dense_ba_step(native_problem(ours), options, ridge=0.1, damping=1e-3)
+    assert_same_state(ours, twin.step(window, options, ridge=0.1, damping=1e-3), 1e-9)
+
+
+def test_points_behind_the_camera_are_charged_and_not_used() -> None:
+    window = true_window(2, 2, 3)
+    inv_depth = window.inv_depth.copy()
+    inv_depth[0, 0, 0] = 20.0  # 5 cm ahead: the next camera has passed it
+    window = replace(window, inv_depth=inv_depth, prior_depth_m=None, prior_weight=None)
+    options = options_of(window)
+    e = int(np.flatnonzero(window.source == 0)[0])
+    weight = options.flow_weight * window.confidence[e, 0, 0].mean()
+    expected = weight * options.flow_loss.cost(options.invalid_residual)
+    assert kernel_cost(window, options) == pytest.approx(expected)
+    assert float(twin.cost(window, options)) == pytest.approx(expected)
+    ours = copy_of(window)
+    native.dense_ba_step(native_problem(ours), options, ridge=1e-6, damping=0.0)
+    np.testing.assert_allclose(ours.inv_depth, window.inv_depth, atol=1e-9)
+
+
+def test_moved_poses_is_the_retraction_of_the_kernel() -> None:
+    """A step with a huge ridge is v / ridge, so the kernel's own retraction can be compared."""
+    window = replace(disturbed(true_window()), depth_free=np.zeros(4, bool))
+    options, ridge = options_of(window), 1e9
+    v = twin.linearize(window, options).v[: 6 * 4].reshape(4, 6).numpy() * window.pose_free[:, None]
+    ours = copy_of(window)
+    native.dense_ba_step(native_problem(ours), options, ridge=ridge, damping=0.0)
+    change = ours.poses - window.poses
+    np.testing.assert_allclose(change, moved_poses(window.poses, v / ridge) - window.poses, rtol=1e-2, atol=1e-12)

@@ -1,0 +1,184 @@
+"""Tracking against exact keyframes, first with exact matches, then with DIS on rendered images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metric_slam import tracking
+from metric_slam.config import BundleAdjustmentConfig, DisConfig
+from metric_slam.correspondence.base import Correspondence
+from metric_slam.correspondence.dis import DisCorrespondence
+from metric_slam.geometry import lie
+from metric_slam.keyframes import KeyframeStore
+from metric_slam.tracking import FrameTracker, carry_depth, invert_matches, motion_from_matches, pose_from_depth
+from tests.scene import CAMERA, Street, exact_matches, grid_depth_m, keyframe_at, pose, pose_vec, relative, rotation
+
+STREET = Street()
+FIRST = pose(R=rotation(0.01, 0.005))
+SECOND = pose(0.05, 0.9, y_m=-0.02, R=rotation(0.015, -0.004, 0.02))
+GRID = CAMERA.grid()
+
+
+def exact(first: np.ndarray = FIRST, second: np.ndarray = SECOND) -> Correspondence:
+    target, seen = exact_matches(STREET, first, second)
+    return Correspondence(target, seen.astype(np.float64))
+
+
+def motion_error(found: np.ndarray, T_world_cam: np.ndarray) -> tuple[float, float]:
+    """Metres and radians between a pose vector T_cam_world and the truth."""
+    T = lie.pose_vec_to_matrix(found) @ T_world_cam
+    angle = np.arccos(np.clip((np.trace(T[:3, :3]) - 1) / 2, -1, 1))
+    return float(np.linalg.norm(T[:3, 3])), float(angle)
+
+
+# ---------------------------------------------------------------- parts, exact matches
+
+
+def test_inverted_matches_lead_back() -> None:
+    y, x = np.mgrid[0:12, 0:40].astype(float)
+    smooth = np.stack([x + 1.5 + 0.8 * np.sin(0.2 * x), y - 0.6 + 0.3 * np.cos(0.3 * y)], axis=-1)
+    inverse = invert_matches(smooth)
+    u, v = inverse[3:-3, 6:-6, 0], inverse[3:-3, 6:-6, 1]
+    there = np.stack([u + 1.5 + 0.8 * np.sin(0.2 * u), v - 0.6 + 0.3 * np.cos(0.3 * v)], axis=-1)
+    np.testing.assert_allclose(there, np.stack([x, y], axis=-1)[3:-3, 6:-6], atol=0.05)
+
+
+def test_inverting_survives_predictions_from_behind_the_camera() -> None:
+    wild = np.full((12, 40, 2), np.nan)
+    wild[6:] = 1e9
+    assert np.isfinite(invert_matches(wild)).all()
+
+
+def test_pnp_finds_the_pose_of_exact_matches() -> None:
+    found = pose_from_depth(keyframe_at(STREET, FIRST), exact(), CAMERA)
+    assert found is not None
+    distance_m, angle_rad = motion_error(found, SECOND)
+    assert distance_m < 0.005 and angle_rad < 5e-4
+
+
+def test_pnp_needs_matches() -> None:
+    match = exact()
+    few = Correspondence(match.target, np.where(np.arange(match.confidence.size) < 20, 1.0, 0.0).reshape(12, 40))
+    assert pose_from_depth(keyframe_at(STREET, FIRST), few, CAMERA) is None
+
+
+def test_two_views_give_motion_and_depth_up_to_one_factor() -> None:
+    found = motion_from_matches(exact(), CAMERA)
+    assert found is not None
+    T, inv_depth = found
+    truth = relative(FIRST, SECOND)
+    length_m = np.linalg.norm(truth[:3, 3])
+    assert np.linalg.norm(T[:3, 3]) == pytest.approx(1.0)
+    assert T[:3, 3] @ truth[:3, 3] / length_m > np.cos(np.radians(0.5))
+    assert np.arccos(np.clip((np.trace(T[:3, :3].T @ truth[:3, :3]) - 1) / 2, -1, 1)) < np.radians(0.1)
+    known = np.isfinite(inv_depth)
+    assert known.mean() > 0.5
+    depth_m = grid_depth_m(STREET, FIRST)
+    near = known & (depth_m > 0) & (depth_m < 15)
+    ratio = inv_depth[near] * depth_m[near] / length_m
+    np.testing.assert_allclose(np.percentile(ratio, [10, 50, 90]), 1.0, atol=0.03)
+
+
+def test_a_camera_that_only_turns_gives_no_two_view_start() -> None:
+    turned = pose(R=rotation(0.01, 0.005, 0.1))
+    assert motion_from_matches(exact(second=turned), CAMERA) is None
+
+
+def test_slow_travel_is_enough_for_a_two_view_start() -> None:
+    assert motion_from_matches(exact(second=pose(z_m=0.3, R=rotation(0.01, 0.005, 0.03))), CAMERA) is not None
+
+
+def test_too_few_matches_give_no_two_view_start() -> None:
+    match = exact()
+    assert motion_from_matches(Correspondence(match.target, np.zeros_like(match.confidence)), CAMERA) is None
+
+
+def test_carried_depth_is_the_depth_of_the_new_view() -> None:
+    match = exact(SECOND, FIRST)
+    carried = carry_depth(keyframe_at(STREET, FIRST), pose_vec(SECOND), match, CAMERA)
+    depth_m = grid_depth_m(STREET, SECOND)
+    seen = (match.confidence > 0) & (depth_m > 0) & (depth_m < 60)
+    error = np.abs(carried * depth_m - 1)[seen]
+    assert np.percentile(error, 50) < 0.005 and np.percentile(error, 90) < 0.05
+    assert np.isfinite(carried).all() and (carried > 0).all(), "cells without a match get something sensible too"
+
+
+# ---------------------------------------------------------------- the tracker, DIS
+
+
+class Tracked:
+    """A tracker whose last keyframe is exact."""
+
+    def __init__(self, config: BundleAdjustmentConfig | None = None) -> None:
+        self.model = DisCorrespondence(DisConfig(), threads=1)
+        self.store = KeyframeStore(CAMERA)
+        self.store.append(keyframe_at(STREET, FIRST, features=self.encode(STREET.render(FIRST)[0])))
+        self.tracker = FrameTracker(self.store, self.model, config or BundleAdjustmentConfig())
+
+    def encode(self, image: np.ndarray) -> object:
+        return self.model.encode(image, CAMERA)
+
+    def track(self, T_world_cam: np.ndarray, predicted: np.ndarray, **options: bool) -> tracking.TrackedFrame:
+        features = self.encode(STREET.render(T_world_cam)[0])
+        return self.tracker.track(features, pose_vec(predicted), **{"depth_known": True, **options})
+
+
+@pytest.fixture(scope="module")
+def tracked() -> Tracked:
+    return Tracked()
+
+
+@pytest.mark.parametrize("predicted", [SECOND, FIRST, pose(z_m=1.6, R=rotation(0.0, 0.0, -0.03))])
+def test_the_pose_is_found_from_good_and_poor_predictions(tracked: Tracked, predicted: np.ndarray) -> None:
+    frame = tracked.track(SECOND, predicted)
+    distance_m, angle_rad = motion_error(frame.pose, SECOND)
+    assert frame.tracked and distance_m < 0.02 and angle_rad < 1e-3
+
+
+def test_the_frame_reports_flow_and_coverage(tracked: Tracked) -> None:
+    frame = tracked.track(SECOND, SECOND)
+    target, seen = exact_matches(STREET, FIRST, SECOND)
+    y, x = np.mgrid[0:12, 0:40]
+    flow_px = 8 * np.linalg.norm(target - np.stack([x, y], axis=-1), axis=-1)[seen]
+    assert frame.mean_flow_px == pytest.approx(flow_px.mean(), rel=0.2)
+    assert 0.8 * seen.mean() < frame.coverage < 1.1 * seen.mean() + 0.1
+    assert tracked.track(FIRST, FIRST).mean_flow_px < 0.05
+
+
+def test_a_prediction_far_off_is_replaced_by_pnp(tracked: Tracked, monkeypatch: pytest.MonkeyPatch) -> None:
+    far_off = pose(R=rotation(yaw_rad=1.5))
+    good = tracked.track(SECOND, SECOND)
+    keyframe = tracked.store[0]
+    calls: list[int] = []
+
+    def counted(*arguments: object) -> np.ndarray | None:
+        calls.append(1)
+        return pose_from_depth(*arguments)
+
+    monkeypatch.setattr(tracking, "pose_from_depth", counted)
+    found, inliers = tracked.tracker._pose(keyframe, good.forward, pose_vec(far_off))
+    assert calls, "the motion model's start was good enough to hide what is tested here"
+    distance_m, angle_rad = motion_error(found, SECOND)
+    assert inliers > 0.9 and distance_m < 0.02 and angle_rad < 1e-3
+
+
+def test_without_depth_only_matches_are_made(tracked: Tracked) -> None:
+    frame = tracked.track(SECOND, FIRST, depth_known=False)
+    np.testing.assert_array_equal(frame.pose, pose_vec(FIRST))
+    assert frame.tracked and frame.mean_flow_px > 5
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+@pytest.mark.parametrize("depth_known", [True, False])
+def test_an_empty_image_is_lost_and_keeps_the_prediction(tracked: Tracked, level: int, depth_known: bool) -> None:
+    features = tracked.encode(np.full((CAMERA.height, CAMERA.width, 3), level, np.uint8))
+    frame = tracked.tracker.track(features, pose_vec(SECOND), depth_known=depth_known)
+    assert not frame.tracked
+    np.testing.assert_array_equal(frame.pose, pose_vec(SECOND))
+    assert np.isfinite(frame.mean_flow_px) and np.isfinite(frame.coverage)
+
+
+def test_texture_is_told_from_its_absence(tracked: Tracked) -> None:
+    assert tracked.tracker.is_textured(tracked.encode(STREET.render(SECOND)[0]))
+    assert not tracked.tracker.is_textured(tracked.encode(np.full((CAMERA.height, CAMERA.width, 3), 90, np.uint8)))
