@@ -33,8 +33,9 @@ def compile_flags() -> tuple[list[str], list[str]]:
     """(compiler flags, linker flags) for this platform."""
     openmp = ["-fopenmp"] if sys.platform.startswith("linux") else []  # elsewhere the loops run on one thread
     native = ["-march=native"] if os.environ.get("METRIC_SLAM_NATIVE") == "1" else []
-    warnings = ["-Wall", "-Wextra"]
-    return ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", *openmp, *native, *warnings], openmp
+    warnings = ["-Wall", "-Wextra", "-Wno-psabi"]
+    math = ["-fno-math-errno", "-fno-trapping-math"]  # square roots and selections in vector registers
+    return ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", *math, *openmp, *native, *warnings], openmp
 
 
 class BuildNative(build_ext):

@@ -69,6 +69,7 @@ class DisConfig(Section):
 
     preset: Literal["ultrafast", "fast", "medium"] = Field("medium", description="OpenCV's preset: patches, iterations, variational refinement")
     finest_scale: int = Field(0, ge=0, le=5, description="finest pyramid level of the inverse search: 0 full resolution, 1 half")
+    wide_finest_scale: int = Field(1, ge=0, le=5, description="the same for pairs of keyframes that are not direct neighbours: they steady rotation, which coarser flow does as well")
     patch_stride: int | None = Field(None, ge=1, le=8, description="pixels between DIS patches; none: the preset's own")
     warm_start: bool = Field(True, description="start the search from the present reprojection")
     round_trip_sigma_px: float = Field(0.5, gt=0, description="forward-backward error at which the confidence is a half, pixels")

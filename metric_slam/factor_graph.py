@@ -77,7 +77,8 @@ class FactorGraph:
             target,
         )
         queries = [
-            EdgeQuery(store[i].features, store[j].features, predicted[e]) for e, (i, j) in enumerate(pairs)
+            EdgeQuery(store[i].features, store[j].features, predicted[e], neighbours=abs(i - j) == 1)
+            for e, (i, j) in enumerate(pairs)
         ]
         for (i, j), match in zip(pairs, self._model.track(queries), strict=True):
             self.add_matched(i, j, match)

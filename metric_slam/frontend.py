@@ -8,8 +8,9 @@ scale as soon as a prior has one.
 from __future__ import annotations
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,6 +58,16 @@ class View:
         )
 
 
+class _Pending(NamedTuple):
+    """An observation that is being made."""
+
+    position: int
+    length: float
+    """Of the pair's baseline in the map when the observation was asked for."""
+
+    future: Future[MotionObservation | None]
+
+
 class Frontend:
     """Owns the order of work on keyframes; state lives in the store and the graph."""
 
@@ -65,6 +76,8 @@ class Frontend:
     ) -> None:
         self._store, self._graph, self._prior, self._config = store, graph, prior, config
         self.scale_observations: list[ScaleObservation] = []
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prior")
+        self._pending: _Pending | None = None
         self.segments: list[int] = []
         """Positions of the keyframes at which the chain of matches begins: 0, and more where tracking was lost."""
 
@@ -100,10 +113,12 @@ class Frontend:
         graph.add_matched(position - 1, position, frame.forward)
         graph.add_matched(position, position - 1, frame.backward)
         graph.match_pairs([p for p in new_keyframe_pairs(position, cfg) if min(p) >= self._segment])
+        self._collect_observation()
         self._solve(position)
         self._prior.calibrate(self._recent_motions())
         self._observe(position)
         if len(self.segments) == 1 and len(store) <= cfg.warm_up:
+            self._collect_observation()
             self._repeat_observations()
         store.retire_before(position - max(cfg.radius, cfg.warm_up))
         return True
@@ -118,6 +133,7 @@ class Frontend:
 
     def optimise_all(self) -> None:
         """Bundle adjustment over the whole trajectory; the first pose of every segment stays."""
+        self._collect_observation()
         iterations = self._config.final_iterations
         if len(self._store) > 2 and iterations > 0:
             self._graph.solve(0, len(self._store), set(self.segments), iterations, thorough=True)
@@ -165,6 +181,7 @@ class Frontend:
         store.rescale(float(np.exp(correction)))
         for position in range(1, len(store)):
             self._observe(position)
+            self._collect_observation()
         self._solve(len(store) - 1)
 
     def _recent_motions(self) -> np.ndarray:
@@ -189,24 +206,36 @@ class Frontend:
 
     def _measure(self, position: int, *, search: bool) -> MotionObservation | None:
         previous, current = self._store[position - 1], self._store[position]
-        T = lie.pose_vec_to_matrix(current.pose) @ lie.inverse(lie.pose_vec_to_matrix(previous.pose))
-        return self._prior.observe(previous.prior_state, current.prior_state, T, search=search)
+        return self._prior.observe(previous.prior_state, current.prior_state, self._motion(position), search=search)
+
+    def _motion(self, position: int) -> np.ndarray:
+        """T_current_previous of a keyframe and the one before it, float64 [4, 4]."""
+        previous, current = lie.pose_vec_to_matrix(self._store.poses(position - 1, position + 1))
+        return current @ lie.inverse(previous)
 
     def _observe(self, position: int) -> None:
-        """What the prior learns from the motion to this keyframe becomes a metric baseline in the graph."""
-        observation = self._measure(position, search=False)
+        """Lets the prior look at the motion to a keyframe, on the side: the next frame is matched meanwhile."""
+        previous, current, T = self._store[position - 1], self._store[position], self._motion(position)
+        future = self._worker.submit(
+            self._prior.observe, previous.prior_state, current.prior_state, T, search=False
+        )
+        self._pending = _Pending(position, float(np.linalg.norm(T[:3, 3])), future)
+
+    def _collect_observation(self) -> None:
+        """What the prior learnt becomes a metric baseline in the graph. Always before the next solve, so that the
+        result does not depend on how fast the worker was."""
+        if self._pending is None:
+            return
+        position, length, future = self._pending
+        self._pending = None
+        observation = future.result()
         if observation is None:
             return
-        store = self._store
-        self.scale_observations = [o for o in self.scale_observations if o.index != store[position].index]
+        index = self._store[position].index
+        self.scale_observations = [o for o in self.scale_observations if o.index != index]
         self.scale_observations.append(
-            ScaleObservation(store[position].index, observation.log_ratio, observation.sigma, observation.used)
+            ScaleObservation(index, observation.log_ratio, observation.sigma, observation.used)
         )
-        if not observation.used:
-            return
-        previous, current = store[position - 1].pose, store[position].pose
-        T = lie.pose_vec_to_matrix(current) @ lie.inverse(lie.pose_vec_to_matrix(previous))
-        length = float(np.linalg.norm(T[:3, 3]))
-        self._graph.set_baseline(
-            BaselineFactor(position - 1, position, length * float(np.exp(observation.log_ratio)), observation.sigma)
-        )
+        if observation.used:
+            length_m = length * float(np.exp(observation.log_ratio))
+            self._graph.set_baseline(BaselineFactor(position - 1, position, length_m, observation.sigma))

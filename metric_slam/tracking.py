@@ -79,7 +79,9 @@ class FrameTracker:
         total = float(weight.sum())
         mean_flow = float((np.linalg.norm(flow, axis=-1) * weight).sum() / total) if total > 0 else 0.0
         matched = int((weight > 0).sum())
-        tracked = matched >= _MIN_MATCHES and inliers >= _LOST_INLIERS
+        # an empty frame is "matched" by cells that stay where they are; it has no texture of its own to match back
+        matched_back = int((backward.confidence > 0).sum())
+        tracked = min(matched, matched_back) >= _MIN_MATCHES and inliers >= _LOST_INLIERS
         return TrackedFrame(
             forward=forward,
             backward=backward,

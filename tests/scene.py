@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -69,7 +70,10 @@ class Street:
         return found
 
     def render(self, T_world_cam: np.ndarray, camera: PinholeCamera = CAMERA) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 [H, W, 3] and depth along z in metres, float32 [H, W], 0 in the sky."""
+        """Image uint8 [H, W, 3] and depth along z in metres, float32 [H, W], 0 in the sky; both read-only."""
+        return _rendered(self, np.asarray(T_world_cam, np.float64).tobytes(), camera)
+
+    def _render(self, T_world_cam: np.ndarray, camera: PinholeCamera) -> tuple[np.ndarray, np.ndarray]:
         rays = camera.rays() @ T_world_cam[:3, :3].T
         origin = T_world_cam[:3, 3]
         nearest = np.full(rays.shape[:2], np.inf)
@@ -84,6 +88,14 @@ class Street:
             nearest = np.where(in_front, depth, nearest)
         image = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
         return np.repeat(image[..., None], 3, axis=-1), np.where(np.isfinite(nearest), nearest, 0.0).astype(np.float32)
+
+
+@lru_cache(maxsize=400)
+def _rendered(street: Street, pose_bytes: bytes, camera: PinholeCamera) -> tuple[np.ndarray, np.ndarray]:
+    """Many tests look at the same world from the same places."""
+    image, depth_m = street._render(np.frombuffer(pose_bytes).reshape(4, 4), camera)
+    image.flags.writeable = depth_m.flags.writeable = False
+    return image, depth_m
 
 
 def _brightness(where_m: np.ndarray, chosen: np.ndarray, seed: int, waves: int) -> np.ndarray:
@@ -234,8 +246,13 @@ def keyframe_at(
     return Keyframe(0, 0.0, image, features, None, pose_vec(T_world_cam), inv_depth, zeros, zeros.copy())
 
 
-def run(drive: Drive, **settings: object) -> SlamResult:
-    """The whole system on a drive; ``settings`` are those of :class:`metric_slam.config.Config`."""
+def run(drive: Drive, *, coarse: bool = False, **settings: object) -> SlamResult:
+    """The whole system on a drive; ``settings`` are those of :class:`metric_slam.config.Config`.
+
+    ``coarse``: flow at half resolution, for a quarter of the time and two or three per cent of scale.
+    """
+    if coarse:
+        settings = {"dis": {"finest_scale": 1}, **settings}
     slam = build_slam(Config.model_validate(settings), drive)
     for index in range(len(drive)):
         slam.process(drive[index])

@@ -37,6 +37,10 @@ class EdgeQuery:
     predicted: np.ndarray | None = None
     """Present reprojection of the source cells, grid cells, float64 [h, w, 2]: the model refines it. None: unknown."""
 
+    neighbours: bool = True
+    """Do the two keyframes follow each other? Their flow decides the scale and deserves the finest work; wider pairs
+    steady rotation, for which coarser flow will do."""
+
 
 class CorrespondenceModel(Protocol):
     """Dense matching; features are opaque to everyone but the model itself."""

@@ -43,11 +43,14 @@ class DisCorrespondence:
     def __init__(self, config: DisConfig, threads: int = 2) -> None:
         self._config = config
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="dis")
-        self._flow_makers: list[cv2.DISOpticalFlow] = [self._new_flow() for _ in range(threads)]
+        # by finest scale and warm or cold: after a warm start OpenCV's object starts every later search from that flow
+        self._idle: dict[tuple[int, bool], list[cv2.DISOpticalFlow]] = {
+            (scale, warm): [] for scale in (config.finest_scale, config.wide_finest_scale) for warm in (False, True)
+        }
 
-    def _new_flow(self) -> cv2.DISOpticalFlow:
+    def _new_flow(self, finest_scale: int) -> cv2.DISOpticalFlow:
         flow = cv2.DISOpticalFlow_create(_PRESETS[self._config.preset])
-        flow.setFinestScale(self._config.finest_scale)
+        flow.setFinestScale(finest_scale)
         if self._config.patch_stride:
             flow.setPatchStride(self._config.patch_stride)
         return flow
@@ -67,7 +70,7 @@ class DisCorrespondence:
         for edge in edges:
             wanted[id(edge.source), id(edge.target)] = edge
         for edge in edges:  # the reverse is needed for the check, without a prediction if nobody asked for it
-            wanted.setdefault((id(edge.target), id(edge.source)), EdgeQuery(edge.target, edge.source))
+            wanted.setdefault((id(edge.target), id(edge.source)), EdgeQuery(edge.target, edge.source, None, edge.neighbours))
         jobs = {key: self._pool.submit(self._flow, edge) for key, edge in wanted.items()}
         flows = {key: job.result() for key, job in jobs.items()}
         return [
@@ -82,12 +85,14 @@ class DisCorrespondence:
         initial = None
         if edge.predicted is not None and self._config.warm_start:
             initial = _grid_to_image_flow(edge.predicted, edge.source.grey.shape)
+        finest_scale = self._config.finest_scale if edge.neighbours else self._config.wide_finest_scale
+        idle = self._idle[finest_scale, initial is not None]
         try:
-            maker = self._flow_makers.pop()  # list.pop is atomic; DIS objects keep scratch memory and are not shared
+            maker = idle.pop()  # list.pop is atomic; DIS objects keep scratch memory and are not shared
         except IndexError:
-            maker = self._new_flow()
+            maker = self._new_flow(finest_scale)
         flow = maker.calc(edge.source.grey, edge.target.grey, initial)
-        self._flow_makers.append(maker)
+        idle.append(maker)
         return flow
 
     def _correspondence(self, edge: EdgeQuery, forward: np.ndarray, backward: np.ndarray) -> Correspondence:

@@ -26,8 +26,8 @@ def road_image(street: Street, T_world_cam: np.ndarray) -> RoadImage:
     return prepare_road_image(street.render(T_world_cam, ROAD_CAMERA)[0], ROAD_CAMERA, blur_px=1.5)
 
 
-def believed(pitch_rad: float, roll_rad: float, sigma_rad: float = PITCH_SIGMA_RAD) -> PlanePrior:
-    return PlanePrior(pitch_rad, roll_rad, sigma_rad, max(sigma_rad, np.radians(0.4)) if sigma_rad > 1e-4 else sigma_rad)
+def believed(pitch_rad: float, roll_rad: float) -> PlanePrior:
+    return PlanePrior(pitch_rad, roll_rad, PITCH_SIGMA_RAD, np.radians(0.4))
 
 
 def patch(
@@ -66,20 +66,18 @@ def test_normalisation_takes_out_light_but_not_texture() -> None:
 
 @pytest.mark.parametrize(
     ("pitch_rad", "roll_rad", "step_m", "bound"),
-    [
-        (0.0, 0.0, 1.0, 0.01),
-        (0.01, 0.005, 1.0, 0.01),
-        (0.03, -0.02, 1.0, 0.01),
-        (0.01, 0.0, 1.5, 0.01),
-        (-0.02, 0.01, 0.5, 0.02),
-    ],
+    [(0.01, 0.005, 1.0, 0.01), (0.03, -0.02, 1.0, 0.01), (-0.02, 0.01, 1.5, 0.01), (0.0, 0.0, 0.5, 0.02)],
 )
 def test_the_height_is_found(pitch_rad: float, roll_rad: float, step_m: float, bound: float) -> None:
-    found = fit(pitch_rad, roll_rad, step_m, believed(pitch_rad, roll_rad))
-    assert found.height == pytest.approx(HEIGHT_M, rel=bound)
-    assert found.pitch_rad == pytest.approx(pitch_rad, abs=1e-3)
-    assert found.roll_rad == pytest.approx(roll_rad, abs=2e-3)
-    assert found.inlier_share > 0.4 and found.log_height_sigma < 0.15 and found.samples >= 1000
+    """On the median of four roads; at half a metre the far end of the patch moves by less than a pixel."""
+    found = [fit(pitch_rad, roll_rad, step_m, believed(pitch_rad, roll_rad), seed) for seed in range(4)]
+    heights = np.array([f.height for f in found]) / HEIGHT_M
+    assert np.median(heights) == pytest.approx(1.0, abs=bound)
+    np.testing.assert_allclose(heights, 1.0, atol=2.5 * bound)
+    for road in found:
+        assert road.pitch_rad == pytest.approx(pitch_rad, abs=1e-3)
+        assert road.roll_rad == pytest.approx(roll_rad, abs=2e-3)
+        assert road.inlier_share > 0.4 and road.log_height_sigma < 0.15 and road.samples >= 1000
 
 
 def test_a_pitch_a_little_off_costs_what_the_slope_says() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -200,6 +202,23 @@ def test_chain_with_a_loop_agrees() -> None:
     ours = copy_of(window)
     native.dense_ba_step(native_problem(ours), options, ridge=0.1, damping=1e-3)
     assert_same_state(ours, twin.step(window, options, ridge=0.1, damping=1e-3), 1e-9)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux builds use OpenMP")
+def test_number_of_threads_does_not_change_a_bit() -> None:
+    openmp = ctypes.CDLL("libgomp.so.1")
+    window, before = disturbed(true_window(4, 40, 50)), openmp.omp_get_max_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            openmp.omp_set_num_threads(threads)
+            results.append(solve_window(window, config_of(), iterations=3))
+    finally:
+        openmp.omp_set_num_threads(before)
+    for found, report in results[1:]:
+        assert report == results[0][1]
+        np.testing.assert_array_equal(found.poses, results[0][0].poses)
+        np.testing.assert_array_equal(found.inv_depth, results[0][0].inv_depth)
 
 
 def test_points_behind_the_camera_are_charged_and_not_used() -> None:

@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include <droid_backends/dense_ba.h>
+#include <droid_backends/envelope.h>
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -108,6 +109,14 @@ droid::DenseBaProblem make_problem(ProblemArrays& a) {
   return P;
 }
 
+// What only the options tell: which arrays must be there.
+droid::DenseBaProblem make_problem(ProblemArrays& arrays, const droid::DenseBaOptions& options) {
+  const auto P = make_problem(arrays);
+  require(options.prior_mode != droid::PriorMode::kMetric || !P.prior_depth || P.prior_weight,
+          "prior_mode METRIC needs prior_weight beside prior_depth");
+  return P;
+}
+
 }  // namespace
 
 NB_MODULE(_droid_backends, m) {
@@ -189,7 +198,7 @@ NB_MODULE(_droid_backends, m) {
   m.def(
       "solve_dense_ba",
       [](ProblemArrays& arrays, const droid::DenseBaOptions& options) {
-        const auto P = make_problem(arrays);
+        const auto P = make_problem(arrays, options);
         nb::gil_scoped_release release;
         return droid::solve_dense_ba(P, options);
       },
@@ -197,13 +206,13 @@ NB_MODULE(_droid_backends, m) {
   m.def(
       "dense_ba_step",
       [](ProblemArrays& arrays, const droid::DenseBaOptions& options, double ridge, double damping) {
-        return droid::dense_ba_step(make_problem(arrays), options, ridge, damping);
+        return droid::dense_ba_step(make_problem(arrays, options), options, ridge, damping);
       },
       "problem"_a, "options"_a, nb::kw_only(), "ridge"_a, "damping"_a);
   m.def(
       "dense_ba_cost",
       [](ProblemArrays& arrays, const droid::DenseBaOptions& options) {
-        return droid::dense_ba_cost(make_problem(arrays), options);
+        return droid::dense_ba_cost(make_problem(arrays, options), options);
       },
       "problem"_a, "options"_a);
   m.def(
@@ -231,4 +240,19 @@ NB_MODULE(_droid_backends, m) {
       },
       "poses"_a.noconvert(), "inv_depth"_a.noconvert(), "intrinsics"_a.noconvert(), "source"_a.noconvert(),
       "target"_a.noconvert(), "Ji"_a.noconvert(), "Jj"_a.noconvert(), "Jz"_a.noconvert());
+  // For tests: solves A x = b with the envelope of A's own zeros; b becomes x, A is left as it is.
+  m.def(
+      "envelope_solve",
+      [](Cpu<const double, nb::shape<-1, -1>> A, Scalars b) {
+        const int n = static_cast<int>(A.shape(0));
+        require(A.shape(1) == A.shape(0) && b.shape(0) == A.shape(0), "A must be [n, n] and b [n]");
+        std::vector<int> first(n, 0);
+        for (int i = 0; i < n; ++i)
+          while (first[i] < i && A.data()[size_t(i) * n + first[i]] == 0.0) ++first[i];
+        droid::EnvelopeMatrix matrix(first);
+        for (int i = 0; i < n; ++i)
+          matrix.add(i, first[i], 1, i - first[i] + 1, A.data() + size_t(i) * n + first[i], n, 1.0);
+        return matrix.solve(b.data());
+      },
+      "A"_a.noconvert(), "b"_a.noconvert());
 }

@@ -14,12 +14,13 @@
 //   | H   E | |dx|   |v|          S dx = v - E C^-1 b ,   S = H - E C^-1 E^T
 //   | E^T C | |dz| = |b|          dz   = C^-1 (b - E^T dx)            x = poses and scales, z = depths
 //
-// Work per solve: index lists once; per linearisation: one pass over all pixels of all edges (parallel over source
-// keyframes); per damping trial: the Schur sums and one small dense Cholesky factorisation, no new pass over edges.
+// Work per damping trial: one pass over all pixels of all edges that linearises and eliminates the depths at once
+// (source_pass.h), one Cholesky factorisation of S inside its envelope (envelope.h), one pass that substitutes back.
+// The first pass of an accepted step is the first one of the next iteration. Nothing is stored per pixel and edge, so
+// memory grows with keyframes times pixels only.
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include <droid_backends/pixel.h>
 #include <droid_backends/robust.h>
@@ -42,7 +43,7 @@ enum class Damping : int {
 enum class Status : int {
   kConverged = 0,
   kMaxIterations = 1,
-  kNotPositiveDefinite = 2,  // nothing was changed
+  kNotPositiveDefinite = 2,  // or NaN or infinity among the inputs; nothing was changed
   kNoProgress = 3,           // no damping gave a lower cost: the start is a minimum to rounding
   kNothingToDo = 4,          // no edges or no free variables
 };
@@ -109,29 +110,5 @@ void reproject(const DenseBaProblem& problem, double* coords, double* inv_depth_
 
 // Jacobians too, for tests and parity: Ji, Jj [E, h, w, 2, 6], Jz [E, h, w, 2].
 void reproject_jacobians(const DenseBaProblem& problem, double* Ji, double* Jj, double* Jz);
-
-// Solves A x = b for a symmetric positive definite A [n, n] (row-major, overwritten by its factor); b becomes x.
-bool cholesky_solve(int n, double* A, double* b);
-
-// The linearised system of the current state; see src/cpu/linearize.cpp.
-struct SourceBlock {
-  int keyframe = 0;
-  std::vector<int> edges;
-  int columns = 0;               // 6 per edge and 1 for the scale
-  std::vector<double> E;         // [h*w, columns] w.r.t. the target pose of each edge, then the scale
-  std::vector<double> C, b;      // [h*w]
-  std::vector<double> Hjj, vj;   // [edges, 36], [edges, 6]
-  double Hss = 0, vs = 0;
-  double cost = 0;
-};
-
-struct EdgeGeometry {
-  double R[9], t[3];
-  double A[36];  // the map from a Jacobian column for j to the one for i: -Ad(T_ij)^T
-};
-
-std::vector<EdgeGeometry> edge_geometry(const DenseBaProblem& problem);
-void linearize_source(const DenseBaProblem& problem, const DenseBaOptions& options,
-                      const std::vector<EdgeGeometry>& geometry, bool jacobians, SourceBlock& block);
 
 }  // namespace droid

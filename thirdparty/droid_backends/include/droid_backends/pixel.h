@@ -10,7 +10,7 @@
 // Jacobian for keyframe i is -Ad(T_ij)^T applied to the one for j (DROID-SLAM, Teed and Deng 2021, section 3.3).
 #pragma once
 
-#include <lietorch/se3.h>
+#include <droid_backends/lanes.h>
 
 namespace droid {
 
@@ -23,47 +23,50 @@ struct Intrinsics {
   double fx, fy, cx, cy;
 };
 
+// S is double, or Lanes for several pixels at once.
+template <typename S>
 struct PixelProjection {
-  double u, v;           // where the pixel lands in j
-  double z_scaled;       // Z, the depth in j divided by the depth in i
-  double inv_depth;      // inverse depth in j
-  bool valid;            // in front of camera j
+  S u, v;                              // where the pixel lands in j
+  S z_scaled;                          // Z, the depth in j divided by the depth in i
+  S inv_depth;                         // inverse depth in j
+  decltype(S() > kMinDepth) valid;     // in front of camera j
 };
 
+template <typename S>
 struct PixelJacobians {
-  double Jj[2][6];  // d(u, v) / d xi_j
-  double Jz[2];     // d(u, v) / d inverse depth of the source pixel
+  S Jj[2][6];  // d(u, v) / d xi_j
+  S Jz[2];     // d(u, v) / d inverse depth of the source pixel
 };
 
-LIE_HD void pixel_ray(const Intrinsics& K, int x, int y, double ray[3]) {
-  ray[0] = (x - K.cx) / K.fx;
-  ray[1] = (y - K.cy) / K.fy;
-  ray[2] = 1.0;
-}
+LIE_HD double ray_x(const Intrinsics& K, int x) { return (x - K.cx) / K.fx; }
+LIE_HD double ray_y(const Intrinsics& K, int y) { return (y - K.cy) / K.fy; }
 
-// R [3][3] row-major and t [3] of T_ij; J may be null.
-LIE_HD PixelProjection project_pixel(const Intrinsics& K, const double R[9], const double t[3],
-                                            const double ray[3], double d, PixelJacobians* J) {
-  const double X = R[0] * ray[0] + R[1] * ray[1] + R[2] * ray[2] + t[0] * d;
-  const double Y = R[3] * ray[0] + R[4] * ray[1] + R[5] * ray[2] + t[1] * d;
-  const double Z = R[6] * ray[0] + R[7] * ray[1] + R[8] * ray[2] + t[2] * d;
+// R [3][3] row-major and t [3] of T_ij; (ray_x, ray_y, 1) the viewing ray, d the inverse depth; J may be null.
+template <typename S>
+LIE_HD PixelProjection<S> project_pixel(const Intrinsics& K, const double R[9], const double t[3], const S& ray_x,
+                                        const S& ray_y, const S& d, PixelJacobians<S>* J) {
+  const S X = R[0] * ray_x + R[1] * ray_y + R[2] + t[0] * d;
+  const S Y = R[3] * ray_x + R[4] * ray_y + R[5] + t[1] * d;
+  const S Z = R[6] * ray_x + R[7] * ray_y + R[8] + t[2] * d;
 
-  const double iz = 1.0 / (Z < kMinDivisor ? 1.0 : Z);
-  const double x = X * iz, y = Y * iz, dj = d * iz;
-  const PixelProjection p{K.fx * x + K.cx, K.fy * y + K.cy, Z, dj, Z > kMinDepth};
+  const S one = S() + 1.0, zero = S();
+  const S iz = one / select(Z < kMinDivisor, one, Z);
+  const S x = X * iz, y = Y * iz, dj = d * iz;
+  const PixelProjection<S> p{K.fx * x + K.cx, K.fy * y + K.cy, Z, dj, Z > kMinDepth};
   if (J == nullptr) return p;
 
+  const S xy = x * y;
   J->Jj[0][0] = K.fx * dj;
-  J->Jj[0][1] = 0.0;
+  J->Jj[0][1] = zero;
   J->Jj[0][2] = -K.fx * x * dj;
-  J->Jj[0][3] = -K.fx * X * Y * iz * iz;
-  J->Jj[0][4] = K.fx * (1.0 + X * X * iz * iz);
+  J->Jj[0][3] = -K.fx * xy;
+  J->Jj[0][4] = K.fx * (one + x * x);
   J->Jj[0][5] = -K.fx * y;
-  J->Jj[1][0] = 0.0;
+  J->Jj[1][0] = zero;
   J->Jj[1][1] = K.fy * dj;
   J->Jj[1][2] = -K.fy * y * dj;
-  J->Jj[1][3] = -K.fy * (1.0 + Y * Y * iz * iz);
-  J->Jj[1][4] = K.fy * X * Y * iz * iz;
+  J->Jj[1][3] = -K.fy * (one + y * y);
+  J->Jj[1][4] = K.fy * xy;
   J->Jj[1][5] = K.fy * x;
   J->Jz[0] = K.fx * (t[0] - x * t[2]) * iz;
   J->Jz[1] = K.fy * (t[1] - y * t[2]) * iz;
@@ -71,12 +74,14 @@ LIE_HD PixelProjection project_pixel(const Intrinsics& K, const double R[9], con
 }
 
 // Prior on one pixel: residual r = d z e^s - 1, the relative error of the depth (DESIGN: bounded log-scale s).
+template <typename S>
 struct PriorResidual {
-  double r, Jd, Js;
+  S r, Jd, Js;
 };
 
-LIE_HD PriorResidual prior_residual(double d, double prior_depth, double exp_scale) {
-  const double zs = prior_depth * exp_scale;
+template <typename S>
+LIE_HD PriorResidual<S> prior_residual(const S& d, const S& prior_depth, double exp_scale) {
+  const S zs = prior_depth * exp_scale;
   return {d * zs - 1.0, zs, d * zs};
 }
 

@@ -1,0 +1,99 @@
+"""What ``auto`` takes, and why a wish cannot be granted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from metric_slam.choices import camera_mount, choose_correspondence, choose_prior, working_camera
+from metric_slam.config import Config, InputConfig
+from metric_slam.errors import ConfigError, DatasetError, MissingDependencyError
+from metric_slam.frame import CameraMount
+from metric_slam.geometry.camera import PinholeCamera
+from tests.scene import Drive, Street, straight
+
+KITTI = PinholeCamera(fx=718.9, fy=718.9, cx=607.2, cy=185.2, width=1241, height=376)
+CAR = Drive(Street(), straight(2, 0.5))
+HANDHELD = replace(CAR, mount=None)
+RGBD = replace(HANDHELD, with_depth=True)
+CAR_WITH_DEPTH = replace(CAR, with_depth=True)
+
+
+def config(**settings: object) -> Config:
+    return Config.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("drive", "name", "word"),
+    [
+        (CAR, "ground_plane", "1.65 m"),
+        (CAR_WITH_DEPTH, "ground_plane", "--prior sensor"),
+        (RGBD, "sensor", "depth images"),
+        (HANDHELD, "none", "unknown"),
+    ],
+    ids=["car", "car with depth", "rgbd", "handheld"],
+)
+def test_auto_takes_the_best_and_says_why(drive: Drive, name: str, word: str) -> None:
+    prior, reason = choose_prior(config(), drive)
+    assert prior.name == name and word in reason
+
+
+def test_a_folder_of_maps_comes_first(tmp_path: Path) -> None:
+    prior, reason = choose_prior(config(precomputed={"folder": str(tmp_path)}), CAR_WITH_DEPTH)
+    assert prior.name == "precomputed" and str(tmp_path) in reason
+
+
+def test_a_configured_height_makes_a_vehicle_of_any_camera() -> None:
+    wanted = config(ground_plane={"camera_height_m": 1.2})
+    assert camera_mount(wanted, HANDHELD) == CameraMount(1.2)
+    assert choose_prior(wanted, RGBD).prior.name == "ground_plane"
+    assert choose_prior(wanted, CAR).prior.height_m == 1.2
+    assert camera_mount(config(), HANDHELD) is None
+
+
+@pytest.mark.parametrize("name", ["ground_plane", "sensor", "none"])
+def test_a_wish_is_granted(name: str) -> None:
+    prior, reason = choose_prior(config(prior=name), CAR_WITH_DEPTH)
+    assert prior.name == name and reason == "as asked for"
+
+
+def test_a_wish_that_cannot_be_granted_is_explained() -> None:
+    with pytest.raises(ConfigError, match="--camera-height"):
+        choose_prior(config(prior="ground_plane"), HANDHELD)
+    with pytest.raises(ConfigError, match="precomputed.folder"):
+        choose_prior(config(prior="precomputed"), CAR)
+    with pytest.raises(DatasetError, match="no such folder"):
+        choose_prior(config(prior="precomputed", precomputed={"folder": "/nowhere/at/all"}), CAR)
+    with pytest.raises(MissingDependencyError, match="metric3d.*choose"):
+        choose_prior(config(prior="metric3d"), CAR)
+    with pytest.raises(MissingDependencyError, match="droid.*choose dis"):
+        choose_correspondence(config(correspondence="droid"))
+
+
+def test_correspondence_is_dis() -> None:
+    assert [choose_correspondence(config(correspondence=c)).model.name for c in ("auto", "dis")] == ["dis", "dis"]
+    assert choose_correspondence(config()).reason != choose_correspondence(config(correspondence="dis")).reason
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(1241, 376), (1226, 370), (640, 480), (320, 96), (1920, 1080), (4000, 3000), (100, 70)]
+)
+def test_the_working_camera_fits_the_budget_and_the_grid(width: int, height: int) -> None:
+    budget = 960 * 288
+    camera = working_camera(InputConfig(pixel_budget_px=budget), KITTI.resized(width, height))
+    assert camera.width % 8 == 0 and camera.height % 8 == 0 and min(camera.size) >= 64
+    assert camera.width * camera.height <= 1.03 * max(budget, 64 * 64), "rounding to whole cells may add a little"
+    assert camera.width / camera.height == pytest.approx(width / height, rel=0.08)
+    if width * height > 1.1 * budget:
+        assert camera.width * camera.height > 0.9 * budget
+    elif min(width, height) > 64:
+        assert abs(camera.width - width) <= 4 and abs(camera.height - height) <= 4
+
+
+def test_the_working_camera_sees_the_same() -> None:
+    camera = working_camera(InputConfig(size=(644, 188)), KITTI)
+    assert camera.size == (648, 192)
+    assert camera.fx / camera.width == pytest.approx(KITTI.fx / KITTI.width)
+    assert (camera.cy + 0.5) / camera.height == pytest.approx((KITTI.cy + 0.5) / KITTI.height)

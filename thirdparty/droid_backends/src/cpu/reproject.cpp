@@ -1,0 +1,71 @@
+// Relative poses of edges, and where their pixels land.
+#include <droid_backends/source_pass.h>
+
+namespace droid {
+
+std::vector<EdgeGeometry> edge_geometry(const DenseBaProblem& P) {
+  std::vector<EdgeGeometry> geometry(P.E);
+  for (int e = 0; e < P.E; ++e) {
+    const auto T_i = lie::SE3<double>::load(P.poses + 7 * P.source[e]);
+    const auto T_j = lie::SE3<double>::load(P.poses + 7 * P.target[e]);
+    const auto T_ij = T_j * T_i.inv();
+    EdgeGeometry& g = geometry[e];
+    double matrix[16];
+    T_ij.matrix(matrix);
+    for (int r = 0; r < 3; ++r) {
+      for (int c = 0; c < 3; ++c) g.R[3 * r + c] = matrix[4 * r + c];
+      g.t[r] = matrix[4 * r + 3];
+    }
+    for (int c = 0; c < 6; ++c) {
+      double unit[6] = {0, 0, 0, 0, 0, 0}, image[6];
+      unit[c] = 1.0;
+      T_ij.adjT(unit, image);
+      for (int r = 0; r < 6; ++r) g.A[6 * r + c] = -image[r];
+    }
+  }
+  return geometry;
+}
+
+void reproject(const DenseBaProblem& P, double* coords, double* inv_depth_target, bool* valid) {
+  const auto geometry = edge_geometry(P);
+  const int64_t pixels = static_cast<int64_t>(P.h) * P.w;
+#pragma omp parallel for schedule(static)
+  for (int e = 0; e < P.E; ++e) {
+    const double* inv_depth = P.inv_depth + P.source[e] * pixels;
+    PixelJacobians<double>* no_jacobians = nullptr;
+    for (int64_t p = 0; p < pixels; ++p) {
+      const double x = ray_x(P.K, static_cast<int>(p % P.w)), y = ray_y(P.K, static_cast<int>(p / P.w));
+      const auto proj = project_pixel(P.K, geometry[e].R, geometry[e].t, x, y, inv_depth[p], no_jacobians);
+      const int64_t index = e * pixels + p;
+      coords[2 * index] = proj.u;
+      coords[2 * index + 1] = proj.v;
+      inv_depth_target[index] = proj.inv_depth;
+      valid[index] = proj.valid;
+    }
+  }
+}
+
+void reproject_jacobians(const DenseBaProblem& P, double* Ji, double* Jj, double* Jz) {
+  const auto geometry = edge_geometry(P);
+  const int64_t pixels = static_cast<int64_t>(P.h) * P.w;
+  for (int e = 0; e < P.E; ++e) {
+    const double* inv_depth = P.inv_depth + P.source[e] * pixels;
+    for (int64_t p = 0; p < pixels; ++p) {
+      const double x = ray_x(P.K, static_cast<int>(p % P.w)), y = ray_y(P.K, static_cast<int>(p / P.w));
+      PixelJacobians<double> J;
+      project_pixel(P.K, geometry[e].R, geometry[e].t, x, y, inv_depth[p], &J);
+      const int64_t index = e * pixels + p;
+      for (int c = 0; c < 2; ++c) {
+        Jz[2 * index + c] = J.Jz[c];
+        for (int a = 0; a < 6; ++a) {
+          Jj[12 * index + 6 * c + a] = J.Jj[c][a];
+          double sum = 0.0;
+          for (int b = 0; b < 6; ++b) sum += geometry[e].A[6 * a + b] * J.Jj[c][b];
+          Ji[12 * index + 6 * c + a] = sum;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace droid
