@@ -119,14 +119,15 @@ def solve_window(
 ) -> tuple[BaWindow, BaReport]:
     """Optimise poses, inverse depths and prior scales of a window; the input is left as it is.
 
-    With ``motion_only`` depths and scales stay fixed; ``thorough`` goes on in soft directions. Levenberg-Marquardt on the robust cost, so the result is never
-    worse than the start; a failed factorisation returns the start.
+    With ``motion_only`` depths and scales stay fixed; ``thorough`` goes on in soft directions. Levenberg-Marquardt on
+    the robust cost, so the result is never worse than the start; a failed factorisation returns the start.
     """
+    scale = window.prior_log_scale
     window = replace(
         window,
         poses=window.poses.copy(),
         inv_depth=window.inv_depth.copy(),
-        prior_log_scale=np.zeros(len(window.poses)) if window.prior_log_scale is None else window.prior_log_scale.copy(),
+        prior_log_scale=np.zeros(len(window.poses)) if scale is None else scale.copy(),
         depth_free=np.zeros_like(window.depth_free) if motion_only else window.depth_free,
     )
     options = native_options(config, has_prior=window.prior_depth_m is not None, scale_sigma=window.scale_sigma)

@@ -1,8 +1,8 @@
 """Every option of the program: typed, strict, with units and reasons; one section per stage.
 
 A run's configuration is the preset (``fast`` or ``accurate``) overlaid with a YAML file and ``key=value`` settings;
-the resolved result is written next to the outputs. No module sees the whole tree: each gets its own section. This file
-is the schema alone; :mod:`metric_slam.config_io` reads files, applies overlays and writes docs/configuration.md from it.
+the resolved result is written next to the outputs. No module sees the whole tree: each gets its own section. This
+file is the schema alone; :mod:`metric_slam.config_io` reads files, applies overlays and writes docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _none_by_name(cls, values: Any) -> Any:
-        """``none`` and ``auto`` typed by a user mean None wherever None is the default (YAML itself knows only ``null``)."""
+        """``none`` and ``auto`` typed by a user mean None where None is the default (YAML knows only ``null``)."""
         if not isinstance(values, dict):
             return values
         fields = cls.model_fields
@@ -37,8 +37,12 @@ class Section(BaseModel):
 class InputConfig(Section):
     """Which frames are processed and at which size."""
 
-    size: tuple[int, int] | None = Field(None, description="working size (width, height) in pixels; none: from the preset's pixel budget, aspect kept")
-    pixel_budget_px: int = Field(960 * 288, gt=64 * 64, description="upper bound on width x height when size is not given")
+    size: tuple[int, int] | None = Field(
+        None, description="working size (width, height) in pixels; none: from the preset's pixel budget, aspect kept"
+    )
+    pixel_budget_px: int = Field(
+        960 * 288, gt=64 * 64, description="upper bound on width x height when size is not given"
+    )
     start: int = Field(0, ge=0, description="first frame")
     end: int | None = Field(None, ge=1, description="one past the last frame; none: all")
     stride: int = Field(1, ge=1, description="process every stride-th frame")
@@ -67,36 +71,68 @@ class InputConfig(Section):
 class DisConfig(Section):
     """Matching with OpenCV's DIS optical flow."""
 
-    preset: Literal["ultrafast", "fast", "medium"] = Field("medium", description="OpenCV's preset: patches, iterations, variational refinement")
-    finest_scale: int = Field(0, ge=0, le=5, description="finest pyramid level of the inverse search: 0 full resolution, 1 half")
-    wide_finest_scale: int = Field(1, ge=0, le=5, description="the same for pairs of keyframes that are not direct neighbours: they steady rotation, which coarser flow does as well")
+    preset: Literal["ultrafast", "fast", "medium"] = Field(
+        "medium", description="OpenCV's preset: patches, iterations, variational refinement"
+    )
+    finest_scale: int = Field(
+        0, ge=0, le=5, description="finest pyramid level of the inverse search: 0 full resolution, 1 half"
+    )
+    wide_finest_scale: int = Field(
+        1,
+        ge=0,
+        le=5,
+        description="the same for pairs of keyframes that are not direct neighbours: "
+        "they steady rotation, which coarser flow does as well",
+    )
     patch_stride: int | None = Field(None, ge=1, le=8, description="pixels between DIS patches; none: the preset's own")
     warm_start: bool = Field(True, description="start the search from the present reprojection")
-    round_trip_sigma_px: float = Field(0.5, gt=0, description="forward-backward error at which the confidence is a half, pixels")
-    max_round_trip_px: float = Field(1.0, gt=0, description="forward-backward error beyond which a match is dropped, pixels")
+    round_trip_sigma_px: float = Field(
+        0.5, gt=0, description="forward-backward error at which the confidence is a half, pixels"
+    )
+    max_round_trip_px: float = Field(
+        1.0, gt=0, description="forward-backward error beyond which a match is dropped, pixels"
+    )
     max_round_trip_relative: float = Field(0.02, ge=0, description="added to it, as a share of the flow's length")
-    texture_floor: float = Field(1.0, ge=0, description="RMS gradient at which the confidence is a half, grey levels per pixel")
+    texture_floor: float = Field(
+        1.0, ge=0, description="RMS gradient at which the confidence is a half, grey levels per pixel"
+    )
 
 
 class MotionFilterConfig(Section):
     """When a frame becomes a keyframe."""
 
-    min_flow_px: float = Field(6.0, gt=0, description="mean flow since the last keyframe that makes a new one, pixels at working resolution")
-    min_coverage: float = Field(0.5, ge=0, le=1, description="a new keyframe also when fewer of the last one's cells are matched than this share")
+    min_flow_px: float = Field(
+        6.0, gt=0, description="mean flow since the last keyframe that makes a new one, pixels at working resolution"
+    )
+    min_coverage: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="a new keyframe also when fewer of the last one's cells are matched than this share",
+    )
     max_gap: int = Field(30, ge=1, description="a new keyframe at the latest after this many frames that moved at all")
-    still_flow_px: float = Field(0.5, ge=0, description="below this mean flow the camera stands: never a keyframe, pixels")
+    still_flow_px: float = Field(
+        0.5, ge=0, description="below this mean flow the camera stands: never a keyframe, pixels"
+    )
 
 
 class FrontendConfig(Section):
     """The sliding window."""
 
     window: int = Field(8, ge=3, description="keyframes optimised together")
-    fixed: int = Field(2, ge=1, description="oldest poses of a sliding window that stay fixed where nothing metric holds its scale; one pose is fixed where something does")
+    fixed: int = Field(
+        2,
+        ge=1,
+        description="oldest poses of a sliding window that stay fixed where nothing "
+        "metric holds its scale; one pose is fixed where something does",
+    )
     radius: int = Field(2, ge=1, description="each new keyframe is matched with this many before it")
     warm_up: int = Field(6, ge=2, description="keyframes before which the whole start is re-optimised and re-scaled")
     max_lost: int = Field(5, ge=1, description="frames that cannot be tracked before a new segment of the map starts")
     iterations: int = Field(3, ge=1, description="solver iterations per new keyframe")
-    final_iterations: int = Field(12, ge=0, description="solver iterations over the whole trajectory at the end; 0: none")
+    final_iterations: int = Field(
+        12, ge=0, description="solver iterations over the whole trajectory at the end; 0: none"
+    )
 
 
 class SensorConfig(Section):
@@ -111,7 +147,9 @@ class SensorConfig(Section):
 class PrecomputedConfig(Section):
     """Depth maps made elsewhere (prior ``precomputed``)."""
 
-    folder: str | None = Field(None, description="folder with one map per image, same stem: png 16 bit, npy, npz or exr")
+    folder: str | None = Field(
+        None, description="folder with one map per image, same stem: png 16 bit, npy, npz or exr"
+    )
     png_scale: float = Field(256.0, gt=0, description="values per metre in 16-bit png")
     min_depth_m: float = Field(0.3, ge=0, description="nearer values are dropped, metres")
     max_depth_m: float = Field(80.0, gt=0, description="farther values are dropped, metres")
@@ -122,32 +160,69 @@ class PrecomputedConfig(Section):
 class GroundPlaneConfig(Section):
     """Metres from the road and the known height of the camera (prior ``ground_plane``)."""
 
-    camera_height_m: float | None = Field(None, gt=0, description="height of the camera above the road, metres; none: from the data set")
+    camera_height_m: float | None = Field(
+        None, gt=0, description="height of the camera above the road, metres; none: from the data set"
+    )
     corridor_m: float = Field(2.2, gt=0, description="half width of the patch of road that is aligned, metres")
     nearest_m: float = Field(5.0, gt=0, description="where the patch begins, metres ahead")
     farthest_m: float = Field(20.0, gt=0, description="where it ends, metres ahead")
     samples: int = Field(4000, ge=200, description="pixels of the patch that are used")
-    blur_px: float = Field(1.5, gt=0, description="Gaussian blur before alignment, pixels of the original image")
-    pitch_sigma_deg: float = Field(0.15, gt=0, description="how far the road's pitch may leave the direction of travel, degrees")
-    roll_sigma_deg: float = Field(0.4, gt=0, description="how far the road may roll against the camera's own zero, degrees")
-    observation_sigma: float = Field(0.05, gt=0, description="believed error of log(height) of one pair of keyframes, besides its own noise")
+    blur_px: float = Field(
+        0.7,
+        gt=0,
+        description="Gaussian blur before alignment, pixels of the original image; more blur makes the road seem lower",
+    )
+    pitch_sigma_deg: float = Field(
+        0.15, gt=0, description="how far the road's pitch may leave the direction of travel, degrees"
+    )
+    roll_sigma_deg: float = Field(
+        0.4, gt=0, description="how far the road may roll against the camera's own zero, degrees"
+    )
+    observation_sigma: float = Field(
+        0.05, gt=0, description="believed error of log(height) of one pair of keyframes, besides its own noise"
+    )
     min_baseline_m: float = Field(0.25, gt=0, description="pairs that moved less tell nothing, metres")
     cell_sigma: float = Field(0.10, gt=0, description="believed relative error of the depth of one road cell")
 
 
 class BundleAdjustmentConfig(Section):
-    """Weights and limits of the dense bundle adjustment (cost function: thirdparty/droid_backends/include/droid_backends/dense_ba.h)."""
+    """Weights and limits of the dense bundle adjustment.
+
+    Cost function: thirdparty/droid_backends/include/droid_backends/dense_ba.h.
+    """
 
     iterations: int = Field(8, ge=1, description="linearisations when the caller names no other number")
-    flow_sigma_px: float = Field(3.0, gt=0, description="believed error of one cell's flow, pixels at working resolution; larger than its scatter, because neighbours err together")
-    flow_loss: Literal["none", "huber", "geman_mcclure", "cauchy"] = Field("geman_mcclure", description="robust loss of flow residuals")
+    flow_sigma_px: float = Field(
+        3.0,
+        gt=0,
+        description="believed error of one cell's flow, pixels at working resolution; "
+        "larger than its scatter, because neighbours err together",
+    )
+    flow_loss: Literal["none", "huber", "geman_mcclure", "cauchy"] = Field(
+        "geman_mcclure", description="robust loss of flow residuals"
+    )
     flow_loss_width_px: float = Field(3.0, gt=0, description="residual at which that loss bends, pixels")
-    prior_mode: Literal["none", "metric", "droid"] = Field("metric", description="metric: relative depth error with a bounded scale; droid: the quadratic in inverse depth of DROID-SLAM's RGB-D mode")
-    prior_loss: Literal["none", "huber", "geman_mcclure", "cauchy"] = Field("cauchy", description="robust loss of prior residuals")
+    prior_mode: Literal["none", "metric", "droid"] = Field(
+        "metric",
+        description="metric: relative depth error with a bounded scale; droid: "
+        "the quadratic in inverse depth of DROID-SLAM's RGB-D mode",
+    )
+    prior_loss: Literal["none", "huber", "geman_mcclure", "cauchy"] = Field(
+        "cauchy", description="robust loss of prior residuals"
+    )
     prior_loss_width: float = Field(0.2, gt=0, description="relative error at which that loss bends")
-    scale_step_sigma: float = Field(0.02, ge=0, description="believed relative change of that scale between keyframes; 0: not coupled")
-    baseline_loss_width: float = Field(2.0, gt=0, description="standard deviations at which measured baselines lose weight")
-    initial_damping: float = Field(1e-6, ge=0, description="first Levenberg-Marquardt damping, relative to the diagonal; small, because the scale of a window is a soft direction")
+    scale_step_sigma: float = Field(
+        0.02, ge=0, description="believed relative change of that scale between keyframes; 0: not coupled"
+    )
+    baseline_loss_width: float = Field(
+        2.0, gt=0, description="standard deviations at which measured baselines lose weight"
+    )
+    initial_damping: float = Field(
+        1e-6,
+        ge=0,
+        description="first Levenberg-Marquardt damping, relative to the diagonal; "
+        "small, because the scale of a window is a soft direction",
+    )
     droid_alpha: float = Field(0.05, gt=0, description="weight of the prior in droid mode (droid_kernels.cu:1405)")
     min_depth: float = Field(0.2, gt=0, description="nearest depth, metres")
     max_depth: float = Field(1000.0, gt=0, description="farthest depth, metres")
@@ -157,19 +232,30 @@ class FusionConfig(Section):
     """From keyframe depths to map.ply and mesh.ply."""
 
     enabled: bool = Field(True, description="write map.ply and mesh.ply")
-    voxel_m: float | None = Field(None, gt=0, description="TSDF voxel edge in metres; none: as fine as pixels and depth noise of the scene allow")
+    voxel_m: float | None = Field(
+        None, gt=0, description="TSDF voxel edge in metres; none: as fine as pixels and depth noise of the scene allow"
+    )
     max_depth_m: float = Field(30.0, gt=0, description="depths beyond are not fused, metres")
     min_views: int = Field(2, ge=1, description="other keyframes that must agree with a depth")
-    max_relative_error: float = Field(0.05, gt=0, description="relative depth difference that still counts as agreement")
-    fine_flow: bool = Field(False, description="match keyframes at full resolution: 13 % less depth error on KITTI, 1.5 to 1.8 times the time")
+    max_relative_error: float = Field(
+        0.05, gt=0, description="relative depth difference that still counts as agreement"
+    )
+    fine_flow: bool = Field(
+        False,
+        description="match keyframes at full resolution: 13 % less depth error on KITTI, 1.5 to 1.8 times the time",
+    )
 
 
 class Config(Section):
     """The whole configuration tree."""
 
     preset: Preset = Field("accurate", description="fast: real time on two cores; accurate: finer flow")
-    prior: PriorName = Field("auto", description="source of metric depth; auto takes the best that is available and says which")
-    correspondence: CorrespondenceName = Field("auto", description="dense matching; auto: droid with weights and a GPU, else dis")
+    prior: PriorName = Field(
+        "auto", description="source of metric depth; auto takes the best that is available and says which"
+    )
+    correspondence: CorrespondenceName = Field(
+        "auto", description="dense matching; auto: droid with weights and a GPU, else dis"
+    )
     device: str = Field("auto", description="torch device of networks; auto: cuda where present, else cpu")
     seed: int = Field(0, description="seed of every random generator")
     input: InputConfig = InputConfig()

@@ -6,7 +6,7 @@ as a status (see :class:`metric_slam.bundle_adjustment.BaReport`) and leave the 
 
 
 class MetricSlamError(Exception):
-    """Base of everything the user is told about. The message is one line: what is wrong, with which file, the remedy."""
+    """Base of everything the user is told about. The message is one line: what is wrong, which file, the remedy."""
 
 
 class DatasetError(MetricSlamError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metric_slam.bundle_adjustment import BaReport, BaWindow, Baselines, reproject, solve_window
+from metric_slam.bundle_adjustment import BaReport, Baselines, BaWindow, reproject, solve_window
 from metric_slam.config import BundleAdjustmentConfig
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
 from metric_slam.keyframes import KeyframeStore

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
 
 
@@ -37,8 +38,11 @@ class Keyframe:
     prior_depth_m: np.ndarray
     """float64 [h, w], 0 where the prior says nothing."""
 
+    prior_confidence: np.ndarray
+    """0..1, float64 [h, w]."""
+
     prior_weight: np.ndarray
-    """Confidence over the prior's variance, float64 [h, w]."""
+    """What the bundle adjustment gives it: confidence over variance, float64 [h, w]; 0 for depth that is only shown."""
 
     prior_log_scale: float = 0.0
     """s_k."""
@@ -68,10 +72,10 @@ class KeyframeStore:
         self._keyframes.append(keyframe)
         return len(self._keyframes) - 1
 
-    def set_prior(self, position: int, depth_m: np.ndarray, weight: np.ndarray) -> None:
-        """Replaces what the prior says about a keyframe; both float64 [h, w]."""
+    def show_prior(self, position: int, depth_m: np.ndarray, confidence: np.ndarray) -> None:
+        """Notes a prior depth [h, w] that maps and reports use, and the bundle adjustment does not."""
         self._keyframes[position].prior_depth_m = depth_m
-        self._keyframes[position].prior_weight = weight
+        self._keyframes[position].prior_confidence = confidence
 
     def poses(self, begin: int, end: int) -> np.ndarray:
         """T_cam_world of keyframes begin..end-1, float64 [N, 7]; a copy."""
@@ -96,8 +100,13 @@ class KeyframeStore:
             self._keyframes[self._retired].prior_state = None
             self._retired += 1
 
-    def rescale(self, factor: float) -> None:
-        """Multiplies every length of the map; the first keyframe must be the origin."""
-        for keyframe in self._keyframes:
-            keyframe.pose = np.concatenate([keyframe.pose[:3] * factor, keyframe.pose[3:]])
+    def rescale(self, factor: float, begin: int = 0) -> None:
+        """Multiplies every length of the map from keyframe ``begin`` on; the camera of that one stays where it is."""
+        T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self.poses(begin, len(self))))
+        centres = T_world_cam[:, :3, 3]
+        T_world_cam[:, :3, 3] = centres[0] + factor * (centres - centres[0])
+        for keyframe, pose in zip(
+            self._keyframes[begin:], lie.matrix_to_pose_vec(lie.inverse(T_world_cam)), strict=True
+        ):
+            keyframe.pose = pose
             keyframe.inv_depth = keyframe.inv_depth / factor

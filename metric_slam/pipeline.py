@@ -1,8 +1,8 @@
 """One run from data set to results folder: read, track, finish, write, evaluate, fuse, report.
 
 Input: a resolved configuration and a data set; output: the folder of DESIGN §9. Nothing that was computed is lost: the
-trajectory is written before anything that can fail, and Ctrl-C or an image that cannot be read ends the tracking, not
-the run.
+trajectory is written before anything that can fail, and Ctrl-C, an image that cannot be read or a bug ends the
+tracking, not the run.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import random
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from threading import Event
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -26,7 +28,7 @@ from metric_slam.config import Config, InputConfig
 from metric_slam.config_io import dump_yaml
 from metric_slam.datasets.base import Dataset
 from metric_slam.datasets.read_ahead import read_ahead
-from metric_slam.errors import ConfigError, EvaluationError, MetricSlamError
+from metric_slam.errors import ConfigError, EvaluationError, MetricSlamError, OutputError
 from metric_slam.progress import show_progress, stop_on_signal
 from metric_slam.result import KeyframeResult, SlamResult
 from metric_slam.results_folder import ResultsFolder
@@ -52,7 +54,27 @@ class RunSummary:
     """Content of run.json."""
 
     failure: MetricSlamError | None
-    """Why the tracking ended early (an image that cannot be read); None when it did not."""
+    """What is missing from the results and why: an image that cannot be read, a full disk; None if nothing is."""
+
+
+class _Withheld:
+    """Holds back the exception that ends its block, a bug included, until what was done so far is written."""
+
+    error: Exception | None = None
+
+    def __enter__(self) -> _Withheld:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self.error = error if isinstance(error, Exception) else None
+        return self.error is not None
+
+    def raise_bug(self) -> None:
+        """Raise it, with the traceback of where it happened, unless it is something the user is told in one line."""
+        if self.error is not None and not isinstance(self.error, MetricSlamError):
+            raise self.error
 
 
 @dataclass
@@ -73,7 +95,8 @@ class _Run:
     frames_per_s: float = 0.0
     peak_rss_tracking_mb: float = 0.0
     interrupted: bool = False
-    failure: MetricSlamError | None = None
+    tracking: _Withheld = field(default_factory=_Withheld)
+    write_failure: OutputError | None = None
     fusion: dict[str, Any] | None = None
 
 
@@ -89,7 +112,8 @@ def run(
     """Process ``dataset`` and write its results to ``output_dir``; ``command`` is noted in run.json.
 
     Raises MetricSlamError where nothing could be done at all, KeyboardInterrupt where the user gave up before the first
-    frame; what ends the tracking later is in the summary, after all results so far are written.
+    frame or for the second time. What ends the tracking later is in the summary if it is a MetricSlamError, and raised
+    if it is not, both after all results so far are written.
     """
     folder = ResultsFolder.prepare(output_dir, overwrite)
     try:
@@ -103,17 +127,24 @@ def _run(run: _Run) -> RunSummary:
     indices = select_frames(len(run.dataset), run.config.input)
     run.frames_selected = len(indices)
     slam = _build(run)
-    result = _track(run, slam, indices)
-    run.folder.remove_old_results()
-    _write_trajectories(run, result)
-    _write_run_info(run, slam, result)
-    _write_keyframes(run, result)
-    metrics = _evaluate(run, result)
-    _fuse(run, result)
-    info = _write_run_info(run, slam, result)
-    _report(run, result, metrics, info)
-    info = _write_run_info(run, slam, result)
-    return RunSummary(run.folder.path, result, metrics, info, run.failure)
+    try:
+        with stop_on_signal() as stop:
+            result = _track(run, slam, indices, stop)
+            run.folder.remove_old_results()
+            _write_trajectories(run, result)
+            _write_run_info(run, slam, result)
+            _write_keyframes(run, result)
+            metrics = _evaluate(run, result)
+            run.interrupted = stop.is_set()
+        _fuse(run, result)
+        info = _write_run_info(run, slam, result)
+        _report(run, result, metrics, info)
+        info = _write_run_info(run, slam, result)
+    finally:
+        run.tracking.raise_bug()
+    failure = run.tracking.error or run.write_failure
+    assert failure is None or isinstance(failure, MetricSlamError)
+    return RunSummary(run.folder.path, result, metrics, info, failure)
 
 
 def select_frames(count: int, config: InputConfig) -> range:
@@ -160,30 +191,29 @@ def _build(run: _Run) -> MetricSlam:
         return build_slam(run.config, run.dataset)
 
 
-def _track(run: _Run, slam: MetricSlam, indices: range) -> SlamResult:
-    """Feed every frame and finish; stops early, with what there is, on Ctrl-C or on a frame that cannot be read."""
+def _track(run: _Run, slam: MetricSlam, indices: range, stop: Event) -> SlamResult:
+    """Feed every frame and finish; what goes wrong in between, and Ctrl-C, only ends the feeding."""
     start = time.perf_counter()
     done = 0
-    with stop_on_signal() as stop, show_progress("tracking", len(indices), run.console) as progress:
-        frames = read_ahead(run.dataset, indices)
-        try:
-            while not stop.is_set():
-                with run.clock.stage("read"):
-                    frame = next(frames, None)
-                if frame is None:
-                    break
-                slam.process(frame)
-                done += 1
-                progress.update(done)
-        except MetricSlamError as error:
-            run.failure = error
-        finally:
-            frames.close()
-        run.interrupted = stop.is_set() and done < len(indices)
+    with (
+        show_progress("tracking", len(indices), run.console) as progress,
+        closing(read_ahead(run.dataset, indices)) as frames,
+        run.tracking,
+    ):
+        while not stop.is_set():
+            with run.clock.stage("read"):
+                frame = next(frames, None)
+            if frame is None:
+                break
+            slam.process(frame)
+            done += 1
+            progress.update(done)
+    run.interrupted = stop.is_set()
     if done == 0:
-        raise run.failure or KeyboardInterrupt
-    if run.failure is not None:
-        logger.warning("tracking ended after %d of %d frames: %s", done, len(indices), run.failure)
+        raise run.tracking.error or KeyboardInterrupt
+    if run.tracking.error is not None:
+        reason = _described(run.tracking.error)
+        logger.warning("tracking ended after %d of %d frames: %s", done, len(indices), reason)
     result = _finish(run, slam)
     seconds = time.perf_counter() - start
     run.frames_per_s = done / seconds
@@ -191,6 +221,11 @@ def _track(run: _Run, slam: MetricSlam, indices: range) -> SlamResult:
     run.clock.seconds["other"] = seconds - accounted_s
     run.peak_rss_tracking_mb = peak_rss_mb()
     return result
+
+
+def _described(error: Exception) -> str:
+    """One line; of a bug also the class, without which a KeyError says nothing."""
+    return str(error) if isinstance(error, MetricSlamError) else " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _finish(run: _Run, slam: MetricSlam) -> SlamResult:
@@ -298,25 +333,31 @@ def _report(run: _Run, result: SlamResult, metrics: dict[str, Any] | None, info:
 
 @contextmanager
 def _optional_stage(run: _Run, name: str) -> Iterator[None]:
-    """A stage whose failure is told and noted but does not take the trajectory with it."""
+    """A stage whose failure is told and noted but does not take the trajectory with it; a second Ctrl-C gives up."""
     try:
         with run.clock.stage(name):
             yield
+    except OutputError as error:
+        run.write_failure = run.write_failure or error
+        logger.warning("%s skipped: %s", name, error)
     except (MetricSlamError, RuntimeError, MemoryError) as error:  # the latter two are how Open3D's C++ fails
         logger.warning("%s skipped: %s", name, str(error) or type(error).__name__)
     except KeyboardInterrupt:
+        if run.interrupted:
+            raise
         run.interrupted = True
         logger.warning("%s skipped: interrupted", name)
 
 
 def _write_run_info(run: _Run, slam: MetricSlam, result: SlamResult) -> dict[str, Any]:
     total_s = time.perf_counter() - run.started
+    error = run.tracking.error or run.write_failure
     info = {
         "sequence": run.dataset.name,
         "command": shlex.join(run.command),
         "started_at": run.started_at,
         "interrupted": run.interrupted,
-        "error": None if run.failure is None else str(run.failure),
+        "error": None if error is None else _described(error),
         "frames": len(result.frame_indices),
         "frames_selected": run.frames_selected,
         "keyframes": len(result.keyframes),

@@ -14,7 +14,6 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -26,6 +25,7 @@ from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.frame import Frame
+from metric_slam.frame_poses import FramePoses
 from metric_slam.frontend import Frontend, View
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
@@ -55,22 +55,6 @@ def build_slam(config: Config, dataset: Dataset) -> MetricSlam:
     return slam
 
 
-@dataclass
-class _FrameRecord:
-    """A processed frame: where it hangs."""
-
-    index: int
-    time_s: float
-    keyframe: int
-    """Position of its reference keyframe."""
-
-    T_cam_keyframe: np.ndarray
-    """Pose relative to it, float64 [4, 4]."""
-
-    is_keyframe: bool
-    tracked: bool
-
-
 class MetricSlam:
     """Monocular dense SLAM in metres; give it frames in order, then call :meth:`finish`."""
 
@@ -87,7 +71,7 @@ class MetricSlam:
         self._tracker = FrameTracker(self._store, correspondence, config.bundle_adjustment)
         self._filter = MotionFilter(config.motion_filter)
         self._frontend = Frontend(self._store, self._graph, prior, config.frontend)
-        self._records: list[_FrameRecord] = []
+        self._frames = FramePoses(self._store, self._tracker)
         self._lost_for = 0
 
     def process(self, frame: Frame) -> None:
@@ -95,11 +79,11 @@ class MetricSlam:
         with self._timed("encode"):
             image = cv2.resize(frame.image, self.camera.size, interpolation=cv2.INTER_AREA)
             features = self._model.encode(image, self.camera)
-        if not self._records:
+        if not self._frames.records:
             self._start_segment(frame, image, features, _ORIGIN)
             return
         with self._timed("track"):
-            predicted = self._predicted_pose(frame.time_s)
+            predicted = self._frames.predicted(frame.time_s)
             tracked = self._tracker.track(features, predicted, depth_known=self._frontend.depth_known)
         self._lost_for = 0 if tracked.tracked else self._lost_for + 1
         if self._lost_for > self._config.frontend.max_lost and self._tracker.is_textured(features):
@@ -111,23 +95,28 @@ class MetricSlam:
             view = View(frame.index, frame.time_s, image, features, self._prepared(frame))
             with self._timed("frontend"):
                 is_keyframe = self._frontend.add(view, tracked)
-        self._record(frame, tracked.pose, is_keyframe, tracked.tracked)
+        if is_keyframe:
+            self._frames.add_keyframe(frame.index, frame.time_s, tracked=True)
+        else:
+            self._frames.add(frame.index, frame.time_s, tracked)
 
     def finish(self) -> SlamResult:
         """Optimise the whole trajectory once more and hand everything out."""
         with self._timed("global_bundle_adjustment"):
             self._frontend.optimise_all()
+        with self._timed("frame_poses"):
+            T_world_cam = self._frames.final()
         T_world_keyframe = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
-        T_world_cam = np.array([T_world_keyframe[r.keyframe] @ lie.inverse(r.T_cam_keyframe) for r in self._records])
+        records = self._frames.records
         return SlamResult(
-            frame_indices=np.array([r.index for r in self._records], np.int64),
-            times_s=np.array([r.time_s for r in self._records]),
+            frame_indices=np.array([r.index for r in records], np.int64),
+            times_s=np.array([r.time_s for r in records]),
             T_world_cam=T_world_cam,
-            is_keyframe=np.array([r.is_keyframe for r in self._records]),
-            tracked=np.array([r.tracked for r in self._records]),
+            is_keyframe=np.array([r.is_keyframe for r in records]),
+            tracked=np.array([r.tracked for r in records]),
             keyframes=[self._keyframe_result(i, T_world_keyframe[i]) for i in range(len(self._store))],
-            scale_source=self._prior.name if self._prior.metric else "unknown",
-            scale_observations=sorted(self._frontend.scale_observations, key=lambda o: o.index),
+            scale_source=self._scale_source(),
+            scale_observations=sorted(self._frontend.scale.observations, key=lambda o: o.index),
             solver_status_counts=dict(self._graph.status_counts),
             timings_s=dict(self.timings_s),
         )
@@ -136,40 +125,24 @@ class MetricSlam:
 
     def _start_segment(self, frame: Frame, image: np.ndarray, features: object, pose: np.ndarray) -> None:
         self._frontend.start(View(frame.index, frame.time_s, image, features, self._prepared(frame)), pose)
-        self._record(frame, pose, is_keyframe=True, tracked=not self._records)
+        self._frames.add_keyframe(frame.index, frame.time_s, tracked=not self._frames.records)
         self._lost_for = 0
 
     def _prepared(self, frame: Frame) -> object:
         with self._timed("prior"):
             return self._prior.prepare(frame, self.camera)
 
-    def _predicted_pose(self, time_s: float) -> np.ndarray:
-        """T_cam_world [7] of the next frame if the motion between the last two frames goes on."""
-        last = self._pose_of(self._records[-1])
-        if len(self._records) < 2:
-            return lie.matrix_to_pose_vec(last)
-        before = self._pose_of(self._records[-2])
-        step_s = self._records[-1].time_s - self._records[-2].time_s
-        ahead = (time_s - self._records[-1].time_s) / step_s if step_s > 0 else 1.0
-        return lie.matrix_to_pose_vec(lie.interpolate(before, last, 1.0 + float(np.clip(ahead, 0.0, 5.0))))
-
-    def _pose_of(self, record: _FrameRecord) -> np.ndarray:
-        return record.T_cam_keyframe @ lie.pose_vec_to_matrix(self._store[record.keyframe].pose)
-
-    def _record(self, frame: Frame, pose: np.ndarray, is_keyframe: bool, tracked: bool) -> None:
-        position = len(self._store) - 1
-        T_cam_keyframe = np.eye(4)
-        if not is_keyframe:
-            T_cam_keyframe = lie.pose_vec_to_matrix(pose) @ lie.inverse(
-                lie.pose_vec_to_matrix(self._store[position].pose)
-            )
-        self._records.append(
-            _FrameRecord(frame.index, frame.time_s, position, T_cam_keyframe, is_keyframe, tracked)
-        )
+    def _scale_source(self) -> str:
+        """The prior's name if it has said anything that counts, else ``unknown``."""
+        if self._frontend.scale.known:
+            return self._prior.name
+        if self._prior.metric:
+            log.warning("prior %s never measured anything: the scale of this run is unknown", self._prior.name)
+        return "unknown"
 
     def _keyframe_result(self, position: int, T_world_cam: np.ndarray) -> KeyframeResult:
         keyframe = self._store[position]
-        has_prior = bool(keyframe.prior_weight.any())
+        has_prior = bool(keyframe.prior_confidence.any())
         return KeyframeResult(
             index=keyframe.index,
             time_s=keyframe.time_s,
@@ -179,9 +152,7 @@ class MetricSlam:
             inv_depth=keyframe.inv_depth.astype(np.float32),
             confidence=self._graph.confidence_of(position).astype(np.float32),
             prior_depth_m=keyframe.prior_depth_m.astype(np.float32) if has_prior else None,
-            prior_confidence=(
-                (keyframe.prior_weight * self._prior.relative_sigma**2).astype(np.float32) if has_prior else None
-            ),
+            prior_confidence=keyframe.prior_confidence.astype(np.float32) if has_prior else None,
             prior_log_scale=keyframe.prior_log_scale,
         )
 

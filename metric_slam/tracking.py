@@ -25,6 +25,7 @@ _INLIER_PX = 3.0
 _MIN_PARALLAX_PX = 1.0  # below it two views only turned: any translation explains them
 _ENOUGH_INLIERS = 0.5  # below this share the motion model's start is not trusted and PnP gives a second one
 _LOST_INLIERS = 0.25
+_LOST_COVERAGE = 0.12  # unrelated images match by chance in up to a tenth of their cells, views of one place in most
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class TrackedFrame:
     """Mean length of confident flow, pixels at working resolution."""
 
     coverage: float
-    """Share of the keyframe's textured cells that are matched."""
+    """Share of the keyframe's cells that are matched."""
 
     tracked: bool
     """False: the pose is only the prediction."""
@@ -81,7 +82,8 @@ class FrameTracker:
         matched = int((weight > 0).sum())
         # an empty frame is "matched" by cells that stay where they are; it has no texture of its own to match back
         matched_back = int((backward.confidence > 0).sum())
-        tracked = min(matched, matched_back) >= _MIN_MATCHES and inliers >= _LOST_INLIERS
+        enough = max(_MIN_MATCHES, _LOST_COVERAGE * weight.size)
+        tracked = min(matched, matched_back) >= enough and inliers >= _LOST_INLIERS
         return TrackedFrame(
             forward=forward,
             backward=backward,
@@ -108,17 +110,20 @@ class FrameTracker:
 
     def _pose(self, keyframe: Keyframe, match: Correspondence, predicted: np.ndarray) -> tuple[np.ndarray, float]:
         """Pose and share of inliers: from the motion model, and from PnP as well where that one does not fit."""
-        pose, inliers = self._refine(keyframe, match, predicted)
+        pose, inliers = self.refine(keyframe, match, predicted)
         if inliers >= _ENOUGH_INLIERS:
             return pose, inliers
         start = pose_from_depth(keyframe, match, self._store.camera)
         if start is None:
             return pose, inliers
-        second = self._refine(keyframe, match, start)
+        second = self.refine(keyframe, match, start)
         return second if second[1] > inliers else (pose, inliers)
 
-    def _refine(self, keyframe: Keyframe, match: Correspondence, start: np.ndarray) -> tuple[np.ndarray, float]:
-        h, w = keyframe.inv_depth.shape
+    def refine(self, keyframe: Keyframe, match: Correspondence, start: np.ndarray) -> tuple[np.ndarray, float]:
+        """Motion-only bundle adjustment of a frame against a keyframe's depth, from T_cam_world ``start`` [7].
+
+        Returns the pose [7] and the share of the match's confidence that fits it within 3 px.
+        """
         window = BaWindow(
             intrinsics=self._store.camera.grid().vector(),
             poses=np.stack([keyframe.pose, start]),

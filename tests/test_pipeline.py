@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from metric_slam.config_io import resolve_config
 from metric_slam.datasets import open_kitti
 from metric_slam.errors import ConfigError, ImageError, MissingDependencyError, OutputError
 from metric_slam.frame import Frame
+from metric_slam.result import SlamResult
 from metric_slam.trajectory import read_kitti, read_tum
 from tests.fake_slam import FakeSlam, install_fake_slam, write_kitti_sequence
 
@@ -135,6 +137,48 @@ def test_a_bad_image_ends_the_tracking_and_keeps_the_rest(slam: FakeSlam, root: 
     assert any("7 of 12 frames" in warning for warning in summary.info["warnings"])
 
 
+def test_a_bug_ends_the_tracking_and_is_raised_when_the_rest_is_written(
+    slam: FakeSlam, root: Path, tmp_path: Path
+) -> None:
+    def bug() -> None:
+        raise KeyError("cell")
+
+    at_frame(slam, 7, bug)
+    with pytest.raises(KeyError, match="cell") as caught:
+        pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), tmp_path / "out")
+    assert "bug" in [entry.name for entry in caught.traceback], "the traceback leads to where it happened"
+    out = tmp_path / "out"
+    assert len(read_kitti(out / "trajectory_kitti.txt")) == 8
+    assert json.loads((out / "metrics.json").read_text())["n_poses"] == 8
+    info = json.loads((out / "run.json").read_text())
+    assert info["error"] == "KeyError: 'cell'" and info["interrupted"] is False
+    assert (out / "report.html").exists() and (out / "keyframes").is_dir()
+
+
+def test_a_bug_after_a_bug_hides_neither(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    def bug(*_: object) -> None:
+        raise KeyError("cell")
+
+    def consequence() -> SlamResult:
+        raise ValueError("half a frame")
+
+    at_frame(slam, 7, bug)
+    slam.finish = consequence  # type: ignore[method-assign]
+    with pytest.raises(KeyError, match="cell") as caught:
+        pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), tmp_path / "out")
+    assert isinstance(caught.value.__context__, ValueError)
+
+
+def test_a_bug_at_the_first_frame_leaves_nothing_behind(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    def bug() -> None:
+        raise KeyError("cell")
+
+    at_frame(slam, 0, bug)
+    with pytest.raises(KeyError, match="cell"):
+        pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_bad_first_image_leaves_nothing_behind(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
     dataset = open_kitti(root, "07")
     spoil(root, 0)
@@ -166,21 +210,71 @@ def test_a_second_ctrl_c_gives_up(slam: FakeSlam, root: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("mishap", [MissingDependencyError("no Open3D"), RuntimeError("Open3D"), KeyboardInterrupt()])
-def test_a_failing_fusion_is_told_and_costs_nothing_else(
-    slam: FakeSlam, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mishap: BaseException
+def test_ctrl_c_while_finishing_lets_it_finish(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    finish = slam.finish
+
+    def interrupted() -> SlamResult:
+        os.kill(os.getpid(), signal.SIGINT)
+        return finish()
+
+    slam.finish = interrupted  # type: ignore[method-assign]
+    summary = pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), tmp_path / "out")
+    assert summary.info["interrupted"] is True
+    assert len(read_kitti(tmp_path / "out" / "trajectory_kitti.txt")) == FRAMES
+
+
+def test_ctrl_c_in_the_tracking_and_again_in_the_fusion_gives_up(
+    slam: FakeSlam, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    at_frame(slam, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
+    replace_fusion(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(Config(), open_kitti(root, "07"), tmp_path / "out")
+    assert len(read_kitti(tmp_path / "out" / "trajectory_kitti.txt")) == 5
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["interrupted"] is True
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
+def replace_fusion(monkeypatch: pytest.MonkeyPatch, mishap: BaseException) -> None:
+    """A fusion that ends with ``mishap``."""
+
     def fuse(*_: object) -> None:
         raise mishap
 
     module = ModuleType("metric_slam.fusion")
     module.fuse = fuse  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "metric_slam.fusion", module)
+
+
+@pytest.mark.parametrize("mishap", [MissingDependencyError("no Open3D"), RuntimeError("Open3D"), KeyboardInterrupt()])
+def test_a_failing_fusion_is_told_and_costs_nothing_else(
+    slam: FakeSlam, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mishap: BaseException
+) -> None:
+    replace_fusion(monkeypatch, mishap)
     summary = pipeline.run(Config(), open_kitti(root, "07"), tmp_path / "out")
     assert any(w.startswith("fusion skipped: ") for w in summary.info["warnings"])
     assert summary.info["interrupted"] == isinstance(mishap, KeyboardInterrupt)
     assert summary.failure is None
     assert (tmp_path / "out" / "report.html").exists() and not (tmp_path / "out" / "map.ply").exists()
+
+
+def test_a_full_disk_is_named(
+    slam: FakeSlam, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    replace_fusion(monkeypatch, full)
+    summary = pipeline.run(Config(), open_kitti(root, "07"), tmp_path / "late")
+    assert isinstance(summary.failure, OutputError) and str(summary.failure) == summary.info["error"]
+    assert "late" in str(summary.failure) and "No space left" in str(summary.failure)
+    assert (tmp_path / "late" / "trajectory.tum").exists() and (tmp_path / "late" / "report.html").exists()
+
+    def write(*_: object) -> None:
+        raise full
+
+    monkeypatch.setattr(pipeline, "write_tum", write)
+    with pytest.raises(OutputError, match="trajectory.tum: No space left.*--out"):
+        pipeline.run(Config(), open_kitti(root, "07"), tmp_path / "early")
+    assert not (tmp_path / "early").exists()
 
 
 def test_results_are_replaced_only_when_asked_and_only_by_new_ones(slam: FakeSlam, root: Path, tmp_path: Path) -> None:

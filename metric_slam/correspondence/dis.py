@@ -70,7 +70,8 @@ class DisCorrespondence:
         for edge in edges:
             wanted[id(edge.source), id(edge.target)] = edge
         for edge in edges:  # the reverse is needed for the check, without a prediction if nobody asked for it
-            wanted.setdefault((id(edge.target), id(edge.source)), EdgeQuery(edge.target, edge.source, None, edge.neighbours))
+            reverse = EdgeQuery(edge.target, edge.source, None, edge.neighbours)
+            wanted.setdefault((id(edge.target), id(edge.source)), reverse)
         jobs = {key: self._pool.submit(self._flow, edge) for key, edge in wanted.items()}
         flows = {key: job.result() for key, job in jobs.items()}
         return [

@@ -12,7 +12,7 @@ from metric_slam.geometry.camera import PinholeCamera
 
 @runtime_checkable
 class Dataset(Protocol):
-    """A finite sequence of frames of one calibrated camera; random access, cheap to construct, images read on demand."""
+    """A finite sequence of frames of one calibrated camera; random access, cheap to build, images read on demand."""
 
     name: str
     """Folder of the results below ``results/``, e.g. ``kitti/04``."""

@@ -86,7 +86,7 @@ def open_kitti(root: Path, sequence: str) -> ImageSequence:
     if not calib.is_file():
         raise CalibrationError(f"{calib} is missing: it comes with the calibration files of the odometry data set")
     P = calibration_entry(read_calibration(calib), calibration_line, (3, 4), calib)
-    camera, T_cam_ref = rectified_camera(P, (width, height))
+    camera, T_cam_ref = rectified_camera(P, (width, height), calib)
     return ImageSequence(
         name=f"kitti/{name}",
         camera=camera,

@@ -46,7 +46,7 @@ def open_kitti_raw(drive: Path) -> ImageSequence:
     height, width = read_rgb(images[0]).shape[:2]
     cam_to_cam = _calibration(drive, "calib_cam_to_cam.txt")
     P = calibration_entry(cam_to_cam[1], f"P_rect_{number}", (3, 4), cam_to_cam[0])
-    camera, T_cam_ref = rectified_camera(P, (width, height))
+    camera, T_cam_ref = rectified_camera(P, (width, height), cam_to_cam[0])
     return ImageSequence(
         name=f"kitti_raw/{drive.resolve().name.removesuffix('_sync')}",
         camera=camera,

@@ -85,13 +85,13 @@ def calibration_entry(values: dict[str, np.ndarray], name: str, shape: tuple[int
     return values[name].reshape(shape)
 
 
-def rectified_camera(P: np.ndarray, size: tuple[int, int]) -> tuple[PinholeCamera, np.ndarray]:
+def rectified_camera(P: np.ndarray, size: tuple[int, int], path: Path) -> tuple[PinholeCamera, np.ndarray]:
     """Split a rectified projection P = K [I | t], float [3, 4], into the camera and T_cam_ref = [I | t].
 
     t = K^-1 P[:, 3] moves points from the reference camera (camera 0) to this one (KITTI: Geiger et al., IJRR 2013,
-    equations 4 and 5). ``size`` is (width, height) of the images.
+    equations 4 and 5). ``size`` is (width, height) of the images, ``path`` the file of P for CalibrationError.
     """
-    camera = PinholeCamera(float(P[0, 0]), float(P[1, 1]), float(P[0, 2]), float(P[1, 2]), *size)
+    camera = _possible_camera(P[0, 0], P[1, 1], P[0, 2], P[1, 2], size, str(path))
     T_cam_ref = np.eye(4)
     T_cam_ref[:3, 3] = np.linalg.solve(camera.K, P[:, 3])
     return camera, T_cam_ref
@@ -134,8 +134,15 @@ def _camera_from(
     values = np.asarray(numbers, dtype=np.float64)
     if values.shape not in ((4,), (8,), (9,)) or not np.isfinite(values).all():
         raise CalibrationError(f"{source} has {values.size} numbers, expected {CAMERA_HELP}")
-    fx, fy, cx, cy = (float(value) for value in values[:4])
-    return PinholeCamera(fx, fy, cx, cy, *size), (values[4:] if values.size > 4 else None)
+    return _possible_camera(*values[:4], size, source), (values[4:] if values.size > 4 else None)
+
+
+def _possible_camera(fx: float, fy: float, cx: float, cy: float, size: tuple[int, int], source: str) -> PinholeCamera:
+    """A camera from numbers that a person wrote. Raises CalibrationError that says where."""
+    try:
+        return PinholeCamera(float(fx), float(fy), float(cx), float(cy), *size)
+    except CalibrationError as error:
+        raise CalibrationError(f"{source}: {error}") from error
 
 
 def ten_hertz(count: int, missing: Path) -> np.ndarray:

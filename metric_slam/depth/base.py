@@ -36,8 +36,9 @@ class MotionObservation:
     used: bool
     """False: measured, but withdrawn because its support is thin; for the report only."""
 
-    prediction: DepthPrediction | None = None
-    """Depth of the second keyframe where the observation supports it."""
+    previous_depth_m: np.ndarray | None = None
+    """Metric depth that the observation implies for cells of the first keyframe of the pair, float64 [h, w]; 0: none.
+    For map and report; the geometry decides cell by cell whether it applies."""
 
 
 class DepthPrior(ABC):
@@ -45,6 +46,9 @@ class DepthPrior(ABC):
 
     name: str = ""
     metric: bool = True
+    learns_from_motion: bool = False
+    """Does :meth:`observe` ever say anything?"""
+
     relative_sigma: float = 0.10
     """Believed relative error of one cell's depth."""
 
@@ -66,11 +70,17 @@ class DepthPrior(ABC):
         """
 
     def observe(
-        self, previous: Any, current: Any, T_current_previous: np.ndarray, *, search: bool
+        self,
+        previous: Any,
+        current: Any,
+        T_current_previous: np.ndarray,
+        camera: PinholeCamera,
+        *,
+        search: bool,
     ) -> MotionObservation | None:
         """Metric information in a pair of keyframes whose relative pose [4, 4] is known up to scale.
 
-        ``search``: the present scale may be wrong by a factor, look widely. None: the prior learns nothing from motion.
+        ``camera`` is the working camera. ``search``: the present scale may be wrong by a factor, look widely. None: the prior learns nothing from motion.
         """
         return None
 

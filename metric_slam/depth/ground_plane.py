@@ -10,7 +10,6 @@ measurement contradicts its neighbours, it is withdrawn rather than believed.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,7 +26,6 @@ from metric_slam.depth.road_alignment import (
 )
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry.camera import PinholeCamera
-
 
 _FOLLOWED_MOTIONS = 10
 """Motions over which the direction of travel is averaged: braking and accelerating tilt the body by tenths of a degree
@@ -49,6 +47,7 @@ class PitchCalibration:
         moved = length > 0.25 * np.median(length) if len(length) else np.zeros(0, bool)
         R, t = R[moved], t[moved] / length[moved, None]
         travel = 0.5 * (-np.einsum("mji,mj->mi", R, t) - t)  # seen from both cameras of the pair
+        travel *= np.sign(travel[:, 2:])  # a reversing car travels along the same line
         turn = np.arccos(np.clip((np.trace(R, axis1=1, axis2=2) - 1.0) / 2.0, -1.0, 1.0))
         straight = (travel[:, 2] > 0.9) & (turn < np.radians(3.0))
         if straight.any():  # in a long turn the last straight stretch still counts
@@ -66,16 +65,24 @@ class PitchCalibration:
         return float(np.hypot(self._sigma_rad, unknown))
 
 
-@dataclass(frozen=True)
-class _Accepted:
-    log_height_ratio: float
-    cost: float
+_SEARCHED_STEPS_M = np.geomspace(0.15, 4.0, 80)
+"""Baselines that are tried when the scale is unknown: what a vehicle moves between two keyframes."""
+
+_EXPECTED_RATIOS = np.array([0.55, 0.65, 0.75, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03, 1.06, 1.09, 1.12, 1.35, 1.55, 1.8])
+"""Measured over known height that is tried when the scale is about right; the outer ones are there for comparison."""
+
+_MAX_LOG_HEIGHT_SIGMA = 0.15
+_MIN_INLIER_SHARE = 0.25
+_MAX_DISTINCTNESS = 0.8
+_MAX_COST_OVER_USUAL = 3.0
+_USUAL = 30  # accepted fits that say what is usual
 
 
 class GroundPlane(DepthPrior):
     """Metric prior for cameras on vehicles; no network."""
 
     name = "ground_plane"
+    learns_from_motion = True
 
     def __init__(self, config: GroundPlaneConfig, mount: CameraMount) -> None:
         self._config = config
@@ -84,7 +91,7 @@ class GroundPlane(DepthPrior):
         self.scale_sigma = 0.02
         self.pitch = PitchCalibration(np.radians(config.pitch_sigma_deg))
         self._rolls: deque[float] = deque(maxlen=60)
-        self._accepted: deque[_Accepted] = deque(maxlen=30)
+        self._usual_costs: deque[float] = deque(maxlen=_USUAL)
 
     def prepare(self, frame: Frame, camera: PinholeCamera) -> RoadImage:
         """The lower part of the original image, normalised."""
@@ -107,24 +114,34 @@ class GroundPlane(DepthPrior):
         self.pitch.update(motions)
 
     def observe(
-        self, previous: RoadImage, current: RoadImage, T_current_previous: np.ndarray, *, search: bool
+        self,
+        previous: RoadImage,
+        current: RoadImage,
+        T_current_previous: np.ndarray,
+        camera: PinholeCamera,
+        *,
+        search: bool,
     ) -> MotionObservation | None:
         """Known over measured height of one pair; see the base class."""
         baseline = float(np.linalg.norm(T_current_previous[:3, 3]))
         if baseline <= 0 or (not search and baseline < self._config.min_baseline_m):
             return None
-        prior = self._plane_prior()
-        fit = self._fit(previous, current, T_current_previous, prior, search)
+        fit = self._fit(previous, current, T_current_previous, search)
         if fit is None:
             return None
-        log_ratio = float(np.log(self.height_m / fit.height))
-        sigma = float(np.hypot(self._config.observation_sigma, fit.log_height_sigma))
-        return MotionObservation(log_ratio, sigma, self._believed(fit, log_ratio, search))
+        used = self._supported(fit)
+        if used:
+            self._usual_costs.append(fit.cost)
+            self._rolls.append(fit.roll_rad)
+        return MotionObservation(
+            log_ratio=float(np.log(self.height_m / fit.height)),
+            sigma=float(np.hypot(self._config.observation_sigma, fit.log_height_sigma)),
+            used=used,
+            previous_depth_m=self._plane_depth(fit, camera) if used else None,
+        )
 
-    def _fit(
-        self, previous: RoadImage, current: RoadImage, T: np.ndarray, prior: PlanePrior, search: bool
-    ) -> RoadFit | None:
-        cfg = self._config
+    def _fit(self, previous: RoadImage, current: RoadImage, T: np.ndarray, search: bool) -> RoadFit | None:
+        cfg, prior = self._config, self._plane_prior()
         patch = RoadPatch(
             previous,
             current,
@@ -134,26 +151,23 @@ class GroundPlane(DepthPrior):
             corridor=(cfg.corridor_m, cfg.nearest_m, cfg.farthest_m),
             samples=cfg.samples,
         )
-        if search:  # the baseline is known only as "a car's": 0.15 to 4 m between keyframes
-            baseline = np.linalg.norm(T[:3, 3])
-            heights = baseline * self.height_m / np.geomspace(0.15, 4.0, 80)
-        else:
-            heights = self.height_m * np.array([0.88, 0.92, 0.96, 1.0, 1.04, 1.08, 1.12])
-        return fit_road(patch, prior, heights)
+        baseline = float(np.linalg.norm(T[:3, 3]))
+        return fit_road(patch, prior, self.height_m * (baseline / _SEARCHED_STEPS_M if search else _EXPECTED_RATIOS))
 
-    def _believed(self, fit: RoadFit, log_ratio: float, search: bool) -> bool:
-        """Is the support good enough, and does the measurement agree with the recent ones?"""
-        believed = fit.log_height_sigma < 0.15 and fit.inlier_share > 0.25
-        if self._accepted:
-            usual = float(np.median([a.cost for a in self._accepted]))
-            believed = believed and fit.cost < 3.0 * usual
-        if believed:
-            self._accepted.append(_Accepted(log_ratio, fit.cost))
-            self._rolls.append(fit.roll_rad)
-        return believed
+    def _supported(self, fit: RoadFit) -> bool:
+        """Is there a road that lines up, as well as it lately did?"""
+        usual = float(np.median(self._usual_costs)) if self._usual_costs else np.inf
+        return (
+            fit.log_height_sigma < _MAX_LOG_HEIGHT_SIGMA
+            and fit.inlier_share > _MIN_INLIER_SHARE
+            and fit.distinctness < _MAX_DISTINCTNESS
+            and fit.cost < _MAX_COST_OVER_USUAL * usual
+        )
 
-    def plane_depth(self, camera: PinholeCamera) -> np.ndarray:
-        """Depth in metres of the calibrated plane for every grid cell, float64 [h, w]; 0 at and above the horizon."""
-        prior = self._plane_prior()
-        slope = camera.grid().rays() @ plane_normal(prior.pitch_rad, prior.roll_rad)
-        return np.where(slope > 1e-3, self.height_m / np.maximum(slope, 1e-3), 0.0)
+    def _plane_depth(self, fit: RoadFit, camera: PinholeCamera) -> np.ndarray:
+        """Metric depth of the fitted plane in the corridor, float64 [h, w]; 0 elsewhere."""
+        rays = camera.grid().rays()
+        slope = rays @ plane_normal(fit.pitch_rad, fit.roll_rad)
+        depth_m = self.height_m / np.maximum(slope, 1e-3)
+        corridor = (depth_m < self._config.farthest_m) & (np.abs(rays[..., 0]) * depth_m < self._config.corridor_m)
+        return np.where(corridor, depth_m, 0.0)

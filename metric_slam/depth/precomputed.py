@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -22,7 +22,8 @@ SUFFIXES = (".png", ".npy", ".npz", ".exr")
 class PrecomputedDepth(DepthPrior):
     """Reads depth in metres: png 16 bit (``png_scale`` values per metre), npy and npz (metres), exr (metres).
 
-    A map may have any size with the aspect of its image; zeros, NaN and values out of range are unknown.
+    exr needs the package OpenEXR; its channel is Z, a layer's depth.Z, Y, R, or the only one there is. A map may have
+    any size with the aspect of its image; zeros, NaN and values out of range are unknown.
     """
 
     name = "precomputed"
@@ -57,7 +58,7 @@ def read_depth(path: Path, png_scale: float) -> np.ndarray:
     try:
         depth = np.asarray(_read(path, png_scale), np.float32)
     # a damaged npz complains as a zip archive, an empty npy about the end of the file
-    except (OSError, ValueError, TypeError, IndexError, EOFError, BadZipFile, zlib.error, cv2.error) as error:
+    except (OSError, ValueError, TypeError, LookupError, EOFError, BadZipFile, zlib.error, cv2.error) as error:
         raise DatasetError(f"{path}: cannot be read as a depth map ({error}); write it again") from error
     if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[2]):
         depth = depth[0] if depth.shape[0] == 1 else depth[..., 0]
@@ -73,15 +74,46 @@ def _read(path: Path, png_scale: float) -> np.ndarray:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:
             return archive["depth"] if "depth" in archive else archive[archive.files[0]]
-    # OpenCV reads exr only when told so before its first use of that codec, and only where it was built with it
-    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
-    if path.suffix == ".exr" and not cv2.haveImageWriter(path.name):
-        raise MissingDependencyError(f"{path}: the installed OpenCV reads no exr; write npy or 16-bit png instead")
+    if path.suffix == ".exr":
+        return _read_exr(path)
     raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if raw is None:
         raise ValueError("not decodable")
-    if path.suffix == ".exr":  # many programs write one value into all of red, green and blue
-        return raw[..., 0] if raw.ndim == 3 and (raw == raw[..., :1]).all() else raw
     if raw.dtype != np.uint16:
         raise ValueError(f"a png with {8 * raw.itemsize} bits, not 16")
     return raw / png_scale
+
+
+def _read_exr(path: Path) -> np.ndarray:
+    """The depth channel of the first part of an OpenEXR file (OpenCV's wheels are built without that format)."""
+    try:
+        import OpenEXR
+    except ImportError as error:
+        raise MissingDependencyError(f"{path}: reading exr needs OpenEXR: pip install OpenEXR") from error
+    try:
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            window, display = (np.array(file.header()[name]) for name in ("dataWindow", "displayWindow"))
+            channels = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
+    except RuntimeError as error:  # its only way to say that a file is damaged
+        raise ValueError(error) from error
+    if (window != display).any():
+        raise ValueError("its data window is not the whole picture")
+    return channels[depth_channel(channels)]
+
+
+def depth_channel(channels: Mapping[str, np.ndarray]) -> str:
+    """Name of the channel that holds depth: Z, a layer's depth.Z, Y, R, or the only one. Raises ValueError if none.
+
+    Z is OpenEXR's own name for depth, Y that of a grey picture. Many programs write a single value into R, G and B
+    alike; a picture in colours, or points X, Y, Z, are no depth.
+    """
+    names = list(channels)
+    layers = [name for name in names if name.lower().endswith("depth.z")]
+    for name in ("Z", *layers, "Y"):
+        if name in channels and not ("X" in channels and "Y" in channels):
+            return name
+    if "R" in channels and all(np.array_equal(channels["R"], channels[c]) for c in "GB" if c in channels):
+        return "R"
+    if len(names) == 1:
+        return names[0]
+    raise ValueError(f"no depth among its channels {', '.join(names)}: name it Z or write a single channel")

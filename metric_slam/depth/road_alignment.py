@@ -19,7 +19,8 @@ import numpy as np
 from metric_slam.geometry.camera import PinholeCamera
 
 _LOSS_WIDTH = 0.3  # of the normalised brightness, Cauchy
-_CORRELATED_PX = 300.0  # pixels of the patch that together count as one independent measurement
+_INDEPENDENT = 13.0  # measurements that a patch is worth: neighbouring samples see the same stones, and road texture
+# hardly tells pitch from height, so the prior on the pitch has to win against thousands of samples
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ class RoadFit:
     log_height_sigma: float
     """Standard deviation of log(height) from the image noise alone."""
 
-    dlog_height_dpitch: float
-    """How log(height) follows the assumed pitch, 1/rad: lets a later, better pitch correct it."""
-
     cost: float
     """Mean robust cost of a pixel; the smaller the better."""
+
+    distinctness: float
+    """Cost over the median cost at other heights: near 1 where nothing lines up, near 0 for a clear road."""
 
     inlier_share: float
     """Share of the patch that fits, 0..1."""
@@ -137,11 +138,10 @@ class RoadPatch:
         self._rays = rays[:, index]
         self._brightness = first.normalised[v[index], u[index]]
         self._gradient: tuple[np.ndarray, np.ndarray] | None = None
-        independent = max(len(index) / _CORRELATED_PX, 1.0)
+        self._correlated = max(len(index) / _INDEPENDENT, 1.0)
         # a prior residual of one sigma weighs as much as the loss width on an independent pixel
-        unit = len(index) / independent * _LOSS_WIDTH**2
+        unit = self._correlated * _LOSS_WIDTH**2
         self._prior_information = np.diag([0.0, unit / prior.pitch_sigma_rad**2, unit / prior.roll_sigma_rad**2])
-        self._correlated = len(index) / independent
 
     def __len__(self) -> int:
         return self._rays.shape[1]
@@ -219,24 +219,23 @@ class RoadPatch:
         assert J is not None
         w = usable / (1.0 + (r / _LOSS_WIDTH) ** 2)
         information = self._prior_information
+        information = usable.mean() * information  # the cost is a mean over the usable pixels
         H = (J * w[:, None]).T @ J + information
         return H, (J * w[:, None]).T @ r + information @ (p - self._centre())
 
-    def describe(self, p: np.ndarray, cost: float) -> RoadFit:
+    def describe(self, p: np.ndarray, cost: float, distinctness: float) -> RoadFit:
         """The fit with its uncertainty."""
         H, _ = self._normal_equations(p)
         r, usable, _ = self._residual(p, False)
         covariance = np.linalg.inv(H) * _LOSS_WIDTH**2 * self._correlated
-        # dH/dp = 0 along the valley: 1/height moves by -H_hp/H_hh per unit of pitch when only pitch is changed
-        dinverse_dpitch = -(H[0, 1]) / H[0, 0]
         inliers = usable & (np.abs(r) < 2 * _LOSS_WIDTH)
         return RoadFit(
             height=float(1.0 / p[0]),
             pitch_rad=float(p[1]),
             roll_rad=float(p[2]),
             log_height_sigma=float(np.sqrt(covariance[0, 0]) / p[0]),
-            dlog_height_dpitch=float(-dinverse_dpitch / p[0]),
             cost=cost,
+            distinctness=distinctness,
             inlier_share=float(inliers.mean()),
             samples=len(self),
         )
@@ -248,15 +247,20 @@ def _sample(image: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def fit_road(patch: RoadPatch, prior: PlanePrior, heights: np.ndarray) -> RoadFit | None:
-    """Tries all start heights (same unit as the translation) and refines the best one.
+    """Tries start heights (same unit as the translation), refines the best one and compares it with the rest.
 
-    None where the patch hardly overlaps the second image.
+    ``heights`` must reach well beyond the plausible ones: costs more than 20 % away from the fit are what it has to
+    stand out against. None where the patch hardly overlaps the second image.
     """
     if len(patch) < 200:
         return None
-    starts = [np.array([1.0 / h, prior.pitch_rad, prior.roll_rad]) for h in heights]
-    costs = np.array([patch.cost(p) for p in starts])
+    costs = np.array([patch.cost(np.array([1.0 / h, prior.pitch_rad, prior.roll_rad])) for h in heights])
     if not np.isfinite(costs).any():
         return None
-    p, cost = patch.refine(starts[int(np.argmin(costs))])
-    return patch.describe(p, cost) if np.isfinite(cost) and p[0] > 0 else None
+    start = np.array([1.0 / heights[int(np.argmin(costs))], prior.pitch_rad, prior.roll_rad])
+    p, cost = patch.refine(start)
+    if not np.isfinite(cost) or p[0] <= 0:
+        return None
+    elsewhere = costs[np.isfinite(costs) & (np.abs(np.log(heights * p[0])) > np.log(1.2))]
+    distinctness = cost / float(np.median(elsewhere)) if len(elsewhere) else 1.0
+    return patch.describe(p, cost, distinctness)

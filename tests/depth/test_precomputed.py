@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")
+from metric_slam.config import PrecomputedConfig
+from metric_slam.depth.precomputed import PrecomputedDepth, depth_channel, read_depth
+from metric_slam.errors import ConfigError, DatasetError, MissingDependencyError
+from metric_slam.frame import Frame
+from tests.scene import CAMERA
 
-import cv2  # noqa: E402  (reads that variable once)
-
-from metric_slam.config import PrecomputedConfig  # noqa: E402
-from metric_slam.depth.precomputed import PrecomputedDepth, read_depth  # noqa: E402
-from metric_slam.errors import ConfigError, DatasetError, MissingDependencyError  # noqa: E402
-from metric_slam.frame import Frame  # noqa: E402
-from tests.scene import CAMERA  # noqa: E402
-
-HAS_EXR = cv2.haveImageWriter("a.exr")
-needs_exr = pytest.mark.skipif(not HAS_EXR, reason="this OpenCV is built without OpenEXR")
 SIZE = (CAMERA.height, CAMERA.width)
 
 
@@ -36,12 +31,10 @@ def write_png(path: Path, depth_m: np.ndarray) -> None:
     assert cv2.imwrite(str(path), np.rint(depth_m * 256).astype(np.uint16))
 
 
-def write_exr(path: Path, depth_m: np.ndarray) -> None:
-    assert cv2.imwrite(str(path), depth_m)
-
-
-def write_exr_rgb(path: Path, depth_m: np.ndarray) -> None:
-    assert cv2.imwrite(str(path), np.repeat(depth_m[..., None], 3, axis=-1))
+def write_exr(path: Path, **channels: np.ndarray) -> None:
+    OpenEXR = pytest.importorskip("OpenEXR")
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(header, {name: np.ascontiguousarray(values) for name, values in channels.items()}).write(str(path))
 
 
 WRITERS = [
@@ -51,8 +44,9 @@ WRITERS = [
     (".npy", lambda path, depth_m: np.save(path, depth_m[..., None])),
     (".npz", lambda path, depth_m: np.savez(path, depth=depth_m, other=np.zeros(3))),
     (".npz", lambda path, depth_m: np.savez_compressed(path, anything=depth_m)),
-    pytest.param(".exr", write_exr, marks=needs_exr),
-    pytest.param(".exr", write_exr_rgb, marks=needs_exr),
+    (".exr", lambda path, depth_m: write_exr(path, Y=depth_m)),
+    (".exr", lambda path, depth_m: write_exr(path, Z=depth_m, Y=np.ones_like(depth_m))),
+    (".exr", lambda path, depth_m: write_exr(path, R=depth_m, G=depth_m, B=depth_m)),
 ]
 
 
@@ -143,17 +137,57 @@ def test_a_file_that_is_no_depth_map_is_named_in_one_line(
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-@needs_exr
-def test_exr_in_three_different_channels_is_no_depth(tmp_path: Path) -> None:
+FAR, NEAR = np.full((2, 2), 9.0), np.full((2, 2), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "name"),
+    [
+        ({"Z": FAR, "Y": NEAR, "R": NEAR}, "Z"),
+        ({"A": NEAR, "ViewLayer.Depth.Z": FAR, "Y": NEAR}, "ViewLayer.Depth.Z"),
+        ({"Y": FAR, "R": NEAR}, "Y"),
+        ({"R": FAR, "A": NEAR}, "R"),
+        ({"R": FAR, "G": FAR, "B": FAR, "A": NEAR}, "R"),
+        ({"distance": FAR}, "distance"),
+        ({"X": FAR}, "X"),
+    ],
+)
+def test_the_depth_channel_of_exr(channels: dict[str, np.ndarray], name: str) -> None:
+    assert depth_channel(channels) == name
+
+
+@pytest.mark.parametrize("names", ["RGB", "XYZ", "AB"])
+def test_exr_of_colours_or_points_is_no_depth(tmp_path: Path, names: str) -> None:
     path = tmp_path / "a.exr"
-    assert cv2.imwrite(str(path), np.eye(15, dtype=np.float32).reshape(5, 15, 3))
-    with pytest.raises(DatasetError, match="two dimensions"):
+    write_exr(path, **{name: np.full((5, 3), float(i), np.float32) for i, name in enumerate(names)})
+    with pytest.raises(DatasetError, match="a.exr.*no depth among its channels.*Z"):
         read_depth(path, 256.0)
 
 
-@pytest.mark.skipif(HAS_EXR, reason="this OpenCV reads exr")
-def test_exr_without_its_codec_names_another_format(tmp_path: Path) -> None:
+def test_a_damaged_exr_is_named(tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.exr", tmp_path / "a.exr"
+    write_exr(whole, Z=depth_map())
+    content = whole.read_bytes()
+    for cut in (0, 3, len(content) // 2):
+        path.write_bytes(content[:cut])
+        with pytest.raises(DatasetError, match="a.exr: cannot be read") as caught:
+            read_depth(path, 256.0)
+        assert "\n" not in str(caught.value)
+
+
+def test_exr_of_a_part_of_the_picture_is_refused(tmp_path: Path) -> None:
+    OpenEXR = pytest.importorskip("OpenEXR")
+    path = tmp_path / "a.exr"
+    window = (np.array([0, 0], np.int32), np.array([99, 99], np.int32))
+    header = {"type": OpenEXR.scanlineimage, "displayWindow": window}
+    OpenEXR.File(header, {"Z": np.ones((50, 100), np.float32)}).write(str(path))
+    with pytest.raises(DatasetError, match="data window"):
+        read_depth(path, 256.0)
+
+
+def test_without_openexr_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.exr"
     path.write_bytes(b"v/1")
-    with pytest.raises(MissingDependencyError, match="a.exr.*npy"):
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(MissingDependencyError, match="a.exr.*pip install OpenEXR"):
         read_depth(path, 256.0)

@@ -1,0 +1,133 @@
+"""The pose of every processed frame: each hangs on its reference keyframe and is finished when the map is.
+
+While the video runs, a frame's pose relative to its keyframe is what tracking found then. At the end the keyframes and
+their depths are better, so frames between keyframes are solved again (motion-only bundle adjustment over the matches
+that were kept), and frames that could not be matched are placed between their neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from metric_slam.correspondence.base import Correspondence
+from metric_slam.geometry import lie
+from metric_slam.keyframes import KeyframeStore
+from metric_slam.tracking import FrameTracker, TrackedFrame
+
+_MIN_INLIERS = 0.5  # a frame whose matches do not fit the final map keeps the pose that tracking found
+
+
+@dataclass
+class FrameRecord:
+    """A processed frame: where it hangs."""
+
+    index: int
+    """Frame index in the data set."""
+
+    time_s: float
+    keyframe: int
+    """Position of its reference keyframe; its own where ``is_keyframe``."""
+
+    T_cam_keyframe: np.ndarray
+    """Pose relative to it, float64 [4, 4]; its translation in the unit of the map at that moment."""
+
+    unit: float
+    """Median inverse depth of the reference keyframe at that moment: tells how the map was rescaled since."""
+
+    is_keyframe: bool
+    tracked: bool
+    match: Correspondence | None = None
+    """Matches keyframe -> frame, single precision, of frames that are no keyframes."""
+
+
+class FramePoses:
+    """All processed frames in order."""
+
+    def __init__(self, store: KeyframeStore, tracker: FrameTracker) -> None:
+        self._store, self._tracker = store, tracker
+        self.records: list[FrameRecord] = []
+
+    def add_keyframe(self, index: int, time_s: float, *, tracked: bool) -> None:
+        """The frame that has just become the last keyframe of the store."""
+        position = len(self._store) - 1
+        self.records.append(
+            FrameRecord(index, time_s, position, np.eye(4), self._unit(position), is_keyframe=True, tracked=tracked)
+        )
+
+    def add(self, index: int, time_s: float, frame: TrackedFrame) -> None:
+        """A frame that stays none, tracked against the last keyframe of the store."""
+        position = len(self._store) - 1
+        T_cam_world = lie.pose_vec_to_matrix(frame.pose)
+        T_keyframe_world = lie.pose_vec_to_matrix(self._store[position].pose)
+        match = Correspondence(
+            frame.forward.target.astype(np.float32), frame.forward.confidence.astype(np.float32)
+        )
+        self.records.append(
+            FrameRecord(
+                index,
+                time_s,
+                position,
+                T_cam_world @ lie.inverse(T_keyframe_world),
+                self._unit(position),
+                is_keyframe=False,
+                tracked=frame.tracked,
+                match=match if frame.tracked else None,
+            )
+        )
+
+    def predicted(self, time_s: float) -> np.ndarray:
+        """T_cam_world [7] at ``time_s`` if the motion between the last two frames goes on."""
+        last = self.T_cam_world(self.records[-1])
+        if len(self.records) < 2:
+            return lie.matrix_to_pose_vec(last)
+        before = self.T_cam_world(self.records[-2])
+        step_s = self.records[-1].time_s - self.records[-2].time_s
+        ahead = (time_s - self.records[-1].time_s) / step_s if step_s > 0 else 1.0
+        return lie.matrix_to_pose_vec(lie.interpolate(before, last, 1.0 + float(np.clip(ahead, 0.0, 5.0))))
+
+    def T_cam_world(self, record: FrameRecord) -> np.ndarray:
+        """Present pose of a frame, float64 [4, 4]."""
+        keyframe = self._store[record.keyframe]
+        T_cam_keyframe = record.T_cam_keyframe.copy()
+        T_cam_keyframe[:3, 3] *= record.unit / self._unit(record.keyframe)
+        return T_cam_keyframe @ lie.pose_vec_to_matrix(keyframe.pose)
+
+    def final(self) -> np.ndarray:
+        """T_world_cam of all frames with the map as it is now, float64 [N, 4, 4]."""
+        poses = np.array([self._solved_again(record) for record in self.records])
+        return lie.inverse(self._between_neighbours(poses))
+
+    def _solved_again(self, record: FrameRecord) -> np.ndarray:
+        start = self.T_cam_world(record)
+        keyframe = self._store[record.keyframe]
+        if record.match is None:
+            return start
+        match = replace(
+            record.match,
+            target=record.match.target.astype(np.float64),
+            confidence=record.match.confidence.astype(np.float64),
+        )
+        pose, inliers = self._tracker.refine(keyframe, match, lie.matrix_to_pose_vec(start))
+        return lie.pose_vec_to_matrix(pose) if inliers >= _MIN_INLIERS else start
+
+    def _between_neighbours(self, poses: np.ndarray) -> np.ndarray:
+        """Runs of unmatched frames with matched ones on both sides move along the geodesic between those; T_cam_world.
+
+        A run that ends at the start of a new segment stays: nothing ties its two sides together.
+        """
+        known = np.flatnonzero([r.tracked for r in self.records])
+        poses = poses.copy()
+        for before, after in zip(known[:-1], known[1:], strict=True):
+            if after == before + 1 or self.records[after].keyframe > self.records[before].keyframe + 1:
+                continue
+            if any(r.is_keyframe for r in self.records[before + 1 : after]):
+                continue
+            times_s = np.array([r.time_s for r in self.records[before : after + 1]])
+            share = (times_s - times_s[0]) / max(times_s[-1] - times_s[0], 1e-9)
+            poses[before : after + 1] = lie.interpolate(poses[before], poses[after], share)
+        return poses
+
+    def _unit(self, position: int) -> float:
+        return float(np.median(self._store[position].inv_depth))

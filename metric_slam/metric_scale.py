@@ -1,0 +1,163 @@
+"""Where the depth prior meets the map: prior depth of keyframes, and metric baselines from what the prior sees in motion.
+
+A prior that learns from motion (the road) looks at every pair of keyframes on the side, while the next frame is being
+matched; its answer becomes a measured baseline in the factor graph. The first keyframes of a segment start at a guess:
+until a few answers agree, all recent pairs are measured again with a wide search and the segment is rescaled.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metric_slam.depth.base import DepthPrior, MotionObservation
+from metric_slam.factor_graph import BaselineFactor, FactorGraph
+from metric_slam.geometry import lie
+from metric_slam.keyframes import KeyframeStore
+from metric_slam.result import ScaleObservation
+
+log = logging.getLogger(__name__)
+
+_CALIBRATION_KEYFRAMES = 60
+_SHOWN_RELATIVE_ERROR = 0.1  # prior depth of a cell is shown where the map agrees with it that well
+
+
+class PriorMaps(NamedTuple):
+    """What the prior says about one keyframe, each float64 [h, w]."""
+
+    depth_m: np.ndarray
+    confidence: np.ndarray
+    weight: np.ndarray
+
+
+class _Pending(NamedTuple):
+    """An observation that is being made."""
+
+    position: int
+    length: float
+    """Of the pair's baseline in the map when the observation was asked for."""
+
+    future: Future[MotionObservation | None]
+
+
+class MetricScale:
+    """Keeps the map metric."""
+
+    def __init__(self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, warm_up: int) -> None:
+        self._store, self._graph, self._prior, self._warm_up = store, graph, prior, warm_up
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prior")
+        self._pending: _Pending | None = None
+        self._segment = 0
+        self._first_used: int | None = None
+        self.known = False
+        """Has the prior said anything that counts?"""
+
+        self.observations: list[ScaleObservation] = []
+
+    def begin_segment(self, position: int) -> None:
+        """Keyframes from ``position`` on are not tied to those before; their scale has to be found anew."""
+        self.collect()
+        self._segment, self._first_used = position, None
+
+    def maps(self, prior_state: Any) -> PriorMaps:
+        """Prior depth of a keyframe; zeros where nothing is known."""
+        camera = self._store.camera
+        prediction = self._prior.predict(prior_state, camera)
+        if prediction is None:
+            zeros = np.zeros((camera.grid().height, camera.grid().width))
+            return PriorMaps(zeros, zeros, zeros)
+        self.known = self.known or bool(prediction.confidence.any())
+        weight = prediction.confidence / self._prior.relative_sigma**2
+        return PriorMaps(prediction.depth_m, prediction.confidence, weight)
+
+    def of_start(self, first_state: Any, second_state: Any, T_second_first: np.ndarray) -> float | None:
+        """Metric length of the unit in the first motion [4, 4] of a segment; None where the prior does not see it."""
+        self._prior.calibrate(np.concatenate([self._recent_motions(), T_second_first[None]]))
+        observation = self._prior.observe(
+            first_state, second_state, T_second_first, self._store.camera, search=True
+        )
+        return float(np.exp(observation.log_ratio)) if observation is not None and observation.used else None
+
+    def observe(self, position: int) -> None:
+        """Lets the prior look at the motion to a keyframe; :meth:`collect` takes the answer."""
+        if not self._prior.learns_from_motion:
+            return
+        self.collect()
+        self._prior.calibrate(self._recent_motions())
+        previous, current, T = self._store[position - 1], self._store[position], self._motion(position)
+        future = self._worker.submit(
+            self._prior.observe, previous.prior_state, current.prior_state, T, self._store.camera, search=False
+        )
+        self._pending = _Pending(position, float(np.linalg.norm(T[:3, 3])), future)
+
+    def collect(self) -> None:
+        """Waits for the answer and puts it into the graph. Called at fixed points, so that results do not depend on how
+        fast the worker was."""
+        if self._pending is None:
+            return
+        position, length, future = self._pending
+        self._pending = None
+        observation = future.result()
+        if observation is not None:
+            self._note(position, length, observation)
+
+    def _note(self, position: int, length: float, observation: MotionObservation) -> None:
+        index = self._store[position].index
+        self.observations = [o for o in self.observations if o.index != index]
+        self.observations.append(
+            ScaleObservation(index, observation.log_ratio, observation.sigma, observation.used)
+        )
+        if not observation.used:
+            return
+        self.known = True
+        if self._first_used is None:
+            self._first_used = position
+        length_m = length * float(np.exp(observation.log_ratio))
+        self._graph.set_baseline(BaselineFactor(position - 1, position, length_m, observation.sigma))
+        if observation.previous_depth_m is not None:
+            self._show(position - 1, observation.previous_depth_m)
+
+    def _show(self, position: int, depth_m: np.ndarray) -> None:
+        """Notes the plane where the map agrees with it: cars, kerbs and verges are not road."""
+        agrees = np.abs(self._store[position].inv_depth * depth_m - 1.0) < _SHOWN_RELATIVE_ERROR
+        self._store.show_prior(position, np.where(agrees, depth_m, 0.0), agrees.astype(np.float64))
+
+    def settle(self) -> bool:
+        """While the scale of a segment is fresh: measure the recent pairs again and rescale; True if anything moved."""
+        newest = len(self._store) - 1
+        settled = self._first_used is not None and newest - self._first_used >= self._warm_up
+        if not self._prior.learns_from_motion or settled:
+            return False
+        self.collect()
+        self._prior.calibrate(self._recent_motions())
+        early = newest - self._segment <= 2 * self._warm_up  # a road that is nowhere is not looked for everywhere
+        reach = self._warm_up if early or self._first_used is not None else 1
+        positions = range(max(self._segment + 1, newest + 1 - reach), newest + 1)
+        found = [o for o in (self._search(p) for p in positions) if o is not None and o.used]
+        if not found:
+            return False
+        self._store.rescale(float(np.exp(np.median([o.log_ratio for o in found]))), self._segment)
+        for position in positions:
+            self.observe(position)
+        self.collect()
+        return True
+
+    def _search(self, position: int) -> MotionObservation | None:
+        previous, current = self._store[position - 1], self._store[position]
+        return self._prior.observe(
+            previous.prior_state, current.prior_state, self._motion(position), self._store.camera, search=True
+        )
+
+    def _motion(self, position: int) -> np.ndarray:
+        """T_current_previous of a keyframe and the one before it, float64 [4, 4]."""
+        previous, current = lie.pose_vec_to_matrix(self._store.poses(position - 1, position + 1))
+        return current @ lie.inverse(previous)
+
+    def _recent_motions(self) -> np.ndarray:
+        """T_next_previous of the latest pairs of keyframes of the segment, float64 [M, 4, 4]."""
+        end = len(self._store)
+        T = lie.pose_vec_to_matrix(self._store.poses(max(self._segment, end - _CALIBRATION_KEYFRAMES), end))
+        return T[1:] @ lie.inverse(T[:-1])
