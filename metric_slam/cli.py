@@ -75,7 +75,6 @@ def evaluate_command(
     if as_json:
         print(json.dumps(metrics, indent=2, allow_nan=False))
         return
-    print(metrics["association"])
     _stdout().print(format_table(metrics))
 
 

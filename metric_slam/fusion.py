@@ -195,7 +195,7 @@ class _Fusion:
         try:
             np.save(path, picture)
         except OSError as error:
-            raise OutputError(f"{path}: cannot be written ({error.strerror}); is the disk full?") from error
+            raise OutputError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
 
     def _read(self, position: int, kind: str) -> np.ndarray:
         path = self._folder / f"{position:06d}.{kind}.npy"

@@ -22,6 +22,7 @@ from metric_slam.result import ScaleObservation
 log = logging.getLogger(__name__)
 
 _CALIBRATION_KEYFRAMES = 60
+_KEYFRAMES_AHEAD = 100  # more than a prior needs to see of the path that followed
 _SHOWN_RELATIVE_ERROR = 0.1  # prior depth of a cell is shown where the map agrees with it that well
 
 
@@ -50,7 +51,10 @@ class MetricScale:
         self._store, self._graph, self._prior, self._warm_up = store, graph, prior, warm_up
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prior")
         self._pending: _Pending | None = None
-        self._segment = 0
+        self._segments = [0]
+        self._taken: dict[int, tuple[float, MotionObservation]] = {}
+        """Observations in use by position, with the length of the baseline in the map when each was made."""
+
         self._first_used: int | None = None
         self.known = False
         """Has the prior said anything that counts?"""
@@ -60,7 +64,13 @@ class MetricScale:
     def begin_segment(self, position: int) -> None:
         """Keyframes from ``position`` on are not tied to those before; their scale has to be found anew."""
         self.collect()
-        self._segment, self._first_used = position, None
+        self._first_used = None
+        if position > 0:
+            self._segments.append(position)
+
+    @property
+    def _segment(self) -> int:
+        return self._segments[-1]
 
     def maps(self, prior_state: Any) -> PriorMaps:
         """Prior depth of a keyframe; zeros where nothing is known."""
@@ -115,10 +125,26 @@ class MetricScale:
         self.known = True
         if self._first_used is None:
             self._first_used = position
-        length_m = length * float(np.exp(observation.log_ratio))
-        self._graph.set_baseline(BaselineFactor(position - 1, position, length_m, observation.sigma))
+        self._taken[position] = length, observation
+        self._set_baseline(position, length, observation)
         if observation.previous_depth_m is not None:
             self._show(position - 1, observation.previous_depth_m)
+
+    def _set_baseline(self, position: int, length: float, observation: MotionObservation) -> None:
+        length_m = length * float(np.exp(observation.log_ratio))
+        self._graph.set_baseline(BaselineFactor(position - 1, position, length_m, observation.sigma))
+
+    def revise(self) -> bool:
+        """Lets the prior correct its observations by the path that was driven afterwards; True if there are any."""
+        T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
+        ends = [*self._segments[1:], len(self._store)]
+        for position, (length, observation) in self._taken.items():
+            previous = position - 1
+            end = next(e for e in ends if e > previous)
+            ahead = T_world_cam[previous : min(end, position + _KEYFRAMES_AHEAD), :3, 3]
+            path = (ahead - ahead[0]) @ T_world_cam[previous, :3, :3]
+            self._set_baseline(position, length, self._prior.revised(observation, path))
+        return bool(self._taken)
 
     def _show(self, position: int, depth_m: np.ndarray) -> None:
         """Notes the plane where the map agrees with it: cars, kerbs and verges are not road."""

@@ -304,7 +304,7 @@ def _fuse(run: _Run, result: SlamResult) -> None:
         from metric_slam.fusion import fuse
 
         with (
-            show_progress("fusion", 100, run.console) as progress,
+            show_progress("fusion, %", 100, run.console) as progress,
             run.folder.whole_files() as temporary,
         ):
             summary = fuse(result, run.config.fusion, temporary, lambda part, _: progress.update(round(100 * part)))
@@ -328,7 +328,8 @@ def _report(run: _Run, result: SlamResult, metrics: dict[str, Any] | None, info:
         with run.folder.whole_files() as temporary:
             stages = {name: seconds for name, seconds in info["timings_s"].items() if name != "total"}
             details = {**info, "timings_s": stages, "config": run.config.model_dump(mode="json")}
-            write_report(temporary, result, truth, metrics, details)
+            picture = run.folder.path / "map.png"
+            write_report(temporary, result, truth, metrics, details, picture if picture.exists() else None)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ PLOTS_FOLDER = "plots"
 REPORT_FILE = "report.html"
 
 CAPTIONS = {
+    "map": "The mesh and the trajectory in it: green start, red end. map.ply and mesh.ply open in any mesh viewer.",
     "trajectory": "The camera's path seen from above.",
     "position": "Position in the frame of the first camera (x right, y down, z forward) and heading.",
     "drift": "Left: mean translational error over all segments of a length, in percent of the length. "
@@ -43,7 +44,7 @@ CAPTIONS = {
     "The prior is drawn at the scale the optimisation gave it.",
     "timings": "Where the time went.",
 }
-"""Name of each plot (its PNG's stem) and what it shows; also their order on the page."""
+"""Name of each picture and what it shows, in their order on the page; all but the map are files in plots/."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,21 @@ def write_report(
     truth: np.ndarray | None,
     metrics: dict[str, Any] | None,
     run_info: Mapping[str, Any],
+    map_picture: Path | None = None,
 ) -> Path:
     """Write ``plots/*.png`` and ``report.html`` below ``results_dir``; returns the page's path.
 
     ``truth`` [N, 4, 4]: ``T_world_cam`` of the result's frames, NaN rows where unknown, or None. ``metrics``: what
     :func:`metric_slam.evaluation.evaluate` returned for them, or None. ``run_info``: ``sequence`` (title), ``command``,
     ``warnings`` (list of lines), ``config`` (nested mapping), ``timings_s`` (per stage of the whole run; default: the
-    result's), and anything else, shown as a table. Raises OutputError if a file cannot be written.
+    result's), and anything else, shown as a table. ``map_picture``: a PNG of the map, if there is one. Raises
+    OutputError if a file cannot be written.
     """
     results_dir = Path(results_dir)
     paths = _comparison(result, truth)
     images = {name: png_bytes(figure) for name, figure in _figures(result, paths, metrics, run_info).items()}
-    page = _render(result, metrics, run_info, images)
+    on_page = images if map_picture is None else {**images, "map": map_picture.read_bytes()}
+    page = _render(result, metrics, run_info, on_page)
     try:
         (results_dir / PLOTS_FOLDER).mkdir(parents=True, exist_ok=True)
         for name, image in images.items():
@@ -158,7 +162,8 @@ def _render(
     )
     environment.filters["number"] = format_number
     plots = {name: (base64.b64encode(images[name]).decode(), CAPTIONS[name]) for name in CAPTIONS if name in images}
-    handled = ("sequence", "warnings", "config", "timings_s", "command")
+    handled = ("sequence", "warnings", "config", "timings_s", "command", "solver_status_counts")
+    facts = {key: value for key, value in run_info.items() if key not in handled and value is not None}
     return environment.get_template("report.html").render(
         sequence=run_info.get("sequence", "sequence"),
         command=run_info.get("command"),
@@ -170,7 +175,7 @@ def _render(
         metrics=metrics,
         rows=ROWS,
         config=flatten(run_info.get("config", {})),
-        facts=flatten({key: value for key, value in run_info.items() if key not in handled}),
+        facts=flatten(facts),
         solver=result.solver_status_counts,
     )
 
@@ -194,6 +199,14 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += flatten(value, f"{prefix}{key}.")
         else:
-            text = f"{value:.6g}" if isinstance(value, float) else str(value)
-            rows.append((f"{prefix}{key}", text))
+            rows.append((f"{prefix}{key}", _text(value)))
     return rows
+
+
+def _text(value: Any) -> str:
+    """A value as a configuration file would write it."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_text, value))}]"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

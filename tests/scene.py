@@ -193,9 +193,9 @@ def straight(frames: int, step_m: float, *, R: np.ndarray | None = None, start_m
     return [pose(z_m=start_m + step_m * i, R=R) for i in range(frames)]
 
 
-def grid_depth_m(street: Street, T_world_cam: np.ndarray) -> np.ndarray:
+def grid_depth_m(street: Street, T_world_cam: np.ndarray, camera: PinholeCamera = CAMERA) -> np.ndarray:
     """Depth at the centres of the grid cells, float64 [h, w]; 0 in the sky."""
-    return street.render(T_world_cam, CAMERA.grid())[1].astype(np.float64)
+    return street.render(T_world_cam, camera.grid())[1].astype(np.float64)
 
 
 def exact_matches(street: Street, T_world_a: np.ndarray, T_world_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -236,14 +236,19 @@ def pose_vec(T_world_cam: np.ndarray) -> np.ndarray:
 
 
 def keyframe_at(
-    street: Street, T_world_cam: np.ndarray, *, features: object = None, depth_scale: float = 1.0
+    street: Street,
+    T_world_cam: np.ndarray,
+    *,
+    features: object = None,
+    depth_scale: float = 1.0,
+    camera: PinholeCamera = CAMERA,
 ) -> Keyframe:
     """A keyframe with the true pose and the true depth times ``depth_scale``; sky is 500 m away."""
-    depth_m = grid_depth_m(street, T_world_cam)
-    zeros = np.zeros_like(depth_m)
+    depth_m = grid_depth_m(street, T_world_cam, camera)
     inv_depth = 1.0 / (np.where(depth_m > 0, np.minimum(depth_m, 500.0), 500.0) * depth_scale)
-    image = street.render(T_world_cam)[0]
-    return Keyframe(0, 0.0, image, features, None, pose_vec(T_world_cam), inv_depth, zeros, zeros.copy())
+    image = street.render(T_world_cam, camera)[0]
+    no_prior = (np.zeros_like(depth_m) for _ in range(3))
+    return Keyframe(0, 0.0, image, features, None, pose_vec(T_world_cam), inv_depth, *no_prior)
 
 
 def run(drive: Drive, *, coarse: bool = False, **settings: object) -> SlamResult:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.correspondence.base import Correspondence
+from metric_slam.correspondence.base import Correspondence, EdgeQuery
 from metric_slam.factor_graph import BaselineFactor, FactorGraph
 from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
@@ -89,10 +89,47 @@ def test_metric_depth_of_a_prior_sets_the_scale() -> None:
     store.rescale(0.8)
     for position, T in enumerate(PATH):
         depth_m = grid_depth_m(STREET, T)
-        store.set_prior(position, depth_m, np.where((depth_m > 0) & (depth_m < 30), 1 / 0.05**2, 0.0))
+        known = (depth_m > 0) & (depth_m < 30)
+        store.show_prior(position, depth_m, known.astype(float))
+        store[position].prior_weight = known / 0.05**2
     graph.solve(0, 4, {0}, 25, thorough=True)
     assert scale_of(store) == pytest.approx(1.0, abs=0.01)
     assert all(abs(k.prior_log_scale) < 0.01 for k in store)
+
+
+def test_depth_that_is_only_shown_does_not_pull() -> None:
+    store, graph = make_graph(scale_sigma=0.01)
+    graph.match_pairs(PAIRS)
+    store.rescale(0.8)
+    for position, T in enumerate(PATH):
+        depth_m = grid_depth_m(STREET, T)
+        store.show_prior(position, depth_m, (depth_m > 0).astype(float))
+    assert not graph.is_metric(0, 4) and graph.window(0, 4, {0}).prior_depth_m is None
+    graph.solve(0, 4, {0}, 25, thorough=True)
+    assert scale_of(store) == pytest.approx(0.8, abs=0.01)
+
+
+class Recorder(ExactMatching):
+    """Remembers what it was asked."""
+
+    def __init__(self, street: Street) -> None:
+        super().__init__(street)
+        self.asked: list[EdgeQuery] = []
+
+    def track(self, edges: list[EdgeQuery]) -> list[Correspondence]:
+        self.asked += edges
+        return super().track(edges)
+
+
+def test_the_matcher_is_told_which_pairs_are_neighbours_and_where_to_look() -> None:
+    store, _ = make_graph()
+    model = Recorder(STREET)
+    FactorGraph(store, model, BundleAdjustmentConfig(), 0.0).match_pairs([(0, 1), (3, 1), (2, 1)])
+    assert [edge.neighbours for edge in model.asked] == [True, False, True]
+    for edge, (i, j) in zip(model.asked, [(0, 1), (3, 1), (2, 1)], strict=True):
+        assert edge.source is PATH[i] and edge.target is PATH[j] and edge.predicted is not None
+        target, seen = exact_matches(STREET, PATH[i], PATH[j])
+        np.testing.assert_allclose(edge.predicted[seen], target[seen], atol=1e-6)
 
 
 def test_fixed_poses_and_keyframes_outside_the_window_stay() -> None:

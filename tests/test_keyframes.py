@@ -18,9 +18,8 @@ def keyframe(seed: int) -> Keyframe:
     T = lie.renormalise(np.eye(4) + 0.1 * random.normal(size=(4, 4)))
     image = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
     inv_depth, depth = random.uniform(0.02, 1, SHAPE), random.uniform(1, 9, SHAPE)
-    return Keyframe(
-        seed, 0.1 * seed, image, "features", "state", lie.matrix_to_pose_vec(T), inv_depth, depth, np.ones(SHAPE)
-    )
+    pose, confidence, weight = lie.matrix_to_pose_vec(T), np.full(SHAPE, 0.7), np.full(SHAPE, 70.0)
+    return Keyframe(seed, 0.1 * seed, image, "features", "state", pose, inv_depth, depth, confidence, weight)
 
 
 @pytest.fixture
@@ -56,25 +55,39 @@ def test_results_are_written_to_the_keyframes_they_belong_to(store: KeyframeStor
         np.testing.assert_array_equal(store[untouched].pose, before[untouched])
 
 
-def test_a_prior_can_be_set_later(store: KeyframeStore) -> None:
-    store.set_prior(1, np.full(SHAPE, 4.0), np.full(SHAPE, 2.0))
-    assert (store[1].prior_depth_m == 4.0).all() and (store[1].prior_weight == 2.0).all()
+def test_prior_depth_can_be_shown_without_weight_in_the_optimisation(store: KeyframeStore) -> None:
+    store[1].prior_weight = np.zeros(SHAPE)
+    store.show_prior(1, np.full(SHAPE, 4.0), np.full(SHAPE, 0.5))
+    assert (store[1].prior_depth_m == 4.0).all() and (store[1].prior_confidence == 0.5).all()
+    assert not store[1].prior_weight.any()
+    assert (store[0].prior_confidence == 0.7).all() and (store[2].prior_confidence == 0.7).all()
 
 
-def test_rescaling_moves_no_pixel(store: KeyframeStore) -> None:
+@pytest.mark.parametrize("begin", [0, 2, 4])
+def test_rescaling_moves_no_pixel(store: KeyframeStore, begin: int) -> None:
     def pixel_of_cell(source: int, target: int, row: int, column: int) -> np.ndarray:
         T = lie.pose_vec_to_matrix(store.poses(0, 5))
         X = GRID.rays()[row, column] / store[source].inv_depth[row, column]
         Y = T[target] @ lie.inverse(T[source]) @ [*X, 1.0]
         return GRID.project(Y[:3])
 
-    pairs = [(i, j) for i in range(5) for j in range(5)]
+    pairs = [(i, j) for i in range(begin, 5) for j in range(begin, 5)]
     before = [pixel_of_cell(i, j, 5, 7) for i, j in pairs]
     centres = lie.inverse(lie.pose_vec_to_matrix(store.poses(0, 5)))[:, :3, 3]
-    store.rescale(2.5)
+    store.rescale(2.5, begin)
     np.testing.assert_allclose([pixel_of_cell(i, j, 5, 7) for i, j in pairs], before, rtol=1e-9)
     after = lie.inverse(lie.pose_vec_to_matrix(store.poses(0, 5)))[:, :3, 3]
-    np.testing.assert_allclose(after, 2.5 * centres, rtol=1e-12)
+    np.testing.assert_allclose(after[begin], centres[begin], atol=1e-12)
+    np.testing.assert_allclose(after[begin:] - after[begin], 2.5 * (centres[begin:] - centres[begin]), atol=1e-12)
+
+
+def test_rescaling_a_segment_leaves_the_earlier_ones_and_metric_priors_alone(store: KeyframeStore) -> None:
+    before = store.poses(0, 2), store.stacked("inv_depth", 0, 5), store.stacked("prior_depth_m", 0, 5)
+    store.rescale(0.4, 2)
+    np.testing.assert_array_equal(store.poses(0, 2), before[0])
+    np.testing.assert_array_equal(store.stacked("inv_depth", 0, 2), before[1][:2])
+    np.testing.assert_allclose(store.stacked("inv_depth", 2, 5), before[1][2:] / 0.4)
+    np.testing.assert_array_equal(store.stacked("prior_depth_m", 0, 5), before[2], "metres already")
 
 
 def test_rescaling_leaves_arrays_alone_that_came_from_outside() -> None:

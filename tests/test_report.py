@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from dataclasses import replace
@@ -114,6 +115,21 @@ def test_all_plots_are_on_disk_and_embedded(full_page: tuple[Path, str]) -> None
     assert [plot.stem for plot in plots] == ["depth", "drift", "position", "scale", "timings", "trajectory"]
     assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in plots)
     assert page.count("data:image/png;base64,") == len(plots)
+
+
+def test_the_picture_of_the_map_comes_first(tmp_path: Path) -> None:
+    picture = tmp_path / "map.png"
+    picture.write_bytes(b"\x89PNG a map")
+    result = fake_run(60)[0]
+    page = write_report(tmp_path, result, None, None, {}, picture).read_text(encoding="utf-8")
+    figures = re.findall(r'<figure id="(\w+)">\s*<img[^>]*base64,([^"]*)"', page)
+    assert figures[0] == ("map", base64.b64encode(picture.read_bytes()).decode())
+    assert not (tmp_path / "plots" / "map.png").exists()
+
+
+def test_values_are_written_as_in_a_configuration_file() -> None:
+    tree = {"a": None, "b": {"c": True, "d": [0.10000000000000001, 2]}, "e": 1, "f": "x"}
+    assert flatten(tree) == [("a", "none"), ("b.c", "true"), ("b.d", "[0.1, 2]"), ("e", "1"), ("f", "x")]
 
 
 def test_the_page_needs_nothing_else(full_page: tuple[Path, str]) -> None:

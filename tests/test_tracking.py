@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from metric_slam import tracking
 from metric_slam.config import BundleAdjustmentConfig, DisConfig
-from metric_slam.correspondence.base import Correspondence
+from metric_slam.correspondence.base import Correspondence, EdgeQuery
 from metric_slam.correspondence.dis import DisCorrespondence
 from metric_slam.geometry import lie
+from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.tracking import FrameTracker, carry_depth, invert_matches, motion_from_matches, pose_from_depth
-from tests.scene import CAMERA, Street, exact_matches, grid_depth_m, keyframe_at, pose, pose_vec, relative, rotation
+from tests.scene import (
+    CAMERA,
+    ExactMatching,
+    Street,
+    exact_matches,
+    grid_depth_m,
+    keyframe_at,
+    pose,
+    pose_vec,
+    relative,
+    rotation,
+)
 
 STREET = Street()
 FIRST = pose(R=rotation(0.01, 0.005))
@@ -104,23 +118,75 @@ def test_carried_depth_is_the_depth_of_the_new_view() -> None:
     assert np.isfinite(carried).all() and (carried > 0).all(), "cells without a match get something sensible too"
 
 
+# ---------------------------------------------------------------- the tracker, exact matches
+
+
+class SparseMatching(ExactMatching):
+    """Exact, but says only ``count`` of the matches, spread over the image."""
+
+    def __init__(self, street: Street, count: int) -> None:
+        super().__init__(street)
+        self._count = count
+
+    def track(self, edges: list[EdgeQuery]) -> list[Correspondence]:
+        return [replace(match, confidence=self._thinned(match.confidence)) for match in super().track(edges)]
+
+    def _thinned(self, confidence: np.ndarray) -> np.ndarray:
+        seen = np.flatnonzero(confidence)
+        kept = np.zeros(confidence.size)
+        kept[seen[np.linspace(0, len(seen) - 1, self._count).astype(int)]] = 1.0
+        return kept.reshape(confidence.shape)
+
+
+@pytest.mark.parametrize(("count", "enough"), [(10, False), (52, False), (64, True), (200, True)])
+def test_too_few_matches_are_not_believed_however_well_they_fit(count: int, enough: bool) -> None:
+    """12 % of 480 cells are 57.6: unrelated images match by chance in up to a tenth."""
+    store = KeyframeStore(CAMERA)
+    store.append(keyframe_at(STREET, FIRST, features=FIRST))
+    tracker = FrameTracker(store, SparseMatching(STREET, count), BundleAdjustmentConfig())
+    frame = tracker.track(SECOND, pose_vec(FIRST), depth_known=True)
+    assert frame.coverage == pytest.approx(count / 480) and frame.tracked is enough
+    if enough:
+        assert motion_error(frame.pose, SECOND)[0] < 0.01
+    else:
+        np.testing.assert_array_equal(frame.pose, pose_vec(FIRST))
+
+
+def test_refining_tells_the_share_that_fits() -> None:
+    store, match = KeyframeStore(CAMERA), exact()
+    keyframe = keyframe_at(STREET, FIRST)
+    store.append(keyframe)
+    tracker = FrameTracker(store, ExactMatching(STREET), BundleAdjustmentConfig())
+    found, inliers = tracker.refine(keyframe, match, pose_vec(FIRST))
+    assert inliers > 0.98 and motion_error(found, SECOND)[0] < 0.005
+    before = keyframe.pose.copy(), keyframe.inv_depth.copy()
+    wrong = match.target.copy()
+    wrong[:, ::4] += 3.0  # every fourth column by 24 pixels
+    share = (match.confidence[:, ::4] > 0).sum() / (match.confidence > 0).sum()
+    found, inliers = tracker.refine(keyframe, replace(match, target=wrong), pose_vec(FIRST))
+    assert inliers == pytest.approx(1 - share, abs=0.03) and motion_error(found, SECOND)[0] < 0.02
+    np.testing.assert_array_equal(keyframe.pose, before[0])
+    np.testing.assert_array_equal(keyframe.inv_depth, before[1])
+
+
 # ---------------------------------------------------------------- the tracker, DIS
 
 
 class Tracked:
     """A tracker whose last keyframe is exact."""
 
-    def __init__(self, config: BundleAdjustmentConfig | None = None) -> None:
+    def __init__(self, camera: PinholeCamera = CAMERA) -> None:
         self.model = DisCorrespondence(DisConfig(), threads=1)
-        self.store = KeyframeStore(CAMERA)
-        self.store.append(keyframe_at(STREET, FIRST, features=self.encode(STREET.render(FIRST)[0])))
-        self.tracker = FrameTracker(self.store, self.model, config or BundleAdjustmentConfig())
+        self.camera, self.store = camera, KeyframeStore(camera)
+        features = self.encode(STREET.render(FIRST, camera)[0])
+        self.store.append(keyframe_at(STREET, FIRST, features=features, camera=camera))
+        self.tracker = FrameTracker(self.store, self.model, BundleAdjustmentConfig())
 
     def encode(self, image: np.ndarray) -> object:
-        return self.model.encode(image, CAMERA)
+        return self.model.encode(image, self.camera)
 
     def track(self, T_world_cam: np.ndarray, predicted: np.ndarray, **options: bool) -> tracking.TrackedFrame:
-        features = self.encode(STREET.render(T_world_cam)[0])
+        features = self.encode(STREET.render(T_world_cam, self.camera)[0])
         return self.tracker.track(features, pose_vec(predicted), **{"depth_known": True, **options})
 
 
@@ -177,6 +243,19 @@ def test_an_empty_image_is_lost_and_keeps_the_prediction(tracked: Tracked, level
     assert not frame.tracked
     np.testing.assert_array_equal(frame.pose, pose_vec(SECOND))
     assert np.isfinite(frame.mean_flow_px) and np.isfinite(frame.coverage)
+
+
+@pytest.mark.parametrize("depth_known", [True, False])
+def test_another_place_is_lost(depth_known: bool) -> None:
+    """At a size that is worked with: the few hundred cells of the small camera may meet by chance."""
+    camera = CAMERA.resized(640, 192)
+    wide = Tracked(camera=camera)
+    for seed in range(70, 76):
+        other = Street(seed=seed, half_width_m=8.0).render(pose(z_m=100.0, R=rotation(0.01, 0.005)), camera)[0]
+        frame = wide.tracker.track(wide.encode(other), pose_vec(SECOND), depth_known=depth_known)
+        assert not frame.tracked, (seed, frame.coverage)
+        np.testing.assert_array_equal(frame.pose, pose_vec(SECOND))
+    assert wide.track(SECOND, FIRST, depth_known=depth_known).tracked
 
 
 def test_texture_is_told_from_its_absence(tracked: Tracked) -> None:

@@ -36,6 +36,9 @@ class MotionObservation:
     used: bool
     """False: measured, but withdrawn because its support is thin; for the report only."""
 
+    detail: Any = None
+    """What the prior wants to remember of how it was measured (opaque to everyone else)."""
+
     previous_depth_m: np.ndarray | None = None
     """Metric depth that the observation implies for cells of the first keyframe of the pair, float64 [h, w]; 0: none.
     For map and report; the geometry decides cell by cell whether it applies."""
@@ -83,6 +86,14 @@ class DepthPrior(ABC):
         ``camera`` is the working camera. ``search``: the present scale may be wrong by a factor, look widely. None: the prior learns nothing from motion.
         """
         return None
+
+    def revised(self, observation: MotionObservation, path_ahead: np.ndarray) -> MotionObservation:
+        """The same observation once it is known where the camera went next.
+
+        ``path_ahead`` [M, 3]: positions of this and the following keyframes in the axes of the pair's first camera, in
+        the unit of the map, beginning with zeros.
+        """
+        return observation
 
 
 def depth_to_grid(depth_m: np.ndarray, camera: PinholeCamera) -> DepthPrediction:

@@ -10,6 +10,7 @@ measurement contradicts its neighbours, it is withdrawn rather than believed.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 
@@ -64,6 +65,11 @@ class PitchCalibration:
         unknown = np.radians(0.6) / np.sqrt(len(self._measured) + 1)
         return float(np.hypot(self._sigma_rad, unknown))
 
+
+_ROAD_AHEAD_M = 10.0
+"""Where the weight of the patch lies: a wrong pitch changes the height as if all of it were about this far ahead."""
+
+_MAX_SIDEWAYS = 0.3
 
 _SEARCHED_STEPS_M = np.geomspace(0.15, 4.0, 80)
 """Baselines that are tried when the scale is unknown: what a vehicle moves between two keyframes."""
@@ -137,8 +143,23 @@ class GroundPlane(DepthPrior):
             log_ratio=float(np.log(self.height_m / fit.height)),
             sigma=float(np.hypot(self._config.observation_sigma, fit.log_height_sigma)),
             used=used,
+            detail=fit,
             previous_depth_m=self._plane_depth(fit, camera) if used else None,
         )
+
+    def revised(self, observation: MotionObservation, path_ahead: np.ndarray) -> MotionObservation:
+        """The road's pitch as the car found it: the camera rides at one height, so where it is ten metres later shows
+        how the road ahead really lay. Until then the pitch was that of the road behind; on a crest of 1 km radius the
+        two differ by half a degree, which is 5 % of the height."""
+        travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path_ahead, axis=0), axis=1))])
+        if travelled[-1] < _ROAD_AHEAD_M:
+            return observation
+        x, y, z = (np.interp(_ROAD_AHEAD_M, travelled, path_ahead[:, axis]) for axis in range(3))
+        if abs(x) > _MAX_SIDEWAYS * z:
+            return observation  # a turn: the patch ahead is not the road that was taken
+        fit: RoadFit = observation.detail
+        correction = -fit.dlog_height_dpitch * (float(np.arctan2(y, z)) - fit.pitch_rad)
+        return replace(observation, log_ratio=observation.log_ratio + correction)
 
     def _fit(self, previous: RoadImage, current: RoadImage, T: np.ndarray, search: bool) -> RoadFit | None:
         cfg, prior = self._config, self._plane_prior()

@@ -56,6 +56,9 @@ class RoadFit:
     log_height_sigma: float
     """Standard deviation of log(height) from the image noise alone."""
 
+    dlog_height_dpitch: float
+    """How log(height) follows the assumed pitch, 1/rad: lets a better pitch, known later, correct it."""
+
     cost: float
     """Mean robust cost of a pixel; the smaller the better."""
 
@@ -234,6 +237,8 @@ class RoadPatch:
             pitch_rad=float(p[1]),
             roll_rad=float(p[2]),
             log_height_sigma=float(np.sqrt(covariance[0, 0]) / p[0]),
+            # along the valley of the cost, 1/height moves by -H01/H00 per unit of pitch
+            dlog_height_dpitch=float(H[0, 1] / (H[0, 0] * p[0])),
             cost=cost,
             distinctness=distinctness,
             inlier_share=float(inliers.mean()),

@@ -77,4 +77,5 @@ def _caption(metrics: dict[str, Any]) -> str:
     ]
     if "association" in metrics:
         lines.append(f"pairing: {metrics['association']}")
-    return "\n".join(lines + [f"–  {reason}" for reason in missing_figures(metrics)])
+    shown = {key: value for key, value in metrics.items() if not key.startswith(("ate", "rpe"))}  # evo's have no column
+    return "\n".join(lines + [f"–  {reason}" for reason in missing_figures(shown)])

@@ -155,3 +155,21 @@ def test_a_prediction_for_one_pair_does_not_reach_the_next() -> None:
     after = model.track([EdgeQuery(a, b)])[0]
     np.testing.assert_array_equal(after.target, before.target)
     np.testing.assert_array_equal(after.confidence, before.confidence)
+
+
+def test_wide_pairs_are_matched_at_their_own_scale() -> None:
+    """Neighbours are matched as finely as ever, also in one call with others."""
+    mixed = DisCorrespondence(DisConfig(finest_scale=0, wide_finest_scale=2), threads=1)
+    a, b, c = (features(mixed, pose(z_m=z, R=R)) for z in (0.0, 0.6, 1.2))
+    near, wide = mixed.track([EdgeQuery(a, b, neighbours=True), EdgeQuery(a, c, neighbours=False)])
+    for found, target, scale in ((near, b, 0), (wide, c, 2)):
+        model = DisCorrespondence(DisConfig(finest_scale=scale), threads=1)
+        (alone,) = model.track([EdgeQuery(a, target)])
+        np.testing.assert_array_equal(found.target, alone.target)
+        np.testing.assert_array_equal(found.confidence, alone.confidence)
+    (fine,) = mixed.track([EdgeQuery(a, c, neighbours=True)])
+    truth, seen = exact_matches(STREET, FIRST, pose(z_m=1.2, R=R))
+    fine_px, wide_px = (
+        np.median(FEATURE_STRIDE * np.linalg.norm(found.target - truth, axis=-1)[seen]) for found in (fine, wide)
+    )
+    assert fine_px < 0.8 * wide_px

@@ -29,7 +29,7 @@ def observe(
     prior: GroundPlane, first: tuple[Street, np.ndarray], second: tuple[Street, np.ndarray], *, search: bool = False
 ) -> MotionObservation | None:
     states = [prior.prepare(Frame(0, 0.0, street.render(T)[0], CAMERA), CAMERA) for street, T in (first, second)]
-    return prior.observe(*states, relative(first[1], second[1]), search=search)
+    return prior.observe(*states, relative(first[1], second[1]), CAMERA, search=search)
 
 
 # ---------------------------------------------------------------- pitch
@@ -42,6 +42,35 @@ def test_pitch_is_the_direction_of_travel(pitch_rad: float) -> None:
     calibration.update(motions(pitch_rad, 20))
     assert calibration.pitch_rad == pytest.approx(pitch_rad, abs=1e-9)
     assert np.radians(0.15) < calibration.sigma_rad < 0.5 * before_rad
+
+
+def test_a_change_of_slope_is_followed() -> None:
+    """Only the latest ten straight motions count; a turn after them leaves what they said."""
+    calibration = PitchCalibration(np.radians(0.15))
+    before, after, turning = motions(0.02, 40), motions(-0.015, 10), motions(0.09, 8, turn_rad=np.radians(5))
+    calibration.update(np.concatenate([before, after]))
+    assert calibration.pitch_rad == pytest.approx(-0.015, abs=1e-9)
+    calibration.update(np.concatenate([before, after, turning]))
+    assert calibration.pitch_rad == pytest.approx(-0.015, abs=1e-9)
+    known_rad = calibration.sigma_rad
+    calibration.update(turning)
+    assert calibration.pitch_rad == pytest.approx(-0.015, abs=1e-9) and calibration.sigma_rad == known_rad
+
+
+@pytest.mark.parametrize("pitch_rad", [-0.02, 0.015])
+def test_reversing_calibrates_the_same_pitch(pitch_rad: float) -> None:
+    calibration = PitchCalibration(np.radians(0.15))
+    calibration.update(motions(pitch_rad, 20, step_m=-0.7))
+    assert calibration.pitch_rad == pytest.approx(pitch_rad, abs=1e-9)
+    calibration.update(np.concatenate([motions(pitch_rad, 5), motions(pitch_rad, 5, step_m=-0.7)]))
+    assert calibration.pitch_rad == pytest.approx(pitch_rad, abs=1e-9)
+
+
+def test_sliding_sideways_is_no_travel_along_the_road() -> None:
+    calibration = PitchCalibration(np.radians(0.15))
+    aside = relative(pose(), pose(1.0, 0.2, y_m=0.3))
+    calibration.update(np.repeat(aside[None], 12, axis=0))
+    assert calibration.pitch_rad == 0.0 and calibration.sigma_rad > np.radians(0.5)
 
 
 def test_noise_averages_out() -> None:
@@ -79,7 +108,7 @@ def test_the_ratio_is_metres_over_present_length(factor: float) -> None:
     ]
     T = relative(pose(R=R), pose(z_m=1.0, R=R))
     T[:3, 3] *= factor
-    got = prior.observe(*states, T, search=False)
+    got = prior.observe(*states, T, CAMERA, search=False)
     assert got is not None and got.used
     assert got.log_ratio == pytest.approx(-np.log(factor), abs=0.015)
     assert 0.05 <= got.sigma < 0.2
@@ -94,7 +123,7 @@ def test_a_search_finds_metres_without_any_scale(unit_m: float) -> None:
     ]
     T = relative(pose(R=R), pose(z_m=unit_m, R=R))
     T[:3, 3] /= unit_m
-    got = prior.observe(*states, T, search=True)
+    got = prior.observe(*states, T, CAMERA, search=True)
     assert got is not None and np.exp(got.log_ratio) == pytest.approx(unit_m, rel=0.03)
 
 
@@ -114,13 +143,38 @@ def test_one_image_alone_predicts_nothing() -> None:
     assert prior.predict(prior.prepare(Frame(0, 0.0, Street().render(pose())[0], CAMERA), CAMERA), CAMERA) is None
 
 
-def test_the_calibrated_plane_is_the_road() -> None:
+def test_the_measured_plane_is_the_road_of_the_first_image() -> None:
+    """Through a slope under the wheels that was not calibrated, and a factor in the length of the baseline."""
     prior = ground_plane()
     prior.calibrate(motions(0.01, 20))
-    depth_m, truth_m = prior.plane_depth(CAMERA), grid_depth_m(Street(walls=False), pose(R=R))
-    near = (truth_m > 0) & (truth_m < 40)
-    np.testing.assert_allclose(depth_m[near], truth_m[near], rtol=1e-3)
-    assert not depth_m[:3].any(), "nothing above the horizon"
+    for z in (0.0, 30.0):
+        got = observe(prior, (Street(seed=3), pose(z_m=z, R=R)), (Street(seed=3), pose(z_m=z + 1.0, R=R)))
+        assert got is not None and got.used and got.previous_depth_m is not None
+        depth_m, truth_m = got.previous_depth_m, grid_depth_m(Street(walls=False), pose(R=R))
+        known = depth_m > 0
+        assert known.sum() > 25 and depth_m.max() <= 20.0, "the corridor and no more"
+        np.testing.assert_allclose(depth_m[known], truth_m[known], rtol=0.04)
+        x_m = (CAMERA.grid().rays()[..., 0] * depth_m)[known]
+        assert np.abs(x_m).max() <= 2.2 and x_m.min() < -1 and x_m.max() > 1
+        assert not depth_m[:3].any(), "nothing above the horizon"
+
+
+def test_the_measured_plane_is_in_metres_whatever_the_length_of_the_baseline() -> None:
+    prior, street = ground_plane(), Street(seed=3)
+    prior.calibrate(motions(0.01, 20))
+    states = [
+        prior.prepare(Frame(0, 0.0, street.render(pose(z_m=z, R=R))[0], CAMERA), CAMERA) for z in (0.0, 1.0)
+    ]
+    T = relative(pose(R=R), pose(z_m=1.0, R=R))
+    found = []
+    for factor in (0.9, 1.1):
+        T_scaled = T.copy()
+        T_scaled[:3, 3] *= factor
+        got = prior.observe(*states, T_scaled, CAMERA, search=False)
+        assert got is not None and got.previous_depth_m is not None
+        found.append(got.previous_depth_m)
+    both = (found[0] > 0) & (found[1] > 0)
+    np.testing.assert_allclose(found[0][both], found[1][both], rtol=0.02)
 
 
 # ---------------------------------------------------------------- honesty
@@ -147,14 +201,17 @@ def test_an_image_that_does_not_belong_is_withdrawn_once_the_road_is_known() -> 
         assert got is None or not got.used
 
 
-@pytest.mark.xfail(reason="two unrelated roads pass for one in about one pair of eight before any other was accepted")
-def test_images_that_do_not_belong_together_are_withdrawn_from_the_first() -> None:
+@pytest.mark.parametrize("search", [False, True])
+@pytest.mark.parametrize("step_m", [0.5, 1.0, 2.0])
+def test_images_that_do_not_belong_together_are_withdrawn_from_the_first(step_m: float, search: bool) -> None:
     camera = CAMERA.resized(640, 192)
-    used = []
+    used = {True: [], False: []}
     for seed in range(10, 18):
-        prior = ground_plane()
-        views = (Street(seed=seed), pose()), (Street(seed=seed + 100), pose(z_m=1.0))
-        states = [prior.prepare(Frame(0, 0.0, s.render(T, camera)[0], camera), camera) for s, T in views]
-        got = prior.observe(*states, relative(views[0][1], views[1][1]), search=False)
-        used.append(got is not None and got.used)
-    assert not any(used), np.flatnonzero(used)
+        for same in (True, False):
+            prior = ground_plane()
+            views = (Street(seed=seed), pose()), (Street(seed=seed + (0 if same else 100)), pose(z_m=step_m))
+            states = [prior.prepare(Frame(0, 0.0, s.render(T, camera)[0], camera), camera) for s, T in views]
+            got = prior.observe(*states, relative(views[0][1], views[1][1]), camera, search=search)
+            used[same].append(got is not None and got.used)
+    assert not any(used[False]), np.flatnonzero(used[False])
+    assert all(used[True]), "the gate keeps what belongs together"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from metric_slam.config import GroundPlaneConfig
 from metric_slam.depth.road_alignment import (
     PlanePrior,
     RoadFit,
@@ -14,16 +15,19 @@ from metric_slam.depth.road_alignment import (
     plane_normal,
     prepare_road_image,
 )
+from metric_slam.geometry.camera import PinholeCamera
 from tests.scene import CAMERA, HEIGHT_M, Street, pose, relative, rotation
 
 ROAD_CAMERA = CAMERA.resized(640, 192)
 CORRIDOR = (2.2, 5.0, 20.0)
-NEAR = HEIGHT_M * np.array([0.88, 0.94, 1.0, 1.06, 1.12])
+KITTI_SIZE = CAMERA.resized(1280, 384)
+NEAR = HEIGHT_M * np.array([0.55, 0.65, 0.75, *np.arange(0.88, 1.13, 0.03), 1.35, 1.55, 1.8])
+BLUR_PX = GroundPlaneConfig().blur_px
 PITCH_SIGMA_RAD = np.radians(0.15)
 
 
-def road_image(street: Street, T_world_cam: np.ndarray) -> RoadImage:
-    return prepare_road_image(street.render(T_world_cam, ROAD_CAMERA)[0], ROAD_CAMERA, blur_px=1.5)
+def road_image(street: Street, T_world_cam: np.ndarray, camera: PinholeCamera, blur_px: float) -> RoadImage:
+    return prepare_road_image(street.render(T_world_cam, camera)[0], camera, blur_px)
 
 
 def believed(pitch_rad: float, roll_rad: float) -> PlanePrior:
@@ -31,21 +35,41 @@ def believed(pitch_rad: float, roll_rad: float) -> PlanePrior:
 
 
 def patch(
-    first: np.ndarray, second: np.ndarray, prior: PlanePrior, *, unit: float = 1.0, street: Street | None = None
+    first: np.ndarray,
+    second: np.ndarray,
+    prior: PlanePrior,
+    *,
+    unit: float = 1.0,
+    seeds: tuple[int, int] = (3, 3),
+    camera: PinholeCamera = ROAD_CAMERA,
+    blur_px: float = BLUR_PX,
 ) -> RoadPatch:
-    """The patch between two poses; ``unit``: metres per unit of the translation that is handed over."""
-    street = street or Street(seed=3)
+    """The patch between two poses; ``unit``: metres per unit of the translation that is handed over; ``seeds``: of the
+    street seen by the first and the second image."""
     T = relative(first, second)
     T[:3, 3] /= unit
-    images = road_image(street, first), road_image(street, second)
+    images = (road_image(Street(seed=s), T_i, camera, blur_px) for s, T_i in zip(seeds, (first, second), strict=True))
     return RoadPatch(*images, T, prior=prior, height_m=HEIGHT_M, corridor=CORRIDOR, samples=4000)
 
 
 def fit(pitch_rad: float, roll_rad: float, step_m: float, prior: PlanePrior, seed: int = 3) -> RoadFit:
     R = rotation(pitch_rad, roll_rad)
-    found = fit_road(patch(pose(R=R), pose(z_m=step_m, R=R), prior, street=Street(seed=seed)), prior, NEAR)
+    found = fit_road(patch(pose(R=R), pose(z_m=step_m, R=R), prior, seeds=(seed, seed)), prior, NEAR)
     assert found is not None
     return found
+
+
+def mean_height(step_m: float, blur_px: float) -> float:
+    """Of four roads at full size, over the true height."""
+    R, prior = rotation(0.01, 0.005), believed(0.01, 0.005)
+    heights = []
+    for seed in range(4):
+        views = pose(R=R), pose(z_m=step_m, R=R)
+        road = patch(*views, prior, seeds=(seed, seed), camera=KITTI_SIZE, blur_px=blur_px)
+        found = fit_road(road, prior, NEAR)
+        assert found is not None
+        heights.append(found.height)
+    return float(np.mean(heights)) / HEIGHT_M
 
 
 def test_the_normal_is_the_road_seen_from_the_camera() -> None:
@@ -89,6 +113,16 @@ def test_a_pitch_a_little_off_costs_what_the_slope_says() -> None:
     assert abs(change) < 0.015
 
 
+@pytest.mark.parametrize("step_m", [0.5, 1.0])
+def test_the_default_blur_hardly_biases_the_height(step_m: float) -> None:
+    assert mean_height(step_m, BLUR_PX) == pytest.approx(1.0, abs=0.004)
+
+
+def test_more_blur_makes_the_road_seem_lower() -> None:
+    """Why the default is so fine: short steps suffer first."""
+    assert mean_height(0.5, 2.5) > mean_height(0.5, BLUR_PX) + 0.003
+
+
 def test_turning_between_the_images_does_not_matter() -> None:
     first = pose(R=rotation(0.01, 0.0, -0.02))
     second = pose(0.1, 1.0, R=rotation(0.012, 0.01, 0.03))
@@ -116,7 +150,7 @@ def test_a_wide_search_finds_the_height_at_any_scale(baseline_m: float) -> None:
 def test_jacobian_is_the_derivative_of_the_warped_brightness() -> None:
     """Against differences of smooth residuals; both sides interpolate linearly, hence not to the last digit."""
     R = rotation(0.01, 0.005)
-    road = patch(pose(R=R), pose(z_m=1.0, R=R), believed(0.01, 0.005))
+    road = patch(pose(R=R), pose(z_m=1.0, R=R), believed(0.01, 0.005), blur_px=1.5)
     p = np.array([1 / 1.7, 0.012, 0.004])
     _, usable, J = road._residual(p, True)
     assert J is not None and usable.mean() > 0.6
@@ -153,23 +187,25 @@ def test_no_fit_without_a_corridor_in_view() -> None:
 
 def test_another_road_costs_far_more_than_the_same_one() -> None:
     prior = believed(0.0, 0.0)
-    first, second = pose(), pose(z_m=1.0)
-    T = relative(first, second)
-    same, other = (
-        fit_road(
-            RoadPatch(
-                road_image(Street(seed=3), first),
-                road_image(Street(seed=seed), second),
-                T,
-                prior=prior,
-                height_m=HEIGHT_M,
-                corridor=CORRIDOR,
-                samples=4000,
-            ),
-            prior,
-            NEAR,
-        )
-        for seed in (3, 50)
-    )
+    same, other = (fit_road(patch(pose(), pose(z_m=1.0), prior, seeds=(3, s)), prior, NEAR) for s in (3, 50))
     assert same is not None and other is not None
     assert other.cost > 5 * same.cost and other.inlier_share < 0.6 * same.inlier_share
+
+
+@pytest.mark.parametrize("step_m", [0.5, 1.0, 2.0])
+def test_a_road_stands_out_against_other_heights_and_two_roads_do_not(step_m: float) -> None:
+    prior = believed(0.0, 0.0)
+    for heights in (NEAR, HEIGHT_M * step_m / np.geomspace(0.15, 4.0, 80)):
+        for seed in range(10, 13):
+            same, other = (
+                fit_road(patch(pose(), pose(z_m=step_m), prior, seeds=(seed, s)), prior, heights)
+                for s in (seed, seed + 100)
+            )
+            assert same is not None and same.distinctness < 0.5
+            assert other is None or other.distinctness > 0.8
+
+
+def test_a_fit_that_was_compared_with_nothing_is_not_distinct() -> None:
+    prior = believed(0.0, 0.0)
+    found = fit_road(patch(pose(), pose(z_m=1.0), prior), prior, HEIGHT_M * np.array([0.9, 1.0, 1.1]))
+    assert found is not None and found.distinctness == 1.0
