@@ -87,6 +87,10 @@ class FactorGraph:
         """Adds or replaces the measured baseline of a pair."""
         self._baselines[factor.source, factor.target] = factor
 
+    def remove_baseline(self, source: int, target: int) -> None:
+        """Takes the measured baseline of a pair back."""
+        del self._baselines[source, target]
+
     def baselines(self) -> list[BaselineFactor]:
         """All measured baselines."""
         return list(self._baselines.values())

@@ -120,13 +120,13 @@ class FramePoses:
         known = np.flatnonzero([r.tracked for r in self.records])
         poses = poses.copy()
         for before, after in zip(known[:-1], known[1:], strict=True):
-            if after == before + 1 or self.records[after].keyframe > self.records[before].keyframe + 1:
-                continue
-            if any(r.is_keyframe for r in self.records[before + 1 : after]):
+            if after == before + 1 or any(r.is_keyframe for r in self.records[before + 1 : after]):
                 continue
             times_s = np.array([r.time_s for r in self.records[before : after + 1]])
-            share = (times_s - times_s[0]) / max(times_s[-1] - times_s[0], 1e-9)
-            poses[before : after + 1] = lie.interpolate(poses[before], poses[after], share)
+            if times_s[-1] <= times_s[0]:  # a data set without times
+                times_s = np.arange(len(times_s))
+            share = (times_s - times_s[0]) / (times_s[-1] - times_s[0])
+            poses[before + 1 : after] = lie.interpolate(poses[before], poses[after], share[1:-1])
         return poses
 
     def _unit(self, position: int) -> float:

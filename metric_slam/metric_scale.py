@@ -2,13 +2,15 @@
 
 A prior that learns from motion (the road) looks at every pair of keyframes on the side, while the next frame is being
 matched; its answer becomes a measured baseline in the factor graph. The first keyframes of a segment start at a guess:
-until a few answers agree, all recent pairs are measured again with a wide search and the segment is rescaled.
+from there until some keyframes after the first answer, the recent pairs are measured again with a wide search and the
+segment is rescaled.
 """
 
 from __future__ import annotations
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +91,10 @@ class MetricScale:
         observation = self._prior.observe(
             first_state, second_state, T_second_first, self._store.camera, search=True
         )
-        return float(np.exp(observation.log_ratio)) if observation is not None and observation.used else None
+        if observation is None or not observation.used:
+            return None
+        self.known = True
+        return float(np.exp(observation.log_ratio))
 
     def observe(self, position: int) -> None:
         """Lets the prior look at the motion to a keyframe; :meth:`collect` takes the answer."""
@@ -121,14 +126,22 @@ class MetricScale:
             ScaleObservation(index, observation.log_ratio, observation.sigma, observation.used)
         )
         if not observation.used:
+            self._withdraw(position)
             return
         self.known = True
         if self._first_used is None:
             self._first_used = position
-        self._taken[position] = length, observation
+        self._taken[position] = length, replace(observation, previous_depth_m=None)
         self._set_baseline(position, length, observation)
         if observation.previous_depth_m is not None:
             self._show(position - 1, observation.previous_depth_m)
+
+    def _withdraw(self, position: int) -> None:
+        """What was believed of a pair does not hold in a second look, with better poses and a better pitch."""
+        if self._taken.pop(position, None) is not None:
+            self._graph.remove_baseline(position - 1, position)
+            nothing = np.zeros_like(self._store[position - 1].inv_depth)
+            self._store.show_prior(position - 1, nothing, nothing.copy())
 
     def _set_baseline(self, position: int, length: float, observation: MotionObservation) -> None:
         length_m = length * float(np.exp(observation.log_ratio))
@@ -165,6 +178,7 @@ class MetricScale:
         found = [o for o in (self._search(p) for p in positions) if o is not None and o.used]
         if not found:
             return False
+        self.known = True
         self._store.rescale(float(np.exp(np.median([o.log_ratio for o in found]))), self._segment)
         for position in positions:
             self.observe(position)

@@ -14,14 +14,18 @@ from functools import lru_cache
 
 import numpy as np
 
-from metric_slam.config import Config
+from metric_slam.config import BundleAdjustmentConfig, Config, FrontendConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
+from metric_slam.depth.base import DepthPrior
+from metric_slam.factor_graph import FactorGraph
 from metric_slam.frame import CameraMount, Frame
+from metric_slam.frontend import Frontend, View
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.keyframes import Keyframe
+from metric_slam.keyframes import Keyframe, KeyframeStore
 from metric_slam.result import SlamResult
 from metric_slam.slam import build_slam
+from metric_slam.tracking import TrackedFrame
 
 CAMERA = PinholeCamera(fx=185.0, fy=185.0, cx=159.5, cy=42.0, width=320, height=96)
 """The proportions of KITTI's colour camera."""
@@ -249,6 +253,39 @@ def keyframe_at(
     image = street.render(T_world_cam, camera)[0]
     no_prior = (np.zeros_like(depth_m) for _ in range(3))
     return Keyframe(0, 0.0, image, features, None, pose_vec(T_world_cam), inv_depth, *no_prior)
+
+
+ORIGIN = pose_vec(np.eye(4))
+
+
+class Start:
+    """A frontend that is fed frames at true poses, with exact matches."""
+
+    def __init__(self, prior: DepthPrior, *, street: Street | None = None, with_depth: bool = False, **config: int) -> None:
+        self.street, self.prior, self.with_depth = street or Street(), prior, with_depth
+        self.model = ExactMatching(self.street)
+        self.store = KeyframeStore(CAMERA)
+        self.graph = FactorGraph(self.store, self.model, BundleAdjustmentConfig(), prior.scale_sigma)
+        self.frontend = Frontend(self.store, self.graph, prior, FrontendConfig(**config))
+        self.count = 0
+
+    def view(self, T_world_cam: np.ndarray) -> View:
+        image, depth_m = self.street.render(T_world_cam)
+        frame = Frame(self.count, 0.1 * self.count, image, CAMERA, depth_m=depth_m if self.with_depth else None)
+        self.count += 1
+        return View(frame.index, frame.time_s, image, T_world_cam, self.prior.prepare(frame, CAMERA))
+
+    def start(self, T_world_cam: np.ndarray, at: np.ndarray = ORIGIN) -> None:
+        self.frontend.start(self.view(T_world_cam), at)
+
+    def add(self, T_world_cam: np.ndarray, guess: np.ndarray = ORIGIN) -> bool:
+        last = self.store[-1].features
+        forward, backward = self.model.track([EdgeQuery(last, T_world_cam), EdgeQuery(T_world_cam, last)])
+        return self.frontend.add(self.view(T_world_cam), TrackedFrame(forward, backward, guess, 9.0, 0.9, True))
+
+    def steps_m(self) -> np.ndarray:
+        centres = lie.inverse(lie.pose_vec_to_matrix(self.store.poses(0, len(self.store))))[:, :3, 3]
+        return np.linalg.norm(np.diff(centres, axis=0), axis=1)
 
 
 def run(drive: Drive, *, coarse: bool = False, **settings: object) -> SlamResult:

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ply_stream",
         "map_preview",
     ),
-    ("frontend",),
+    ("metric_scale", "frame_poses", "frontend"),
     ("slam", "choices"),
     ("evaluation", "report", "plots", "depth_panels"),
     ("doctor", "run_info", "results_folder", "progress", "pipeline"),
