@@ -162,6 +162,8 @@ def _execute(program: typer.Typer) -> NoReturn:
     except MetricSlamError as error:
         _fail(str(error), EXIT_MISTAKE)
     except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED:  # what newer versions of typer make of KeyboardInterrupt
         _fail("interrupted; what was written so far is complete", EXIT_INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -142,7 +142,10 @@ class Frontend:
         if scale is None:
             scale = self._usual_step()
             if self._prior_is_metric:
-                log.warning("keyframe %d: the prior sees no metric scale in the first pair, the map starts at a guess until it does", len(store))
+                log.warning(
+                    "keyframe %d: the prior sees no metric scale in the first pair; the map starts at a guess until it does",
+                    len(store),
+                )
         first.inv_depth = first.inv_depth / scale
         T_second_first[:3, 3] *= scale
         return lie.matrix_to_pose_vec(T_second_first @ lie.pose_vec_to_matrix(first.pose))

@@ -1,4 +1,4 @@
-"""Where the depth prior meets the map: prior depth of keyframes, and metric baselines from what the prior sees in motion.
+"""Where the depth prior meets the map: depth of keyframes, and metric baselines from what the prior sees in motion.
 
 A prior that learns from motion (the road) looks at every pair of keyframes on the side, while the next frame is being
 matched; its answer becomes a measured baseline in the factor graph. The first keyframes of a segment start at a guess:

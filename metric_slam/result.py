@@ -1,4 +1,4 @@
-"""What a finished run hands to fusion, export, evaluation and the report: plain arrays, no references into the solver."""
+"""What a finished run hands to fusion, evaluation and the report: plain arrays, no references into the solver."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class KeyframeResult:
     """Colour, uint8 [H, W, 3] RGB."""
 
     inv_depth: np.ndarray
-    """Optimised inverse depth in 1/m (1/unit where the scale is unknown), float32 [h, w], cells of ``camera.grid()``."""
+    """Optimised inverse depth in 1/m (1/unit where the scale is unknown), float32 [h, w], cells of the 1/8 grid."""
 
     confidence: np.ndarray
     """0..1, float32 [h, w]: how well flow supports the inverse depth; 0 where it is only a guess."""

@@ -261,7 +261,9 @@ ORIGIN = pose_vec(np.eye(4))
 class Start:
     """A frontend that is fed frames at true poses, with exact matches."""
 
-    def __init__(self, prior: DepthPrior, *, street: Street | None = None, with_depth: bool = False, **config: int) -> None:
+    def __init__(
+        self, prior: DepthPrior, *, street: Street | None = None, with_depth: bool = False, **config: int
+    ) -> None:
         self.street, self.prior, self.with_depth = street or Street(), prior, with_depth
         self.model = ExactMatching(self.street)
         self.store = KeyframeStore(CAMERA)
@@ -270,20 +272,29 @@ class Start:
         self.count = 0
 
     def view(self, T_world_cam: np.ndarray) -> View:
+        """What the frontend gets of a frame."""
         image, depth_m = self.street.render(T_world_cam)
         frame = Frame(self.count, 0.1 * self.count, image, CAMERA, depth_m=depth_m if self.with_depth else None)
         self.count += 1
         return View(frame.index, frame.time_s, image, T_world_cam, self.prior.prepare(frame, CAMERA))
 
     def start(self, T_world_cam: np.ndarray, at: np.ndarray = ORIGIN) -> None:
+        """The first keyframe of a segment; the map puts it ``at`` T_cam_world [7]."""
         self.frontend.start(self.view(T_world_cam), at)
 
     def add(self, T_world_cam: np.ndarray, guess: np.ndarray = ORIGIN) -> bool:
+        """A further keyframe, tracked to be at ``guess`` T_cam_world [7]."""
         last = self.store[-1].features
         forward, backward = self.model.track([EdgeQuery(last, T_world_cam), EdgeQuery(T_world_cam, last)])
         return self.frontend.add(self.view(T_world_cam), TrackedFrame(forward, backward, guess, 9.0, 0.9, True))
 
+    def follow(self, path: Sequence[np.ndarray]) -> None:
+        """Keyframes at all of a path, which goes on from the last one; each starts where the last one is."""
+        for T_world_cam in path:
+            assert self.add(T_world_cam, self.store[-1].pose)
+
     def steps_m(self) -> np.ndarray:
+        """Distances between neighbouring keyframes of the map."""
         centres = lie.inverse(lie.pose_vec_to_matrix(self.store.poses(0, len(self.store))))[:, :3, 3]
         return np.linalg.norm(np.diff(centres, axis=0), axis=1)
 

@@ -307,8 +307,23 @@ def test_ctrl_c(run: Cli, slam: FakeSlam, tmp_path: Path) -> None:
     slam.process = interrupted  # type: ignore[method-assign, assignment]
     result = run()
     assert result.code == 130 and "Traceback" not in result.err
+    assert result.err.splitlines()[-1].startswith("error: interrupted")
     assert len(read_kitti(tmp_path / "out" / "trajectory_kitti.txt")) == 3
     assert json.loads((tmp_path / "out" / "run.json").read_text())["interrupted"] is True
+
+
+def test_a_bug_shows_its_traceback_and_keeps_what_was_done(run: Cli, slam: FakeSlam, tmp_path: Path) -> None:
+    process = slam.process
+
+    def with_bug(frame: object) -> None:
+        process(frame)  # type: ignore[arg-type]
+        if len(slam.frames) == 3:
+            raise KeyError("cell")
+
+    slam.process = with_bug  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyError, match="cell"):
+        run()
+    assert len(read_kitti(tmp_path / "out" / "trajectory_kitti.txt")) == 3
 
 
 def test_ctrl_c_before_the_first_frame(run: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -318,6 +333,7 @@ def test_ctrl_c_before_the_first_frame(run: Cli, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("metric_slam.pipeline.seed_everything", interrupted)
     result = run()
     assert result.code == 130 and "Traceback" not in result.err
+    assert result.err.splitlines()[-1].startswith("error: interrupted")
     assert not (tmp_path / "out").exists()
 
 

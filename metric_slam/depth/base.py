@@ -83,7 +83,8 @@ class DepthPrior(ABC):
     ) -> MotionObservation | None:
         """Metric information in a pair of keyframes whose relative pose [4, 4] is known up to scale.
 
-        ``camera`` is the working camera. ``search``: the present scale may be wrong by a factor, look widely. None: the prior learns nothing from motion.
+        ``camera`` is the working camera. ``search``: the present scale may be wrong by a factor, look widely. None: the
+        prior learns nothing from this motion.
         """
         return None
 

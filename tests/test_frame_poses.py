@@ -1,0 +1,212 @@
+"""Poses of frames between keyframes, with exact matches: they follow the map, and the map at its end decides."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.correspondence.base import Correspondence
+from metric_slam.frame_poses import FramePoses
+from metric_slam.geometry import lie
+from metric_slam.keyframes import KeyframeStore
+from metric_slam.tracking import FrameTracker, TrackedFrame
+from tests.scene import CAMERA, ExactMatching, Street, exact_matches, keyframe_at, pose, pose_vec, rotation
+
+R = rotation(0.01, 0.005)
+STREET = Street(end_m=40.0)
+EMPTY = Correspondence(np.zeros((12, 40, 2)), np.zeros((12, 40)))
+
+
+class Walk:
+    """Frames at known places, put on record by hand."""
+
+    def __init__(self) -> None:
+        self.store = KeyframeStore(CAMERA)
+        self.tracker = FrameTracker(self.store, ExactMatching(STREET), BundleAdjustmentConfig())
+        self.frames = FramePoses(self.store, self.tracker)
+        self.truth: list[np.ndarray] = []
+
+    @property
+    def next_index(self) -> int:
+        return len(self.truth)
+
+    def keyframe(self, T_world_cam: np.ndarray, *, tracked: bool = True, depth_scale: float = 1.0) -> None:
+        """An exact keyframe, or one whose depth is off by a factor."""
+        self.store.append(keyframe_at(STREET, T_world_cam, features=T_world_cam, depth_scale=depth_scale))
+        self.frames.add_keyframe(self.next_index, 0.1 * self.next_index, tracked=tracked)
+        self.truth.append(T_world_cam)
+
+    def frame(
+        self,
+        T_world_cam: np.ndarray,
+        found: np.ndarray | None = None,
+        *,
+        matched: bool = True,
+        time_s: float | None = None,
+    ) -> None:
+        """A frame that tracking put at ``found`` (T_world_cam); without ``matched`` nothing but that is known."""
+        match = EMPTY
+        if matched:
+            target, seen = exact_matches(STREET, self.store[-1].features, T_world_cam)
+            match = Correspondence(target, seen.astype(np.float64))
+        pose_found = pose_vec(T_world_cam if found is None else found)
+        tracked = TrackedFrame(match, match, pose_found, 3.0, float(matched), matched)
+        self.frames.add(self.next_index, 0.1 * self.next_index if time_s is None else time_s, tracked)
+        self.truth.append(T_world_cam)
+
+    def errors_m(self) -> np.ndarray:
+        """Of the final positions."""
+        return np.linalg.norm(self.frames.final()[:, :3, 3] - np.stack(self.truth)[:, :3, 3], axis=1)
+
+
+def test_a_frame_is_solved_again_against_the_final_map() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    walk.frame(pose(z_m=0.4, R=R), found=pose(0.1, 0.2, R=rotation(0.02)))
+    walk.frame(pose(0.05, 0.8, R=rotation(0.01, 0.005, 0.02)), found=pose(R=R))
+    assert walk.errors_m().max() < 0.005
+    final = walk.frames.final()
+    np.testing.assert_allclose(final[2, :3, :3], walk.truth[2][:3, :3], atol=1e-3)
+    np.testing.assert_array_equal(final[0], lie.inverse(lie.pose_vec_to_matrix(walk.store[0].pose)))
+
+
+def test_a_frame_that_fits_the_final_map_nowhere_keeps_the_pose_of_tracking() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    walk.frame(pose(z_m=0.4, R=R))
+    random = np.random.default_rng(0)
+    record = walk.frames.records[1]
+    assert record.match is not None
+    record.match = replace(record.match, target=random.uniform(0, 40, record.match.target.shape).astype(np.float32))
+    np.testing.assert_allclose(walk.frames.final()[1], walk.truth[1], atol=1e-9)
+
+
+@pytest.mark.parametrize("matched", [True, False])
+@pytest.mark.parametrize("factor", [0.4, 2.5])
+def test_frames_follow_a_change_of_scale(factor: float, matched: bool) -> None:
+    """A frame hangs on its keyframe by a length; both grow together, with matches and without."""
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    walk.keyframe(pose(z_m=1.0, R=R))
+    walk.frame(pose(0.1, 1.4, R=R), matched=matched)
+    walk.store.rescale(factor)
+    present = lie.inverse(walk.frames.T_cam_world(walk.frames.records[2]))
+    np.testing.assert_allclose(present[:3, 3], factor * walk.truth[2][:3, 3], atol=1e-9)
+    np.testing.assert_allclose(walk.frames.final()[2, :3, 3], factor * walk.truth[2][:3, 3], atol=0.005 * factor)
+
+
+def test_frames_follow_their_keyframe() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    walk.frame(pose(z_m=0.4, R=R))
+    moved = pose(3.0, 7.0, R=rotation(yaw_rad=0.5))
+    walk.store[0].pose = lie.matrix_to_pose_vec(lie.pose_vec_to_matrix(walk.store[0].pose) @ lie.inverse(moved))
+    np.testing.assert_allclose(walk.frames.final()[1], moved @ walk.truth[1], atol=0.005)
+
+
+# ---------------------------------------------------------------- frames without matches
+
+
+def test_unmatched_frames_move_evenly_between_their_neighbours() -> None:
+    """Tracking went on at a speed that was wrong by then; times tell how the way is shared."""
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    walk.frame(pose(z_m=0.2, R=R))
+    for time_s in (0.2, 0.3, 0.5):  # a frame is missing
+        truth, wrong = pose(z_m=0.2 + 0.8 * (time_s - 0.1), R=R), pose(z_m=9 * time_s, R=R)
+        walk.frame(truth, found=wrong, matched=False, time_s=time_s)
+    walk.frame(pose(z_m=0.2 + 0.8 * 0.5, R=R), time_s=0.6)
+    assert walk.errors_m().max() < 0.01
+
+
+def test_unmatched_frames_turn_on_an_arc() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+
+    def on_arc(angle_rad: float) -> np.ndarray:
+        return pose(5 * (1 - np.cos(angle_rad)), 5 * np.sin(angle_rad), R=rotation(yaw_rad=angle_rad) @ R)
+
+    walk.frame(on_arc(0.02))
+    for i in range(1, 5):
+        walk.frame(on_arc(0.02 + 0.02 * i), found=pose(R=R), matched=False)
+    walk.frame(on_arc(0.12))
+    final = walk.frames.final()
+    assert walk.errors_m().max() < 0.01
+    np.testing.assert_allclose(final[:, :3, :3], np.stack(walk.truth)[:, :3, :3], atol=2e-3)
+
+
+def test_a_data_set_without_times_is_shared_by_count() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    for i in range(1, 5):
+        walk.frame(pose(z_m=0.2 * i, R=R), found=pose(R=R), matched=i == 4, time_s=0.0)
+    assert walk.errors_m().max() < 0.01
+
+
+def test_a_keyframe_at_the_end_of_a_gap_ends_it_and_stays() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    for i in range(1, 4):
+        walk.frame(pose(z_m=0.3 * i, R=R), found=pose(R=R), matched=False)
+    walk.keyframe(pose(z_m=1.2, R=R))
+    assert walk.errors_m().max() < 0.01
+    keyframes = lie.inverse(lie.pose_vec_to_matrix(walk.store.poses(0, 2)))
+    np.testing.assert_array_equal(walk.frames.final()[[0, 4]], keyframes)
+
+
+def test_nothing_is_drawn_from_one_segment_to_the_next() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    for i in range(1, 4):
+        walk.frame(pose(z_m=0.3 * i, R=R), matched=False)
+    walk.keyframe(pose(z_m=20.0, R=R), tracked=False)  # where a new segment begins is a guess
+    walk.frame(pose(z_m=20.4, R=R), matched=False)
+    walk.frame(pose(z_m=20.8, R=R))
+    final = walk.frames.final()
+    np.testing.assert_allclose(final[:4, 2, 3], [0.0, 0.3, 0.6, 0.9], atol=1e-9)
+    np.testing.assert_allclose(final[4:, 2, 3], [20.0, 20.4, 20.8], atol=0.01)
+
+
+def test_unmatched_frames_at_the_end_stay_where_tracking_put_them() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    walk.frame(pose(z_m=0.3, R=R))
+    for i in (2, 3):
+        walk.frame(pose(z_m=0.3 * i, R=R), matched=False)
+    assert walk.errors_m().max() < 0.005
+
+
+# ---------------------------------------------------------------- prediction
+
+
+def test_motion_goes_on() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    np.testing.assert_allclose(walk.frames.predicted(0.1), pose_vec(pose(R=R)), atol=1e-12)
+    walk.frame(pose(0.02, 0.3, R=R))
+    np.testing.assert_allclose(walk.frames.predicted(0.2), pose_vec(pose(0.04, 0.6, R=R)), atol=1e-9)
+    np.testing.assert_allclose(walk.frames.predicted(0.25), pose_vec(pose(0.05, 0.75, R=R)), atol=1e-9)
+    bounded = pose_vec(pose(0.12, 1.8, R=R))
+    np.testing.assert_allclose(walk.frames.predicted(99.0), bounded, atol=1e-9)
+
+
+def test_motion_goes_on_without_times_and_after_a_change_of_scale() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    walk.frame(pose(z_m=0.3, R=R), time_s=0.0)
+    np.testing.assert_allclose(walk.frames.predicted(0.0), pose_vec(pose(z_m=0.6, R=R)), atol=1e-9)
+    walk.store.rescale(3.0)
+    np.testing.assert_allclose(walk.frames.predicted(0.0), pose_vec(pose(z_m=1.8, R=R)), atol=1e-9)
+
+
+def test_what_is_kept_of_a_frame_is_little() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    walk.frame(pose(z_m=0.3, R=R))
+    walk.frame(pose(z_m=0.6, R=R), matched=False)
+    kept, none = (record.match for record in walk.frames.records[1:])
+    assert none is None and kept is not None
+    assert kept.target.dtype == np.float32 and kept.confidence.dtype == np.float32

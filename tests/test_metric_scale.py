@@ -1,0 +1,350 @@
+"""From what a prior sees in motion to a map in metres, with exact matches and a prior that answers by script."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from metric_slam.config import GroundPlaneConfig, SensorConfig
+from metric_slam.depth.base import DepthPrior, MotionObservation
+from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.depth.no_prior import NoPrior
+from metric_slam.depth.sensor import SensorDepth
+from metric_slam.errors import DatasetError
+from metric_slam.frame import CameraMount, Frame
+from metric_slam.geometry.camera import PinholeCamera
+from tests.scene import CAMERA, HEIGHT_M, Start, grid_depth_m, pose, rotation, straight
+
+R = rotation(0.01, 0.0)
+STEP_M = 0.5
+WARM_UP = 4
+
+
+class Call(NamedTuple):
+    """What a prior was asked: frame index of the pair's second keyframe, and how."""
+
+    index: int
+    search: bool
+
+
+class ScriptedPrior(DepthPrior):
+    """Knows the true length of every pair, and sees it where ``sees`` says so."""
+
+    name = "scripted"
+    learns_from_motion = True
+
+    def __init__(self, sees: Callable[[Call], bool | None] = lambda call: True, step_m: float = STEP_M) -> None:
+        self.sees, self.step_m = sees, step_m
+        self.calls: list[Call] = []
+        self.lengths: list[float] = []
+        self.calibrations: list[int] = []
+        self.paths: dict[int, np.ndarray] = {}
+        self.plane_m: np.ndarray | None = None
+        self.later_factor = 1.0
+
+    def prepare(self, frame: Frame, camera: PinholeCamera) -> int:
+        """The frame's index."""
+        return frame.index
+
+    def predict(self, state: int, camera: PinholeCamera) -> None:
+        """Nothing."""
+
+    def calibrate(self, motions: np.ndarray) -> None:
+        """Counts."""
+        self.calibrations.append(len(motions))
+
+    def observe(
+        self, previous: int, current: int, T_current_previous: np.ndarray, camera: PinholeCamera, *, search: bool
+    ) -> MotionObservation | None:
+        """True over present length; ``sees`` None: no observation, False: one that is not used."""
+        call = Call(current, search)
+        self.calls.append(call)
+        used = self.sees(call)
+        if used is None:
+            return None
+        length = float(np.linalg.norm(T_current_previous[:3, 3]))
+        self.lengths.append(length)
+        ratio = float(np.log(self.step_m * (current - previous) / length))
+        return MotionObservation(ratio, 0.02, used, detail=current, previous_depth_m=self.plane_m)
+
+    def revised(self, observation: MotionObservation, path_ahead: np.ndarray) -> MotionObservation:
+        """Notes the path and stretches the observation."""
+        self.paths[observation.detail] = path_ahead
+        log_ratio = observation.log_ratio + float(np.log(self.later_factor))
+        return MotionObservation(log_ratio, observation.sigma, observation.used, observation.detail)
+
+
+def from_index(first: int) -> Callable[[Call], bool]:
+    """Sees pairs whose second frame is ``first`` or later."""
+    return lambda call: call.index >= first
+
+
+def drive(prior: DepthPrior, keyframes: int, **config: int) -> Start:
+    """A straight drive of so many keyframes, half a metre apart."""
+    start = Start(prior, **{"warm_up": WARM_UP, **config})
+    start.start(pose(R=R))
+    start.follow(straight(keyframes, STEP_M, R=R)[1:])
+    return start
+
+
+# ---------------------------------------------------------------- observations
+
+
+def test_what_is_seen_becomes_a_baseline_in_metres() -> None:
+    start = drive(ScriptedPrior(), 8)
+    start.frontend.scale.collect()
+    baselines = start.graph.baselines()
+    assert [(b.source, b.target) for b in baselines] == [(i, i + 1) for i in range(7)]
+    np.testing.assert_allclose([b.length_m for b in baselines], STEP_M, rtol=1e-6)
+    assert {b.sigma for b in baselines} == {0.02}
+    assert [o.index for o in start.frontend.scale.observations] == list(range(1, 8))
+    assert start.frontend.scale.known
+    np.testing.assert_allclose(start.steps_m(), STEP_M, rtol=0.01)
+
+
+def test_what_is_withdrawn_is_told_and_not_used() -> None:
+    start = drive(ScriptedPrior(lambda call: False), 6)
+    start.frontend.optimise_all()
+    scale = start.frontend.scale
+    assert start.graph.baselines() == [] and not scale.known
+    assert [(o.index, o.used) for o in scale.observations] == [(i, False) for i in range(1, 6)]
+
+
+def test_what_is_not_seen_leaves_no_trace() -> None:
+    start = drive(ScriptedPrior(lambda call: None), 6)
+    start.frontend.optimise_all()
+    assert start.graph.baselines() == [] and start.frontend.scale.observations == []
+    assert not start.frontend.scale.known
+
+
+def test_a_prior_that_learns_nothing_from_motion_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = SensorDepth(SensorConfig())
+    monkeypatch.setattr(prior, "observe", None)
+    start = Start(prior, with_depth=True)
+    start.start(pose(R=R))
+    start.follow(straight(4, STEP_M, R=R)[1:])
+    start.frontend.optimise_all()
+    np.testing.assert_allclose(start.steps_m(), STEP_M, rtol=0.03)
+    assert start.frontend.scale.known
+
+
+def test_a_mistake_of_the_prior_reaches_the_caller() -> None:
+    def broken(call: Call) -> bool:
+        if call == Call(6, search=False):
+            raise DatasetError("the map of frame 6 cannot be read")
+        return True
+
+    start = drive(ScriptedPrior(broken), 6, warm_up=2)
+    assert start.add(pose(z_m=3.0, R=R), start.store[-1].pose)
+    with pytest.raises(DatasetError, match="frame 6"):
+        start.add(pose(z_m=3.5, R=R), start.store[-1].pose)
+
+
+def test_the_prior_is_calibrated_before_it_looks() -> None:
+    prior = ScriptedPrior()
+    drive(prior, 12)
+    assert prior.calibrations[0] == 1, "the first motion, up to scale"
+    assert prior.calibrations[-1] == 11 and sorted(prior.calibrations) == prior.calibrations
+
+
+@pytest.mark.parametrize("step_m", [0.5, 1.0])
+def test_the_speed_of_the_worker_does_not_matter(step_m: float) -> None:
+    """Bit-identical maps with a worker that is at once done and one that comes late every other time."""
+
+    class Slow(GroundPlane):
+        asked = 0
+
+        def observe(self, *states: object, **options: bool) -> MotionObservation | None:
+            self.asked += 1
+            time.sleep(0.03 * (self.asked % 2))
+            return super().observe(*states, **options)
+
+    maps = []
+    for kind in (GroundPlane, Slow):
+        start = Start(kind(GroundPlaneConfig(), CameraMount(HEIGHT_M)))
+        start.start(pose(R=R))
+        start.follow(straight(12, step_m, R=R)[1:])
+        start.frontend.optimise_all()
+        maps.append(start)
+    fast, slow = maps
+    np.testing.assert_array_equal(fast.store.poses(0, 12), slow.store.poses(0, 12))
+    np.testing.assert_array_equal(fast.store.stacked("inv_depth", 0, 12), slow.store.stacked("inv_depth", 0, 12))
+    np.testing.assert_array_equal(
+        fast.store.stacked("prior_depth_m", 0, 12), slow.store.stacked("prior_depth_m", 0, 12)
+    )
+    assert fast.graph.baselines() == slow.graph.baselines() and len(fast.graph.baselines()) == 11
+    assert fast.frontend.scale.observations == slow.frontend.scale.observations
+
+
+# ---------------------------------------------------------------- settling
+
+
+@pytest.mark.parametrize("first_seen", [2, 5, 9, 16])
+def test_a_road_that_comes_late_rescales_the_whole_segment(first_seen: int) -> None:
+    """The start was a guess of one metre a step; half a metre it is."""
+    start = drive(ScriptedPrior(from_index(first_seen)), first_seen)
+    guessed = start.steps_m()
+    assert abs(np.median(guessed) - STEP_M) > 0.15, "a guess that happens to be right shows nothing"
+    start.follow([pose(z_m=STEP_M * (first_seen + i), R=R) for i in range(3)])
+    np.testing.assert_allclose(start.steps_m(), STEP_M, rtol=0.04)
+    depth_m = grid_depth_m(start.street, pose(z_m=STEP_M, R=R))
+    near = (depth_m > 0) & (depth_m < 10)
+    assert np.median(start.store[1].inv_depth[near] * depth_m[near]) == pytest.approx(1.0, abs=0.04)
+    first = start.store[0].pose
+    np.testing.assert_allclose(first, [0, 0, 0, 0, 0, 0, 1], atol=1e-12)
+
+
+def test_settling_ends_some_keyframes_after_the_first_answer() -> None:
+    prior = ScriptedPrior(from_index(3))
+    drive(prior, 14)
+    searched = [call.index for call in prior.calls if call.search]
+    assert max(searched) == 3 + WARM_UP - 1
+    narrow = [call.index for call in prior.calls if not call.search]
+    assert narrow[-3:] == [11, 12, 13], "from then on each pair is looked at once"
+
+
+def test_before_the_first_answer_all_of_a_young_segment_is_searched_and_later_only_the_newest_pair() -> None:
+    prior = ScriptedPrior(lambda call: None)
+    start = drive(prior, 1)
+    per_keyframe = []
+    for k in range(1, 15):
+        prior.calls.clear()
+        start.follow([pose(z_m=STEP_M * k, R=R)])
+        per_keyframe.append([call.index for call in prior.calls if call.search])
+    assert per_keyframe[0] == [1, 1], "once for the length of the first step, once to settle"
+    assert per_keyframe[1:4] == [[1, 2], [1, 2, 3], [1, 2, 3, 4]]
+    assert per_keyframe[6] == [4, 5, 6, 7] and per_keyframe[7] == [5, 6, 7, 8]
+    assert per_keyframe[8:] == [[k] for k in range(9, 15)]
+
+
+def test_one_wrong_answer_among_the_first_does_not_set_the_scale() -> None:
+    class OneLie(ScriptedPrior):
+        def observe(self, previous: int, current: int, *rest: object, search: bool) -> MotionObservation | None:
+            self.step_m = 3 * STEP_M if current == 2 else STEP_M
+            return super().observe(previous, current, *rest, search=search)
+
+    start = drive(OneLie(), 10)
+    start.frontend.optimise_all()
+    np.testing.assert_allclose(start.steps_m(), STEP_M, rtol=0.05)
+
+
+def test_an_answer_that_does_not_hold_in_a_second_look_is_taken_back() -> None:
+    looks: dict[int, int] = {}
+
+    def only_once(call: Call) -> bool:
+        if call.search or call.index != 2:
+            return True
+        looks[2] = looks.get(2, 0) + 1
+        return looks[2] == 1
+
+    prior = ScriptedPrior(only_once)
+    prior.plane_m = np.zeros((12, 40))
+    prior.plane_m[8:] = 8.0
+    start = drive(prior, 6)
+    start.frontend.scale.collect()
+    assert looks[2] > 1
+    assert [(b.source, b.target) for b in start.graph.baselines()] == [(0, 1), (2, 3), (3, 4), (4, 5)]
+    assert [o.used for o in start.frontend.scale.observations if o.index == 2] == [False]
+    assert not start.store[1].prior_confidence.any() and not start.store[1].prior_depth_m.any()
+
+
+# ---------------------------------------------------------------- segments
+
+
+def test_a_new_segment_finds_its_own_scale_and_leaves_the_earlier_alone() -> None:
+    prior = ScriptedPrior(lambda call: call.index < 8 or call.index >= 12)
+    start = drive(prior, 8)
+    start.frontend.scale.collect()
+    before = start.store.poses(0, 8), start.store.stacked("inv_depth", 0, 8)
+    start.start(pose(z_m=60.0, R=R), start.store[-1].pose)
+    prior.step_m = 1.0  # and the usual step of half a metre will be a wrong guess
+    start.follow([pose(z_m=60.0 + 1.0 * i, R=R) for i in range(1, 4)])
+    assert abs(np.median(start.steps_m()[8:]) - 1.0) > 0.3
+    start.follow([pose(z_m=60.0 + 1.0 * i, R=R) for i in range(4, 7)])
+    np.testing.assert_allclose(start.steps_m()[8:], 1.0, rtol=0.04)
+    np.testing.assert_array_equal(start.store.poses(0, 8), before[0])
+    np.testing.assert_array_equal(start.store.stacked("inv_depth", 0, 8), before[1])
+    np.testing.assert_allclose(start.store[8].pose, before[0][-1], atol=1e-12)
+    pairs = [(b.source, b.target) for b in start.graph.baselines()]
+    assert (7, 8) not in pairs and (0, 1) in pairs and (11, 12) in pairs
+
+
+def test_the_last_answer_of_a_segment_belongs_to_that_segment() -> None:
+    start = drive(ScriptedPrior(), 9)
+    start.start(pose(z_m=60.0, R=R), start.store[-1].pose)
+    assert (7, 8) in [(b.source, b.target) for b in start.graph.baselines()]
+    assert start.frontend.scale.observations[-1].index == 8
+
+
+# ---------------------------------------------------------------- afterthoughts
+
+
+def test_the_path_that_followed_is_given_in_the_axes_of_the_first_camera() -> None:
+    prior = ScriptedPrior()
+    start = drive(prior, 7)
+    start.start(pose(z_m=60.0, R=R), start.store[-1].pose)
+    start.follow([pose(z_m=60.0 + STEP_M * i, R=R) for i in range(1, 5)])
+    start.frontend.optimise_all()
+    assert sorted(prior.paths) == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
+    for index, path in prior.paths.items():
+        end = 6 if index < 7 else 11
+        assert path.shape == (end - index + 2, 3), "to the end of its segment"
+        along = STEP_M * np.arange(len(path))[:, None] * (R.T @ [0.0, 0.0, 1.0])
+        np.testing.assert_allclose(path, along, atol=0.05 * along[-1, 2])
+
+
+def test_what_is_revised_moves_the_map() -> None:
+    prior = ScriptedPrior()
+    prior.later_factor = 1.03
+    start = drive(prior, 10)
+    np.testing.assert_allclose(start.steps_m().mean(), STEP_M, rtol=0.01)
+    start.frontend.optimise_all()
+    np.testing.assert_allclose(start.steps_m().mean(), 1.03 * STEP_M, rtol=0.01)
+
+
+def test_nothing_to_revise() -> None:
+    start = drive(ScriptedPrior(lambda call: False), 5)
+    assert not start.frontend.scale.revise()
+    assert not drive(NoPrior(), 5).frontend.scale.revise()
+
+
+# ---------------------------------------------------------------- maps
+
+
+def test_maps_of_a_prior_that_predicts() -> None:
+    prior = SensorDepth(SensorConfig(sigma=0.05, max_depth_m=20.0))
+    start = Start(prior, with_depth=True)
+    view = start.view(pose(R=R))
+    assert not start.frontend.scale.known
+    maps = start.frontend.scale.maps(view.prior_state)
+    assert start.frontend.scale.known
+    np.testing.assert_allclose(maps.weight, maps.confidence / 0.05**2)
+    assert maps.depth_m.max() <= 20.0 and 0 < maps.confidence.max() <= 1.0
+
+
+def test_an_image_without_depth_is_no_knowledge() -> None:
+    start = Start(SensorDepth(SensorConfig()))
+    empty = Frame(0, 0.0, np.zeros((96, 320, 3), np.uint8), CAMERA, depth_m=np.zeros((96, 320), np.float32))
+    maps = start.frontend.scale.maps(start.prior.prepare(empty, CAMERA))
+    assert not maps.confidence.any() and not start.frontend.scale.known
+
+
+def test_the_plane_is_shown_where_the_map_agrees_with_it() -> None:
+    prior = ScriptedPrior()
+    start = Start(prior, warm_up=WARM_UP)
+    truth_m = grid_depth_m(start.street, pose(R=R))
+    prior.plane_m = np.where(truth_m > 0, truth_m, 0.0)
+    prior.plane_m[9, :20] *= 1.5  # a kerb: the plane passes well below it
+    prior.plane_m[10] = 0.0
+    start.start(pose(R=R))
+    start.follow(straight(6, STEP_M, R=R)[1:])
+    start.frontend.scale.collect()
+    shown = start.store[2]
+    assert shown.prior_confidence[9, 22:38].mean() > 0.9 and not shown.prior_confidence[9, 2:18].any()
+    assert not shown.prior_confidence[10].any()
+    np.testing.assert_array_equal(shown.prior_depth_m > 0, shown.prior_confidence > 0)
+    assert not shown.prior_weight.any() and start.graph.window(0, 6, {0}).prior_depth_m is None
