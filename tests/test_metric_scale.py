@@ -17,7 +17,7 @@ from metric_slam.depth.sensor import SensorDepth
 from metric_slam.errors import DatasetError
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry.camera import PinholeCamera
-from tests.scene import CAMERA, HEIGHT_M, Start, grid_depth_m, pose, rotation, straight
+from tests.scene import CAMERA, HEIGHT_M, Start, grid_depth_m, pose, pose_vec, rotation, straight
 
 R = rotation(0.01, 0.0)
 STEP_M = 0.5
@@ -144,6 +144,20 @@ def test_a_mistake_of_the_prior_reaches_the_caller() -> None:
         start.add(pose(z_m=3.5, R=R), start.store[-1].pose)
 
 
+def test_an_answer_is_in_the_graph_before_the_next_solve() -> None:
+    start = drive(ScriptedPrior(), 8)
+    known: list[int] = []
+    solve = start.graph.solve
+
+    def noting(*arguments: object) -> object:
+        known.append(max(b.target for b in start.graph.baselines()))
+        return solve(*arguments)
+
+    start.graph.solve = noting  # type: ignore[method-assign,assignment]
+    start.follow([pose(z_m=STEP_M * k, R=R) for k in range(8, 11)])
+    assert known == [7, 8, 9]
+
+
 def test_the_prior_is_calibrated_before_it_looks() -> None:
     prior = ScriptedPrior()
     drive(prior, 12)
@@ -200,7 +214,7 @@ def test_a_road_that_comes_late_rescales_the_whole_segment(first_seen: int) -> N
 
 def test_settling_ends_some_keyframes_after_the_first_answer() -> None:
     prior = ScriptedPrior(from_index(3))
-    drive(prior, 14)
+    drive(prior, 14).frontend.scale.collect()
     searched = [call.index for call in prior.calls if call.search]
     assert max(searched) == 3 + WARM_UP - 1
     narrow = [call.index for call in prior.calls if not call.search]
@@ -227,7 +241,13 @@ def test_one_wrong_answer_among_the_first_does_not_set_the_scale() -> None:
             self.step_m = 3 * STEP_M if current == 2 else STEP_M
             return super().observe(previous, current, *rest, search=search)
 
-    start = drive(OneLie(), 10)
+    start = drive(OneLie(), 3)
+    factors: list[float] = []
+    rescale = start.store.rescale
+    start.store.rescale = lambda *a: (factors.append(a[0]), rescale(*a))  # type: ignore[method-assign,assignment]
+    start.follow([pose(z_m=STEP_M * k, R=R) for k in range(3, 10)])
+    assert len(factors) >= 2
+    np.testing.assert_allclose(factors[1:], 1.0, atol=0.02)
     start.frontend.optimise_all()
     np.testing.assert_allclose(start.steps_m(), STEP_M, rtol=0.05)
 
@@ -286,7 +306,8 @@ def test_the_last_answer_of_a_segment_belongs_to_that_segment() -> None:
 def test_the_path_that_followed_is_given_in_the_axes_of_the_first_camera() -> None:
     prior = ScriptedPrior()
     start = drive(prior, 7)
-    start.start(pose(z_m=60.0, R=R), start.store[-1].pose)
+    elsewhere = pose(4.0, 9.0, R=rotation(yaw_rad=0.8) @ R)
+    start.start(pose(z_m=60.0, R=R), pose_vec(elsewhere))
     start.follow([pose(z_m=60.0 + STEP_M * i, R=R) for i in range(1, 5)])
     start.frontend.optimise_all()
     assert sorted(prior.paths) == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
