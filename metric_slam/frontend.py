@@ -143,7 +143,7 @@ class Frontend:
             scale = self._usual_step()
             if self._prior_is_metric:
                 log.warning(
-                    "keyframe %d: no metric scale in the first pair; the map starts at a guess until the prior sees one",
+                    "keyframe %d: no metric scale in the first pair; the map starts at a guess until there is one",
                     len(store),
                 )
         first.inv_depth = first.inv_depth / scale

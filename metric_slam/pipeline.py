@@ -91,6 +91,7 @@ class _Run:
     started: float = field(default_factory=time.perf_counter)
     started_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
     frames_selected: int = 0
+    choices: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
     frames_per_s: float = 0.0
     peak_rss_tracking_mb: float = 0.0
@@ -126,20 +127,19 @@ def run(
 def _run(run: _Run) -> RunSummary:
     indices = select_frames(len(run.dataset), run.config.input)
     run.frames_selected = len(indices)
-    slam = _build(run)
     try:
         with stop_on_signal() as stop:
-            result = _track(run, slam, indices, stop)
+            result = _track(run, indices, stop)
             run.folder.remove_old_results()
             _write_trajectories(run, result)
-            _write_run_info(run, slam, result)
+            _write_run_info(run, result)
             _write_keyframes(run, result)
             metrics = _evaluate(run, result)
             run.interrupted = stop.is_set()
         _fuse(run, result)
-        info = _write_run_info(run, slam, result)
+        info = _write_run_info(run, result)
         _report(run, result, metrics, info)
-        info = _write_run_info(run, slam, result)
+        info = _write_run_info(run, result)
     finally:
         run.tracking.raise_bug()
     failure = run.tracking.error or run.write_failure
@@ -191,8 +191,13 @@ def _build(run: _Run) -> MetricSlam:
         return build_slam(run.config, run.dataset)
 
 
-def _track(run: _Run, slam: MetricSlam, indices: range, stop: Event) -> SlamResult:
-    """Feed every frame and finish; what goes wrong in between, and Ctrl-C, only ends the feeding."""
+def _track(run: _Run, indices: range, stop: Event) -> SlamResult:
+    """Feed every frame and finish; what goes wrong in between, and Ctrl-C, only ends the feeding.
+
+    The system lives no longer than this: fusion needs its memory.
+    """
+    slam = _build(run)
+    run.choices = dict(slam.choices)
     start = time.perf_counter()
     done = 0
     with (
@@ -350,7 +355,7 @@ def _optional_stage(run: _Run, name: str) -> Iterator[None]:
         logger.warning("%s skipped: interrupted", name)
 
 
-def _write_run_info(run: _Run, slam: MetricSlam, result: SlamResult) -> dict[str, Any]:
+def _write_run_info(run: _Run, result: SlamResult) -> dict[str, Any]:
     total_s = time.perf_counter() - run.started
     error = run.tracking.error or run.write_failure
     info = {
@@ -364,7 +369,7 @@ def _write_run_info(run: _Run, slam: MetricSlam, result: SlamResult) -> dict[str
         "keyframes": len(result.keyframes),
         "frames_not_tracked": int(np.count_nonzero(~result.tracked)),
         "preset": run.config.preset,
-        "choices": dict(slam.choices),
+        "choices": run.choices,
         "scale_source": result.scale_source,
         "frames_per_s": round(run.frames_per_s, 3),
         "timings_s": {**run.clock.rounded(), "total": round(total_s, 3)},
