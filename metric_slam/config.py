@@ -181,8 +181,8 @@ class GroundPlaneConfig(Section):
     observation_sigma: float = Field(
         0.05, gt=0, description="believed error of log(height) of one pair of keyframes, besides its own noise"
     )
-    min_baseline_m: float = Field(0.25, gt=0, description="pairs that moved less tell nothing, metres")
-    cell_sigma: float = Field(0.10, gt=0, description="believed relative error of the depth of one road cell")
+    min_baseline_m: float = Field(0.1, gt=0, description="pairs that moved less tell nothing, metres")
+    cell_sigma: float = Field(0.02, gt=0, description="believed relative error of a road cell's depth in the map")
 
 
 class BundleAdjustmentConfig(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -142,6 +142,23 @@ class FactorGraph:
         )
         self._store.update(begin, window.poses, window.inv_depth, window.prior_log_scale)
         return self._count(report)
+
+    def settle_depths(self, cell_sigma: float) -> None:
+        """Inverse depths alone, all poses fixed, with the prior depth that so far was only shown.
+
+        On asphalt the flow of a cell is easily wrong and would move the poses; for the map the road's plane is right.
+        """
+        end = len(self._store)
+        shown = self._store.stacked("prior_confidence", 0, end) / cell_sigma**2
+        if not shown.any() or not self._edges:
+            return
+        window = self.window(0, end, set(range(end)))
+        weight = shown if window.prior_weight is None else np.maximum(window.prior_weight, shown)
+        prior_depth_m = self._store.stacked("prior_depth_m", 0, end)
+        window = replace(window, prior_weight=weight, prior_depth_m=prior_depth_m, scale_sigma=0.0)
+        window, report = solve_window(window, self._config)
+        self._store.update(0, window.poses, window.inv_depth, window.prior_log_scale)
+        self._count(report)
 
     def _count(self, report: BaReport) -> BaReport:
         self.status_counts[report.status] = self.status_counts.get(report.status, 0) + 1

@@ -124,6 +124,7 @@ class Frontend:
             self._graph.solve(0, len(self._store), set(self.segments), iterations, thorough=True)
             if self.scale.revise():
                 self._graph.solve(0, len(self._store), set(self.segments), iterations, thorough=True)
+            self._graph.settle_depths(self.scale.cell_sigma)
 
     # ------------------------------------------------------------------ start
 

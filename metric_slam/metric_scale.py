@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 _CALIBRATION_KEYFRAMES = 60
 _KEYFRAMES_AHEAD = 100  # more than a prior needs to see of the path that followed
-_SHOWN_RELATIVE_ERROR = 0.1  # prior depth of a cell is shown where the map agrees with it that well
 
 
 class PriorMaps(NamedTuple):
@@ -62,6 +61,11 @@ class MetricScale:
         """Has the prior said anything that counts?"""
 
         self.observations: list[ScaleObservation] = []
+
+    @property
+    def cell_sigma(self) -> float:
+        """Believed relative error of one cell of the prior's depth."""
+        return self._prior.relative_sigma
 
     def begin_segment(self, position: int) -> None:
         """Keyframes from ``position`` on are not tied to those before; their scale has to be found anew."""
@@ -134,7 +138,8 @@ class MetricScale:
         self._taken[position] = length, replace(observation, previous_depth_m=None)
         self._set_baseline(position, length, observation)
         if observation.previous_depth_m is not None:
-            self._show(position - 1, observation.previous_depth_m)
+            depth_m = observation.previous_depth_m
+            self._store.show_prior(position - 1, depth_m, (depth_m > 0).astype(np.float64))
 
     def _withdraw(self, position: int) -> None:
         """What was believed of a pair does not hold in a second look, with better poses and a better pitch."""
@@ -158,11 +163,6 @@ class MetricScale:
             path = (ahead - ahead[0]) @ T_world_cam[previous, :3, :3]
             self._set_baseline(position, length, self._prior.revised(observation, path))
         return bool(self._taken)
-
-    def _show(self, position: int, depth_m: np.ndarray) -> None:
-        """Notes the plane where the map agrees with it: cars, kerbs and verges are not road."""
-        agrees = np.abs(self._store[position].inv_depth * depth_m - 1.0) < _SHOWN_RELATIVE_ERROR
-        self._store.show_prior(position, np.where(agrees, depth_m, 0.0), agrees.astype(np.float64))
 
     def settle(self) -> bool:
         """While the scale of a segment is fresh: measure the recent pairs again and rescale; True if anything moved."""

@@ -354,18 +354,3 @@ def test_an_image_without_depth_is_no_knowledge() -> None:
     assert not maps.confidence.any() and not start.frontend.scale.known
 
 
-def test_the_plane_is_shown_where_the_map_agrees_with_it() -> None:
-    prior = ScriptedPrior()
-    start = Start(prior, warm_up=WARM_UP)
-    truth_m = grid_depth_m(start.street, pose(R=R))
-    prior.plane_m = np.where(truth_m > 0, truth_m, 0.0)
-    prior.plane_m[9, :20] *= 1.5  # a kerb: the plane passes well below it
-    prior.plane_m[10] = 0.0
-    start.start(pose(R=R))
-    start.follow(straight(6, STEP_M, R=R)[1:])
-    start.frontend.scale.collect()
-    shown = start.store[2]
-    assert shown.prior_confidence[9, 22:38].mean() > 0.9 and not shown.prior_confidence[9, 2:18].any()
-    assert not shown.prior_confidence[10].any()
-    np.testing.assert_array_equal(shown.prior_depth_m > 0, shown.prior_confidence > 0)
-    assert not shown.prior_weight.any() and start.graph.window(0, 6, {0}).prior_depth_m is None

@@ -77,6 +77,9 @@ _SEARCHED_STEPS_M = np.geomspace(0.15, 4.0, 80)
 _EXPECTED_RATIOS = np.array([0.55, 0.65, 0.75, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03, 1.06, 1.09, 1.12, 1.35, 1.55, 1.8])
 """Measured over known height that is tried when the scale is about right; the outer ones are there for comparison."""
 
+_MIN_CELL_SUPPORT = 0.75
+"""Share of a cell's pixels that must fit the plane before it is called road; by chance a third of them do."""
+
 _MAX_LOG_HEIGHT_SIGMA = 0.15
 _MIN_INLIER_SHARE = 0.25
 _MAX_DISTINCTNESS = 0.8
@@ -132,7 +135,8 @@ class GroundPlane(DepthPrior):
         baseline = float(np.linalg.norm(T_current_previous[:3, 3]))
         if baseline <= 0 or (not search and baseline < self._config.min_baseline_m):
             return None
-        fit = self._fit(previous, current, T_current_previous, search)
+        patch = self._patch(previous, current, T_current_previous)
+        fit = self._fit(patch, baseline, search)
         if fit is None:
             return None
         used = self._supported(fit)
@@ -144,7 +148,7 @@ class GroundPlane(DepthPrior):
             sigma=float(np.hypot(self._config.observation_sigma, fit.log_height_sigma)),
             used=used,
             detail=fit,
-            previous_depth_m=self._plane_depth(fit, camera) if used else None,
+            previous_depth_m=self._plane_depth(fit, patch, camera) if used else None,
         )
 
     def revised(self, observation: MotionObservation, path_ahead: np.ndarray) -> MotionObservation:
@@ -161,19 +165,21 @@ class GroundPlane(DepthPrior):
         correction = -fit.dlog_height_dpitch * (float(np.arctan2(y, z)) - fit.pitch_rad)
         return replace(observation, log_ratio=observation.log_ratio + correction)
 
-    def _fit(self, previous: RoadImage, current: RoadImage, T: np.ndarray, search: bool) -> RoadFit | None:
-        cfg, prior = self._config, self._plane_prior()
-        patch = RoadPatch(
+    def _patch(self, previous: RoadImage, current: RoadImage, T_current_previous: np.ndarray) -> RoadPatch:
+        cfg = self._config
+        return RoadPatch(
             previous,
             current,
-            T,
-            prior=prior,
+            T_current_previous,
+            prior=self._plane_prior(),
             height_m=self.height_m,
             corridor=(cfg.corridor_m, cfg.nearest_m, cfg.farthest_m),
             samples=cfg.samples,
         )
-        baseline = float(np.linalg.norm(T[:3, 3]))
-        return fit_road(patch, prior, self.height_m * (baseline / _SEARCHED_STEPS_M if search else _EXPECTED_RATIOS))
+
+    def _fit(self, patch: RoadPatch, baseline: float, search: bool) -> RoadFit | None:
+        ratios = baseline / _SEARCHED_STEPS_M if search else _EXPECTED_RATIOS
+        return fit_road(patch, patch.prior, self.height_m * ratios)
 
     def _supported(self, fit: RoadFit) -> bool:
         """Is there a road that lines up, as well as it lately did?"""
@@ -185,10 +191,12 @@ class GroundPlane(DepthPrior):
             and fit.cost < _MAX_COST_OVER_USUAL * usual
         )
 
-    def _plane_depth(self, fit: RoadFit, camera: PinholeCamera) -> np.ndarray:
-        """Metric depth of the fitted plane in the corridor, float64 [h, w]; 0 elsewhere."""
-        rays = camera.grid().rays()
+    def _plane_depth(self, fit: RoadFit, patch: RoadPatch, camera: PinholeCamera) -> np.ndarray:
+        """Metric depth of the fitted plane in the cells whose pixels fit it, float64 [h, w]; 0 elsewhere: cars, kerbs
+        and verges in the corridor are not road."""
+        grid, cfg = camera.grid(), self._config
+        rays = grid.rays()
         slope = rays @ plane_normal(fit.pitch_rad, fit.roll_rad)
         depth_m = self.height_m / np.maximum(slope, 1e-3)
-        corridor = (depth_m < self._config.farthest_m) & (np.abs(rays[..., 0]) * depth_m < self._config.corridor_m)
-        return np.where(corridor, depth_m, 0.0)
+        corridor = (depth_m < cfg.farthest_m) & (np.abs(rays[..., 0]) * depth_m < cfg.corridor_m)
+        return np.where(corridor & (patch.support(fit, grid) > _MIN_CELL_SUPPORT), depth_m, 0.0)

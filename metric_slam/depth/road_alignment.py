@@ -18,6 +18,7 @@ import numpy as np
 
 from metric_slam.geometry.camera import PinholeCamera
 
+_MIN_CELL_SAMPLES = 5
 _LOSS_WIDTH = 0.3  # of the normalised brightness, Cauchy
 _INDEPENDENT = 13.0  # measurements that a patch is worth: neighbouring samples see the same stones, and road texture
 # hardly tells pitch from height, so the prior on the pitch has to win against thousands of samples
@@ -130,7 +131,7 @@ class RoadPatch:
     ) -> None:
         self._camera, self._second = second.camera, second
         self._R, self._t = T_second_first[:3, :3], T_second_first[:3, 3]
-        self._prior = prior
+        self.prior = prior
         half_width_m, nearest_m, farthest_m = corridor
         u, v, rays = _candidates(first.camera, first.first_row)
         slope = plane_normal(prior.pitch_rad, prior.roll_rad) @ rays
@@ -194,7 +195,7 @@ class RoadPatch:
         return float(data + e @ self._prior_information @ e / len(self))
 
     def _centre(self) -> np.ndarray:
-        return np.array([0.0, self._prior.pitch_rad, self._prior.roll_rad])
+        return np.array([0.0, self.prior.pitch_rad, self.prior.roll_rad])
 
     def refine(self, p: np.ndarray, iterations: int = 12) -> tuple[np.ndarray, float]:
         """Levenberg-Marquardt from ``p``; returns the parameters and their cost."""
@@ -225,6 +226,18 @@ class RoadPatch:
         information = usable.mean() * information  # the cost is a mean over the usable pixels
         H = (J * w[:, None]).T @ J + information
         return H, (J * w[:, None]).T @ r + information @ (p - self._centre())
+
+    def support(self, fit: RoadFit, grid: PinholeCamera) -> np.ndarray:
+        """Share of the samples in each cell of the first image that fit the plane, float64 [h, w]; 0 where too few
+        were taken. ``grid`` is the camera whose pixels are the cells."""
+        r, usable, _ = self._residual(np.array([1.0 / fit.height, fit.pitch_rad, fit.roll_rad]), False)
+        fits = usable & (np.abs(r) < 2 * _LOSS_WIDTH)
+        x = np.rint(self._rays[0] * grid.fx + grid.cx).astype(int).clip(0, grid.width - 1)
+        y = np.rint(self._rays[1] * grid.fy + grid.cy).astype(int).clip(0, grid.height - 1)
+        count, good = np.zeros((2, grid.height, grid.width))
+        np.add.at(count, (y, x), 1.0)
+        np.add.at(good, (y, x), fits)
+        return np.where(count >= _MIN_CELL_SAMPLES, good / np.maximum(count, 1.0), 0.0)
 
     def describe(self, p: np.ndarray, cost: float, distinctness: float) -> RoadFit:
         """The fit with its uncertainty."""

@@ -128,7 +128,7 @@ def test_a_search_finds_metres_without_any_scale(unit_m: float) -> None:
 
 
 def test_a_camera_that_stands_tells_nothing() -> None:
-    first, second = pose(R=R), pose(z_m=0.1, R=R)
+    first, second = pose(R=R), pose(z_m=0.05, R=R)
     assert observe(ground_plane(), (Street(), first), (Street(), second)) is None
     assert observe(ground_plane(), (Street(), first), (Street(), first), search=True) is None
 
@@ -156,6 +156,18 @@ def test_the_measured_plane_is_the_road_of_the_first_image() -> None:
         x_m = (CAMERA.grid().rays()[..., 0] * depth_m)[known]
         assert np.abs(x_m).max() <= 2.2 and x_m.min() < -1 and x_m.max() > 1
         assert not depth_m[:3].any(), "nothing above the horizon"
+
+
+def test_what_stands_in_the_corridor_is_no_road() -> None:
+    """A wall across the street, five to ten metres ahead of the second half of the patch: its cells are left out."""
+    prior = ground_plane()
+    prior.calibrate(motions(0.01, 20))
+    blocked = Street(seed=3, end_m=14.0)
+    got = observe(prior, (blocked, pose(R=R)), (blocked, pose(z_m=1.0, R=R)))
+    assert got is not None and got.previous_depth_m is not None
+    truth_m = grid_depth_m(blocked, pose(R=R))
+    wall = np.abs(truth_m - 14.0) < 0.3
+    assert wall.any() and (got.previous_depth_m[wall] > 0).mean() < 0.2
 
 
 def test_the_measured_plane_is_in_metres_whatever_the_length_of_the_baseline() -> None:
