@@ -42,6 +42,3 @@ class CameraMount:
 
     height_m: float
     """Height of the optical centre above the road."""
-
-    height_sigma_m: float = 0.03
-    """Standard deviation of that height (load, tyres, measurement)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -56,10 +56,6 @@ class PinholeCamera:
             width=width,
             height=height,
         )
-
-    def cropped(self, left: int, top: int, width: int, height: int) -> PinholeCamera:
-        """The same camera after cutting out a window of its image."""
-        return replace(self, cx=self.cx - left, cy=self.cy - top, width=width, height=height)
 
     def grid(self) -> PinholeCamera:
         """The camera whose pixels are the cells of the 1/8 grid: cell centres at integers."""
