@@ -66,15 +66,17 @@ class Frontend:
         self._store, self._graph, self._config = store, graph, config
         self._prior_is_metric = prior.metric
         self.scale = MetricScale(store, graph, prior, config.warm_up)
-        self.segments: list[int] = []
-        """Positions of the keyframes at which the chain of matches begins: 0, and more where tracking was lost."""
 
     def start(self, view: View, pose: np.ndarray) -> None:
         """The first keyframe of the video, or of a new segment after a loss: ``pose`` T_cam_world [7] is given."""
         prior = self.scale.maps(view.prior_state)
         position = self._store.append(view.keyframe(pose, _filled(prior), prior))
-        self.segments.append(position)
         self.scale.begin_segment(position)
+
+    @property
+    def segments(self) -> list[int]:
+        """Positions of the keyframes at which the chain of matches begins: 0, and more where tracking was lost."""
+        return self.scale.segments
 
     @property
     def depth_known(self) -> bool:

@@ -52,7 +52,9 @@ class MetricScale:
         self._store, self._graph, self._prior, self._warm_up = store, graph, prior, warm_up
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prior")
         self._pending: _Pending | None = None
-        self._segments = [0]
+        self.segments: list[int] = []
+        """Positions of the keyframes from which on the scale is a new question."""
+
         self._taken: dict[int, tuple[float, MotionObservation]] = {}
         """Observations in use by position, with the length of the baseline in the map when each was made."""
 
@@ -71,12 +73,11 @@ class MetricScale:
         """Keyframes from ``position`` on are not tied to those before; their scale has to be found anew."""
         self.collect()
         self._first_used = None
-        if position > 0:
-            self._segments.append(position)
+        self.segments.append(position)
 
     @property
     def _segment(self) -> int:
-        return self._segments[-1]
+        return self.segments[-1]
 
     def maps(self, prior_state: Any) -> PriorMaps:
         """Prior depth of a keyframe; zeros where nothing is known."""
@@ -155,7 +156,7 @@ class MetricScale:
     def revise(self) -> bool:
         """Lets the prior correct its observations by the path that was driven afterwards; True if there are any."""
         T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
-        ends = [*self._segments[1:], len(self._store)]
+        ends = [*self.segments[1:], len(self._store)]
         for position, (length, observation) in self._taken.items():
             previous = position - 1
             end = next(e for e in ends if e > previous)

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from metric_slam.errors import EvaluationError, OutputError
+from metric_slam.geometry import lie
 
 TUM_COLUMNS = 8
 KITTI_COLUMNS = 12
@@ -107,16 +108,6 @@ def normalise_rotations(T: np.ndarray) -> np.ndarray:
     return T
 
 
-def inverse(T: np.ndarray) -> np.ndarray:
-    """Inverse of rigid motions ``T`` [..., 4, 4] whose rotations are orthonormal."""
-    inv_T = np.zeros_like(T)
-    inv_R = np.swapaxes(T[..., :3, :3], -1, -2)
-    inv_T[..., :3, :3] = inv_R
-    inv_T[..., :3, 3] = -(inv_R @ T[..., :3, 3:])[..., 0]
-    inv_T[..., 3, 3] = 1.0
-    return inv_T
-
-
 def to_reference_camera(T_world_cam: np.ndarray, T_cam_ref: np.ndarray) -> np.ndarray:
     """The path of another camera of the same rig, in the world of its own first pose.
 
@@ -124,7 +115,7 @@ def to_reference_camera(T_world_cam: np.ndarray, T_cam_ref: np.ndarray) -> np.nd
     Returns ``T_world_ref`` [N, 4, 4], normalised, first row the identity.
     """
     T_start_ref = normalise_rotations(np.asarray(T_world_cam) @ np.asarray(T_cam_ref))
-    T_world_ref = normalise_rotations(inverse(T_start_ref[0]) @ T_start_ref)
+    T_world_ref = normalise_rotations(lie.inverse(T_start_ref[0]) @ T_start_ref)
     T_world_ref[0] = np.eye(4)
     return T_world_ref
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from metric_slam.errors import EvaluationError, OutputError
+from metric_slam.geometry.lie import inverse
 from metric_slam.trajectory import (
     Trajectory,
     associate,
     associate_times,
-    inverse,
     normalise_rotations,
     read_kitti,
     read_trajectory,

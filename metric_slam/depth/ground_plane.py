@@ -3,8 +3,8 @@
 For every pair of keyframes whose motion is known up to scale, the road patch is aligned photometrically
 (:mod:`metric_slam.depth.road_alignment`); known height over measured height is an observation of the metric length of
 the pair's baseline. The pitch of the camera against the road calibrates itself: a car drives parallel to its road, so
-the road's normal is perpendicular to the mean direction of travel. Where support is thin, the road bends, or a
-measurement contradicts its neighbours, it is withdrawn rather than believed.
+the road's normal is perpendicular to the mean direction of travel. Where support is thin, no height stands out, or the
+patch lines up much worse than it lately did, a measurement is withdrawn rather than believed.
 """
 
 from __future__ import annotations
