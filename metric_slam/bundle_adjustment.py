@@ -100,6 +100,12 @@ class BaWindow:
     scale_anchor: np.ndarray | None = None
     """Where s_k is pulled to, float64 [N]; zeros when None."""
 
+    scale_previous: np.ndarray | None = None
+    """Position of the keyframe whose scale is coupled with s_k, -1: none, int64 [N]; k - 1 when None."""
+
+    scale_previous: np.ndarray | None = None
+    """Position of the keyframe whose s_k is coupled with this one's, int64 [N]; -1: none; None: the one before."""
+
     scale_sigma: float = 0.0
     """Standard deviation of s_k around its anchor; 0 holds the scales."""
 
@@ -107,6 +113,9 @@ class BaWindow:
     """eta, float64 [N, h, w]."""
 
     baselines: Baselines = field(default_factory=Baselines)
+
+    cell_step: int = 1
+    """Cells of this problem are every so many-th of the 1/8 grid, and stand for those between."""
 
 
 def solve_window(
@@ -130,7 +139,12 @@ def solve_window(
         prior_log_scale=np.zeros(len(window.poses)) if scale is None else scale.copy(),
         depth_free=np.zeros_like(window.depth_free) if motion_only else window.depth_free,
     )
-    options = native_options(config, has_prior=window.prior_depth_m is not None, scale_sigma=window.scale_sigma)
+    options = native_options(
+        config,
+        has_prior=window.prior_depth_m is not None,
+        scale_sigma=window.scale_sigma,
+        cell_step=window.cell_step,
+    )
     if iterations is not None:
         options.iterations = iterations
     if thorough:
@@ -139,14 +153,17 @@ def solve_window(
     return window, BaReport(report.status.name.lower(), report.iterations, report.cost_initial, report.cost_final)
 
 
-def native_options(config: BundleAdjustmentConfig, *, has_prior: bool, scale_sigma: float) -> native.DenseBaOptions:
+def native_options(
+    config: BundleAdjustmentConfig, *, has_prior: bool, scale_sigma: float, cell_step: int = 1
+) -> native.DenseBaOptions:
     """Kernel options. Flow residuals are in grid cells there, so pixel lengths are divided by the stride."""
     options = native.DenseBaOptions()
+    stride_px = FEATURE_STRIDE * cell_step
     options.iterations = config.iterations
     options.prior_mode = _PRIOR_MODES[config.prior_mode if has_prior else "none"]
-    options.flow_weight = (FEATURE_STRIDE / config.flow_sigma_px) ** 2
-    options.flow_loss = native.RobustLoss(_LOSSES[config.flow_loss], config.flow_loss_width_px / FEATURE_STRIDE)
-    options.invalid_residual = 3.0 * config.flow_loss_width_px / FEATURE_STRIDE
+    options.flow_weight = (stride_px * cell_step / config.flow_sigma_px) ** 2  # a cell stands for step^2 of them
+    options.flow_loss = native.RobustLoss(_LOSSES[config.flow_loss], config.flow_loss_width_px / stride_px)
+    options.invalid_residual = 3.0 * config.flow_loss_width_px / stride_px
     options.prior_loss = native.RobustLoss(_LOSSES[config.prior_loss], config.prior_loss_width)
     options.baseline_loss = native.RobustLoss(native.Loss.CAUCHY, config.baseline_loss_width)
     options.droid_alpha = config.droid_alpha
@@ -175,6 +192,7 @@ def native_problem(window: BaWindow) -> native.DenseBaProblem:
         prior_depth=window.prior_depth_m,
         prior_weight=window.prior_weight,
         scale_anchor=window.scale_anchor,
+        scale_previous=window.scale_previous,
         baseline_pair=np.ascontiguousarray(window.baselines.pair, dtype=np.int64),
         baseline_length=window.baselines.length_m,
         baseline_sigma=window.baselines.sigma,

@@ -105,3 +105,19 @@ def choose_correspondence(config: Config) -> CorrespondenceChoice:
         raise MissingDependencyError("correspondence 'droid' is not part of this version: choose dis")
     reason = "as asked for" if config.correspondence == "dis" else "needs neither weights nor a GPU"
     return CorrespondenceChoice(DisCorrespondence(config.dis, threads=min(4, os.cpu_count() or 1)), reason)
+
+
+def resolve_device(name: str) -> str:
+    """The torch device that ``name`` means; "auto": cuda where there is one. ConfigError for what is not here."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name} is no device that torch knows; give auto, cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(f"--device {name}: {count} CUDA devices are usable here; give auto or cpu")
+    return name

@@ -133,7 +133,13 @@ def run_with_options(open_data: Callable[[Console], Dataset], options: RunOption
     from metric_slam import pipeline
 
     summary = pipeline.run(
-        config, dataset, output_dir, overwrite=options.overwrite, command=sys.argv, console=console
+        config,
+        dataset,
+        output_dir,
+        overwrite=options.overwrite,
+        resume=options.resume,
+        command=sys.argv,
+        console=console,
     )
     _show_summary(summary)
     if summary.failure is not None:

@@ -81,6 +81,7 @@ class RunOptions:
     config: ConfigFileOption = None
     settings: SetOption = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False
 
     def resolve(self) -> Config:
         """The configuration these options ask for. Raises ConfigError."""
@@ -92,6 +93,8 @@ class RunOptions:
                 given[key] = Setting(value, f"--{option.name.replace('_', '-')}")
         if self.no_fusion:
             given["fusion.enabled"] = Setting(False, "--no-fusion")
+        if self.resume and self.overwrite:
+            raise ConfigError("--resume goes on with a run and --overwrite begins anew: give one of them")
         return resolve_config(self.config, self.settings or (), given)
 
     def data_options(self) -> dict[str, Any]:

@@ -130,8 +130,47 @@ class FrontendConfig(Section):
     warm_up: int = Field(6, ge=2, description="keyframes before which the whole start is re-optimised and re-scaled")
     max_lost: int = Field(5, ge=1, description="frames that cannot be tracked before a new segment of the map starts")
     iterations: int = Field(3, ge=1, description="solver iterations per new keyframe")
-    final_iterations: int = Field(
-        12, ge=0, description="solver iterations over the whole trajectory at the end; 0: none"
+
+
+class BackendConfig(Section):
+    """Bundle adjustment over the whole trajectory."""
+
+    iterations: int = Field(12, ge=0, description="solver iterations over the whole trajectory; 0: none")
+    max_cells: int = Field(
+        12_000_000,
+        ge=100_000,
+        description="cells of all edges together that are optimised at once (32 bytes each); of a longer drive every "
+        "second, third ... row and column of the grid takes part, and the other depths follow",
+    )
+    growth: float = Field(
+        1.5, gt=1, description="after a loop it runs again once the map has this many times the keyframes of last time"
+    )
+
+
+class LoopConfig(Section):
+    """Recognising places and closing loops."""
+
+    enabled: bool = Field(True, description="close loops")
+    every: int = Field(4, ge=1, description="keyframes between two looks for loops")
+    min_path_m: float = Field(
+        40.0, gt=0, description="shortest way round a loop, metres (or median steps of a keyframe without a scale)"
+    )
+    drift: float = Field(
+        0.03, gt=0, description="believed drift of the position, share of the way: how far off a place may be"
+    )
+    drift_floor_m: float = Field(2.0, gt=0, description="added to it, metres")
+    candidates: int = Field(4, ge=1, description="places that are looked at more closely")
+    min_similarity: float = Field(0.0, ge=-1, le=1, description="of a place's descriptor to be looked at more closely")
+
+
+class StateConfig(Section):
+    """What a run keeps on disk while it goes on."""
+
+    checkpoint_s: float = Field(
+        20.0, ge=0, description="seconds between two checkpoints from which --resume goes on; 0: none"
+    )
+    disk_budget_gb: float = Field(
+        30.0, gt=0, description="most the images and matches of a run may take on disk; they go when the run is done"
     )
 
 
@@ -262,6 +301,9 @@ class Config(Section):
     dis: DisConfig = DisConfig()
     motion_filter: MotionFilterConfig = MotionFilterConfig()
     frontend: FrontendConfig = FrontendConfig()
+    backend: BackendConfig = BackendConfig()
+    loop: LoopConfig = LoopConfig()
+    state: StateConfig = StateConfig()
     sensor: SensorConfig = SensorConfig()
     precomputed: PrecomputedConfig = PrecomputedConfig()
     ground_plane: GroundPlaneConfig = GroundPlaneConfig()

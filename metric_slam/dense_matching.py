@@ -52,12 +52,12 @@ class KeyframeView:
         self.keyframe = keyframe
         self.camera: PinholeCamera = keyframe.camera
         self.T_world_cam = np.asarray(keyframe.T_world_cam, dtype=np.float64)
-        self.height, self.width = keyframe.image.shape[:2]
+        self.width, self.height = keyframe.camera.size
 
     @cached_property
     def grey(self) -> np.ndarray:
         """Grey image, uint8 [H, W]."""
-        return cv2.cvtColor(self.keyframe.image, cv2.COLOR_RGB2GRAY)
+        return cv2.cvtColor(self.keyframe.pixels, cv2.COLOR_RGB2GRAY)
 
     @cached_property
     def coarse(self) -> tuple[np.ndarray, np.ndarray]:

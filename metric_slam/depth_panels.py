@@ -43,13 +43,13 @@ def plot_depth_panels(keyframes: list[KeyframeResult], *, scale_known: bool) -> 
     priors = [_prior_depth(keyframe) for keyframe in chosen]
     with_prior = any(prior is not None for prior in priors)
     columns = 4 if with_prior else 3
-    height, width = chosen[0].image.shape[:2]
+    height, width = chosen[0].camera.height, chosen[0].camera.width
     figure = new_figure(12.0, len(chosen) * 12.0 / columns * height / width + 1.2)
     grid = figure.subplots(len(chosen), columns, squeeze=False)
     norm = _depth_norm(optimised + [prior for prior in priors if prior is not None])
     for row, keyframe in enumerate(chosen):
         cells = list(grid[row])
-        cells[0].imshow(keyframe.image)
+        cells[0].imshow(keyframe.pixels)
         cells[0].set_ylabel(f"frame {keyframe.index}", fontsize=9, color=TEXT)
         depth_image = _show(cells[1], optimised[row], norm, "turbo_r")
         if with_prior:

@@ -29,6 +29,10 @@ class OutputError(MetricSlamError):
     """Results cannot be written, or would overwrite existing ones."""
 
 
+class ResumeError(MetricSlamError):
+    """A run cannot be continued: nothing to continue, another sequence, version or configuration, damaged files."""
+
+
 class MissingDependencyError(MetricSlamError):
     """An optional package, a system library or the compiled extension is absent."""
 

@@ -1,28 +1,31 @@
-"""The factor graph: directed edges between keyframes with their matches, and the windows that are solved over them."""
+"""The factor graph: directed edges between keyframes with their matches, and the problems that are solved over them.
+
+Matches of keyframes that the sliding window has passed lie on the disk and are read for global problems.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from metric_slam.bundle_adjustment import BaReport, Baselines, BaWindow, reproject, solve_window
 from metric_slam.config import BundleAdjustmentConfig
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
+from metric_slam.disk_store import DiskArray
 from metric_slam.keyframes import KeyframeStore
 
 
-@dataclass(frozen=True)
+@dataclass
 class Edge:
     """Matches of one directed pair of keyframes, kept in single precision."""
 
     source: int
     target: int
-    flow_target: np.ndarray
-    """float32 [h, w, 2], grid cells."""
-
-    confidence: np.ndarray
-    """float32 [h, w]."""
+    matches: np.ndarray | DiskArray
+    """float32 [h, w, 3]: where each cell lies in the target, grid cells (x, y), and its confidence 0..1."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,22 @@ class FactorGraph:
         self._model = model
         self._config = config
         self._scale_sigma = scale_sigma
-        self._edges: dict[tuple[int, int], Edge] = {}
-        self._baselines: dict[tuple[int, int], BaselineFactor] = {}
+        self._edges: dict[int, dict[int, Edge]] = defaultdict(dict)  # by source and target
+        self._baselines: dict[int, dict[int, BaselineFactor]] = defaultdict(dict)
+        self._in_memory: list[Edge] = []
         self.status_counts: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._edges)
+        return sum(len(leaving) for leaving in self._edges.values())
 
     def __contains__(self, pair: tuple[int, int]) -> bool:
-        return pair in self._edges
+        return pair[1] in self._edges.get(pair[0], {})
 
     def add_matched(self, source: int, target: int, match: Correspondence) -> None:
         """Adds a directed edge whose matches are already known."""
-        self._edges[source, target] = Edge(
-            source, target, match.target.astype(np.float32), match.confidence.astype(np.float32)
-        )
+        matches = np.concatenate([match.target, match.confidence[..., None]], axis=-1).astype(np.float32)
+        edge = self._edges[source][target] = Edge(source, target, matches)
+        self._in_memory.append(edge)
 
     def match_pairs(self, pairs: list[tuple[int, int]]) -> None:
         """Matches directed pairs, starting from their present reprojection, and adds them."""
@@ -71,7 +75,7 @@ class FactorGraph:
         source, target = np.array(pairs).T - low
         predicted, _, _ = reproject(
             store.poses(low, high),
-            store.stacked("inv_depth", low, high),
+            store.stacked("inv_depth", range(low, high)),
             store.camera.grid().vector(),
             source,
             target,
@@ -83,91 +87,172 @@ class FactorGraph:
         for (i, j), match in zip(pairs, self._model.track(queries), strict=True):
             self.add_matched(i, j, match)
 
+    def pairs(self) -> np.ndarray:
+        """Source and target of every edge, int64 [E, 2]."""
+        return np.array([(s, t) for s, leaving in self._edges.items() for t in leaving], np.int64).reshape(-1, 2)
+
+    def remove_pair(self, first: int, second: int) -> None:
+        """Takes the edges between two keyframes out."""
+        self._edges[first].pop(second, None)
+        self._edges[second].pop(first, None)
+
+    def targets_of(self, source: int) -> list[int]:
+        """Keyframes that a keyframe is matched with."""
+        return list(self._edges.get(source, {}))
+
+    def retire_before(self, position: int) -> None:
+        """Matches between keyframes before ``position`` go to the disk."""
+        staying = []
+        for edge in self._in_memory:
+            if edge.source < position and edge.target < position:
+                if self._edges[edge.source].get(edge.target) is edge:
+                    edge.matches = self._store.disk.put(edge.matches)
+            else:
+                staying.append(edge)
+        self._in_memory = staying
+
     def set_baseline(self, factor: BaselineFactor) -> None:
         """Adds or replaces the measured baseline of a pair."""
-        self._baselines[factor.source, factor.target] = factor
+        self._baselines[factor.source][factor.target] = factor
 
     def remove_baseline(self, source: int, target: int) -> None:
         """Takes the measured baseline of a pair back."""
-        del self._baselines[source, target]
+        del self._baselines[source][target]
 
     def baselines(self) -> list[BaselineFactor]:
         """All measured baselines."""
-        return list(self._baselines.values())
+        return [factor for leaving in self._baselines.values() for factor in leaving.values()]
 
     def is_metric(self, begin: int, end: int) -> bool:
         """Does a prior or a measured baseline hold the scale of keyframes begin..end-1?"""
-        return any(begin <= b.source < end and begin <= b.target < end for b in self._baselines.values()) or any(
-            self._store[i].prior_weight.any() for i in range(begin, end)
+        return any(begin <= b.target < end for i in range(begin, end) for b in self._baselines_of(i)) or any(
+            self._store.has_prior(i) for i in range(begin, end)
         )
 
-    def window(self, begin: int, end: int, fixed: set[int]) -> BaWindow:
-        """The problem over keyframes begin..end-1; the poses of the keyframes in ``fixed`` stay."""
+    def _baselines_of(self, source: int) -> Iterator[BaselineFactor]:
+        return iter(self._baselines.get(source, {}).values())
+
+    # ------------------------------------------------------------------ problems
+
+    def window(
+        self,
+        positions: Sequence[int],
+        fixed: set[int],
+        *,
+        cell_step: int = 1,
+        depth_free: set[int] | None = None,
+    ) -> BaWindow:
+        """The problem over these keyframes, in this order; the poses of the keyframes in ``fixed`` stay.
+
+        ``cell_step`` takes every so many-th row and column of the grid; ``depth_free``: only these keyframes' depths
+        move, and only their edges take part.
+        """
         store = self._store
-        edges = [e for e in self._edges.values() if begin <= e.source < end and begin <= e.target < end]
-        baselines = [b for b in self._baselines.values() if begin <= b.source < end and begin <= b.target < end]
-        confidence = np.stack([e.confidence for e in edges]).astype(np.float64)
-        has_prior = any(k.prior_weight.any() for k in (store[i] for i in range(begin, end)))
+        place = {position: n for n, position in enumerate(positions)}
+        free = place.keys() if depth_free is None else depth_free
+        edges = [e for i in positions if i in free for e in self._edges.get(i, {}).values() if e.target in place]
+        baselines = [b for i in positions for b in self._baselines_of(i) if b.target in place]
+        has_prior = any(store.has_prior(i) for i in positions)
+        flow_target, confidence = _stacked_matches(edges, cell_step, store.camera.grid().size)
+        offset = cell_step // 2
+        intrinsics = store.camera.grid().vector()
+        intrinsics[2:] -= offset
+        weight = store.stacked("prior_weight", positions, cell_step) if has_prior else None
         return BaWindow(
-            intrinsics=store.camera.grid().vector(),
-            poses=store.poses(begin, end),
-            inv_depth=store.stacked("inv_depth", begin, end),
-            source=np.array([e.source - begin for e in edges], np.int64),
-            target=np.array([e.target - begin for e in edges], np.int64),
-            flow_target=np.stack([e.flow_target for e in edges]).astype(np.float64),
-            confidence=np.repeat(confidence[..., None], 2, axis=-1),
-            pose_free=np.array([i not in fixed for i in range(begin, end)]),
-            depth_free=np.ones(end - begin, bool),
-            prior_depth_m=store.stacked("prior_depth_m", begin, end) if has_prior else None,
-            prior_weight=store.stacked("prior_weight", begin, end) if has_prior else None,
-            prior_log_scale=np.array([store[i].prior_log_scale for i in range(begin, end)]),
+            intrinsics=intrinsics / cell_step,
+            poses=np.array([store[i].pose for i in positions]),
+            inv_depth=store.stacked("inv_depth", positions, cell_step),
+            source=np.array([place[e.source] for e in edges], np.int64),
+            target=np.array([place[e.target] for e in edges], np.int64),
+            flow_target=flow_target,
+            confidence=confidence,
+            pose_free=np.array([i not in fixed for i in positions]),
+            depth_free=np.array([i in free for i in positions]),
+            prior_depth_m=store.stacked("prior_depth_m", positions, cell_step) if has_prior else None,
+            prior_weight=weight * cell_step**2 if weight is not None else None,
+            prior_log_scale=np.array([store[i].prior_log_scale for i in positions]),
+            scale_previous=self._scale_previous(place),
             scale_sigma=self._scale_sigma,
             baselines=Baselines(
-                pair=np.array([[b.source - begin, b.target - begin] for b in baselines], np.int64).reshape(-1, 2),
+                pair=np.array([[place[b.source], place[b.target]] for b in baselines], np.int64).reshape(-1, 2),
                 length_m=np.array([b.length_m for b in baselines]),
                 sigma=np.array([b.sigma for b in baselines]),
             ),
+            cell_step=cell_step,
         )
 
-    def solve(self, begin: int, end: int, fixed: set[int], iterations: int, *, thorough: bool = False) -> BaReport:
-        """Optimises keyframes begin..end-1 in place; counts how the solve ended.
-
-        ``thorough`` does not stop at a small decrease: the scale of a long chain is a soft direction, in which a large
-        correction lowers the cost little.
-        """
-        if not any(begin <= e.source < end and begin <= e.target < end for e in self._edges.values()):
-            return self._count(BaReport("nothing_to_do"))
-        window, report = solve_window(
-            self.window(begin, end, fixed), self._config, iterations=iterations, thorough=thorough
+    def _scale_previous(self, place: dict[int, int]) -> np.ndarray:
+        """Place of each keyframe's predecessor in the same segment; -1: none."""
+        store = self._store
+        return np.array(
+            [place.get(i - 1, -1) if i > 0 and store[i - 1].segment == store[i].segment else -1 for i in place],
+            np.int64,
         )
-        self._store.update(begin, window.poses, window.inv_depth, window.prior_log_scale)
-        return self._count(report)
 
-    def settle_depths(self, cell_sigma: float) -> None:
-        """Inverse depths alone, all poses fixed, with the prior depth that so far was only shown.
+    def solve(self, begin: int, end: int, fixed: set[int], iterations: int) -> BaReport:
+        """Optimises keyframes begin..end-1 in place; counts how the solve ended."""
+        positions = range(begin, end)
+        if not any(begin <= t < end for i in positions for t in self._edges.get(i, {})):
+            return self.count(BaReport("nothing_to_do"))
+        window, report = solve_window(self.window(positions, fixed), self._config, iterations=iterations)
+        self._store.update(positions, window.poses, window.inv_depth, window.prior_log_scale)
+        return self.count(report)
 
-        On asphalt the flow of a cell is easily wrong and would move the poses; for the map the road's plane is right.
-        """
-        end = len(self._store)
-        shown = self._store.stacked("prior_confidence", 0, end) / cell_sigma**2
-        if not shown.any() or not self._edges:
-            return
-        window = self.window(0, end, set(range(end)))
-        weight = shown if window.prior_weight is None else np.maximum(window.prior_weight, shown)
-        prior_depth_m = self._store.stacked("prior_depth_m", 0, end)
-        window = replace(window, prior_weight=weight, prior_depth_m=prior_depth_m, scale_sigma=0.0)
-        window, report = solve_window(window, self._config)
-        self._store.update(0, window.poses, window.inv_depth, window.prior_log_scale)
-        self._count(report)
-
-    def _count(self, report: BaReport) -> BaReport:
+    def count(self, report: BaReport) -> BaReport:
+        """Notes how a solve ended."""
         self.status_counts[report.status] = self.status_counts.get(report.status, 0) + 1
         return report
 
     def confidence_of(self, position: int) -> np.ndarray:
         """Best confidence of each cell over the edges that leave a keyframe, float32 [h, w]."""
-        leaving = [e.confidence for e in self._edges.values() if e.source == position]
+        leaving = [np.asarray(e.matches)[..., 2] for e in self._edges.get(position, {}).values()]
         if leaving:
             return np.max(leaving, axis=0)
         return np.zeros_like(self._store[position].inv_depth, dtype=np.float32)
+
+    # ------------------------------------------------------------------ checkpoint
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as plain arrays for a checkpoint; matches go to the disk first."""
+        rows = []
+        for leaving in self._edges.values():
+            for edge in leaving.values():
+                matches = edge.matches
+                stored = matches if isinstance(matches, DiskArray) else self._store.disk.put(matches)
+                in_memory = not isinstance(matches, DiskArray)
+                rows.append((edge.source, edge.target, stored.offset, stored.checksum, in_memory))
+        factors = self.baselines()
+        return {
+            "edges": np.array(rows, np.int64).reshape(-1, 5),
+            "baseline_pairs": np.array([(b.source, b.target) for b in factors], np.int64).reshape(-1, 2),
+            "baseline_values": np.array([(b.length_m, b.sigma) for b in factors]).reshape(-1, 2),
+            "status_names": np.array(list(self.status_counts), np.str_),
+            "status_counts": np.array(list(self.status_counts.values()), np.int64),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes over a :meth:`state`."""
+        grid = self._store.camera.grid()
+        for source, target, offset, checksum, in_memory in state["edges"].tolist():
+            stored = DiskArray(self._store.disk, offset, "<f4", (grid.height, grid.width, 3), checksum)
+            edge = self._edges[source][target] = Edge(source, target, stored.load() if in_memory else stored)
+            if in_memory:
+                self._in_memory.append(edge)
+        for (i, j), (length_m, sigma) in zip(state["baseline_pairs"], state["baseline_values"], strict=True):
+            self.set_baseline(BaselineFactor(int(i), int(j), float(length_m), float(sigma)))
+        self.status_counts = dict(zip(state["status_names"].tolist(), state["status_counts"].tolist(), strict=True))
+
+
+def _stacked_matches(edges: list[Edge], cell_step: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and confidences [E, h, w, 2] of every ``cell_step``-th cell, in units of such cells."""
+    offset = cell_step // 2
+    step = slice(offset, None, cell_step)
+    h, w = len(range(size[1])[step]), len(range(size[0])[step])
+    target, confidence = np.empty((len(edges), h, w, 2)), np.empty((len(edges), h, w, 2))
+    for e, edge in enumerate(edges):
+        matches = np.asarray(edge.matches)[step, step]
+        target[e] = (matches[..., :2] - np.float32(offset)) / np.float32(cell_step)
+        confidence[e] = matches[..., 2:]
+    return target, confidence
+
 

@@ -1,17 +1,21 @@
 """The pose of every processed frame: each hangs on its reference keyframe and is finished when the map is.
 
-While the video runs, a frame's pose relative to its keyframe is what tracking found then. At the end the keyframes and
-their depths are better, so frames between keyframes are solved again (motion-only bundle adjustment over the matches
-that were kept), and frames that could not be matched are placed between their neighbours.
+While the video runs, a frame's pose relative to its keyframe is what tracking found then; when the next keyframe comes,
+the frames before it are matched with that one too. At the end the keyframes and their depths are better, so frames are
+solved again between the keyframes around them (motion-only bundle adjustment over the matches that were kept), and
+frames that could not be matched are placed between their neighbours.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from metric_slam.correspondence.base import Correspondence
+from metric_slam.disk_store import DiskArray
 from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.tracking import FrameTracker, TrackedFrame
@@ -38,8 +42,11 @@ class FrameRecord:
 
     is_keyframe: bool
     tracked: bool
-    match: Correspondence | None = None
-    """Matches keyframe -> frame, single precision, of frames that are no keyframes."""
+    quality: float
+    """Share of the reference keyframe's cells whose match fits the frame's pose, 0..1."""
+
+    matches: dict[int, DiskArray] = field(default_factory=dict)
+    """Matches keyframe -> frame by the keyframe's position, float32 [h, w, 3], of frames that are no keyframes."""
 
 
 class FramePoses:
@@ -47,35 +54,49 @@ class FramePoses:
 
     def __init__(self, store: KeyframeStore, tracker: FrameTracker) -> None:
         self._store, self._tracker = store, tracker
+        self._waiting: list[tuple[FrameRecord, Any]] = []  # and their features, until the next keyframe comes
         self.records: list[FrameRecord] = []
 
-    def add_keyframe(self, index: int, time_s: float, *, tracked: bool) -> None:
+    def add_keyframe(self, index: int, time_s: float, *, tracked: bool, quality: float) -> None:
         """The frame that has just become the last keyframe of the store."""
         position = len(self._store) - 1
+        if tracked:
+            self._match_waiting(position)
+        self._waiting = []
         self.records.append(
-            FrameRecord(index, time_s, position, np.eye(4), self._unit(position), is_keyframe=True, tracked=tracked)
+            FrameRecord(
+                index, time_s, position, np.eye(4), self._unit(position), is_keyframe=True, tracked=tracked,
+                quality=quality,
+            )
         )
 
-    def add(self, index: int, time_s: float, frame: TrackedFrame) -> None:
-        """A frame that stays none, tracked against the last keyframe of the store."""
+    def add(self, index: int, time_s: float, features: Any, frame: TrackedFrame, *, moved: bool) -> None:
+        """A frame that stays none, tracked against the last keyframe of the store; ``moved``: not where that was."""
         position = len(self._store) - 1
         T_cam_world = lie.pose_vec_to_matrix(frame.pose)
         T_keyframe_world = lie.pose_vec_to_matrix(self._store[position].pose)
-        match = Correspondence(
-            frame.forward.target.astype(np.float32), frame.forward.confidence.astype(np.float32)
+        record = FrameRecord(
+            index,
+            time_s,
+            position,
+            T_cam_world @ lie.inverse(T_keyframe_world),
+            self._unit(position),
+            is_keyframe=False,
+            tracked=frame.tracked,
+            quality=frame.quality,
         )
-        self.records.append(
-            FrameRecord(
-                index,
-                time_s,
-                position,
-                T_cam_world @ lie.inverse(T_keyframe_world),
-                self._unit(position),
-                is_keyframe=False,
-                tracked=frame.tracked,
-                match=match if frame.tracked else None,
-            )
-        )
+        if frame.tracked:
+            record.matches[position] = self._store.disk.put(_packed(frame.forward))
+            if moved:
+                self._waiting.append((record, features))
+        self.records.append(record)
+
+    def _match_waiting(self, position: int) -> None:
+        """The frames since the last keyframe, seen from the keyframe that ends the stretch."""
+        for record, features in self._waiting:
+            pose = lie.matrix_to_pose_vec(self.T_cam_world(record))
+            match = self._tracker.match(self._store[position], features, pose)
+            record.matches[position] = self._store.disk.put(_packed(match))
 
     def predicted(self, time_s: float) -> np.ndarray:
         """T_cam_world [7] at ``time_s`` if the motion between the last two frames goes on."""
@@ -101,15 +122,10 @@ class FramePoses:
 
     def _solved_again(self, record: FrameRecord) -> np.ndarray:
         start = self.T_cam_world(record)
-        keyframe = self._store[record.keyframe]
-        if record.match is None:
+        if not record.matches:
             return start
-        match = replace(
-            record.match,
-            target=record.match.target.astype(np.float64),
-            confidence=record.match.confidence.astype(np.float64),
-        )
-        pose, inliers = self._tracker.refine(keyframe, match, lie.matrix_to_pose_vec(start))
+        views = [(self._store[position], _unpacked(stored.load())) for position, stored in record.matches.items()]
+        pose, inliers, _ = self._tracker.refine(views, lie.matrix_to_pose_vec(start))
         return lie.pose_vec_to_matrix(pose) if inliers >= _MIN_INLIERS else start
 
     def _between_neighbours(self, poses: np.ndarray) -> np.ndarray:
@@ -131,3 +147,48 @@ class FramePoses:
 
     def _unit(self, position: int) -> float:
         return float(np.median(self._store[position].inv_depth))
+
+    # ------------------------------------------------------------------ checkpoint
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as plain arrays."""
+        waiting = {id(record) for record, _ in self._waiting}
+        rows, matches = [], []
+        for n, r in enumerate(self.records):
+            rows.append((r.index, r.time_s, r.keyframe, r.unit, r.is_keyframe, r.tracked, r.quality, id(r) in waiting))
+            matches += [(n, position, stored.offset, stored.checksum) for position, stored in r.matches.items()]
+        return {
+            "records": np.array(rows, np.float64).reshape(-1, 8),
+            "T_cam_keyframe": np.array([r.T_cam_keyframe for r in self.records]),
+            "matches": np.array(matches, np.int64).reshape(-1, 4),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray], features_of: Callable[[int], Any]) -> None:
+        """Takes over a :meth:`state`; ``features_of(index)`` gives the features of a recent frame."""
+        for row, T_cam_keyframe in zip(state["records"].tolist(), state["T_cam_keyframe"], strict=True):
+            index, time_s, keyframe, unit, is_keyframe, tracked, quality, waits = row
+            record = FrameRecord(
+                int(index),
+                time_s,
+                int(keyframe),
+                T_cam_keyframe.copy(),
+                unit,
+                bool(is_keyframe),
+                bool(tracked),
+                quality,
+            )
+            self.records.append(record)
+            if waits:
+                self._waiting.append((record, features_of(record.index)))
+        grid = self._store.camera.grid()
+        for n, position, offset, checksum in state["matches"].tolist():
+            stored = DiskArray(self._store.disk, offset, "<f4", (grid.height, grid.width, 3), checksum)
+            self.records[n].matches[position] = stored
+
+
+def _packed(match: Correspondence) -> np.ndarray:
+    return np.concatenate([match.target, match.confidence[..., None]], axis=-1).astype(np.float32)
+
+
+def _unpacked(matches: np.ndarray) -> Correspondence:
+    return Correspondence(matches[..., :2].astype(np.float64), matches[..., 2].astype(np.float64))

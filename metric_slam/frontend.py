@@ -20,6 +20,7 @@ from metric_slam.factor_graph import FactorGraph
 from metric_slam.geometry import lie
 from metric_slam.keyframes import Keyframe, KeyframeStore
 from metric_slam.metric_scale import MetricScale, PriorMaps
+from metric_slam.segments import Segments
 from metric_slam.tracking import TrackedFrame, carry_depth, motion_from_matches
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,7 @@ class View:
     features: Any
     prior_state: Any
 
-    def keyframe(
-        self, pose: np.ndarray, inv_depth: np.ndarray, prior: PriorMaps
-    ) -> Keyframe:
+    def keyframe(self, pose: np.ndarray, inv_depth: np.ndarray, prior: PriorMaps, segment: int) -> Keyframe:
         """The keyframe with its first estimate; see :class:`metric_slam.keyframes.Keyframe`."""
         return Keyframe(
             self.index,
@@ -54,6 +53,7 @@ class View:
             prior.depth_m,
             prior.confidence,
             prior.weight,
+            segment=segment,
         )
 
 
@@ -61,32 +61,28 @@ class Frontend:
     """Owns the order of work on keyframes; state lives in the store and the graph."""
 
     def __init__(
-        self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, config: FrontendConfig
+        self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, segments: Segments, config: FrontendConfig
     ) -> None:
-        self._store, self._graph, self._config = store, graph, config
+        self._store, self._graph, self._segments, self._config = store, graph, segments, config
         self._prior_is_metric = prior.metric
-        self.scale = MetricScale(store, graph, prior, config.warm_up)
+        self.scale = MetricScale(store, graph, prior, segments, config.warm_up)
 
     def start(self, view: View, pose: np.ndarray) -> None:
         """The first keyframe of the video, or of a new segment after a loss: ``pose`` T_cam_world [7] is given."""
+        self.scale.begin_segment()
+        segment = self._segments.begin(len(self._store))
         prior = self.scale.maps(view.prior_state)
-        position = self._store.append(view.keyframe(pose, _filled(prior), prior))
-        self.scale.begin_segment(position)
-
-    @property
-    def segments(self) -> list[int]:
-        """Positions of the keyframes at which the chain of matches begins: 0, and more where tracking was lost."""
-        return self.scale.segments
+        self._store.append(view.keyframe(pose, _filled(prior), prior, segment))
 
     @property
     def depth_known(self) -> bool:
         """Can a new frame be tracked against the last keyframe's depth?"""
         position = len(self._store) - 1
-        return position > self._segment or bool(self._store[position].prior_weight.any())
+        return position > self._segment or self._store.has_prior(position)
 
     @property
     def _segment(self) -> int:
-        return self.segments[-1]
+        return self._segments.current_begin
 
     def add(self, view: View, frame: TrackedFrame) -> bool:
         """A further keyframe; False if the start of a segment shows too little parallax to begin with it."""
@@ -98,7 +94,8 @@ class Frontend:
                 return False
             pose = start_pose
         inv_depth = carry_depth(store[-1], pose, frame.backward, store.camera)
-        position = store.append(view.keyframe(pose, inv_depth, self.scale.maps(view.prior_state)))
+        prior = self.scale.maps(view.prior_state)
+        position = store.append(view.keyframe(pose, inv_depth, prior, len(self._segments) - 1))
         graph.add_matched(position - 1, position, frame.forward)
         graph.add_matched(position, position - 1, frame.backward)
         graph.match_pairs([p for p in new_keyframe_pairs(position, cfg) if min(p) >= self._segment])
@@ -107,7 +104,9 @@ class Frontend:
         self.scale.observe(position)
         if self.scale.settle():
             self._solve(position)
-        store.retire_before(position - max(cfg.radius, cfg.warm_up))
+        keep = position - max(cfg.radius, cfg.warm_up)
+        store.retire_before(keep)
+        graph.retire_before(min(keep, position - cfg.window))
         return True
 
     def _solve(self, position: int) -> None:
@@ -117,16 +116,6 @@ class Frontend:
         carries_scale = begin > self._segment and not self._graph.is_metric(begin, end)
         fixed = cfg.fixed if carries_scale else 1
         self._graph.solve(begin, end, set(range(begin, begin + fixed)), cfg.iterations)
-
-    def optimise_all(self) -> None:
-        """Bundle adjustment over the whole trajectory; the first pose of every segment stays."""
-        self.scale.collect()
-        iterations = self._config.final_iterations
-        if len(self._store) > 2 and iterations > 0:
-            self._graph.solve(0, len(self._store), set(self.segments), iterations, thorough=True)
-            if self.scale.revise():
-                self._graph.solve(0, len(self._store), set(self.segments), iterations, thorough=True)
-            self._graph.settle_depths(self.scale.cell_sigma)
 
     # ------------------------------------------------------------------ start
 

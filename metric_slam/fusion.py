@@ -232,7 +232,7 @@ class _Fusion:
         seen_by: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for position in self._fused_keyframes:
             self._progress(0.7 + 0.1 * position / len(self._result.keyframes), "planning tiles")
-            view, image = self._view(position), self._result.keyframes[position].image
+            view, image = self._view(position), self._result.keyframes[position].pixels
             sigma = self._read(position, "sigma") * np.float32(SIGMA_LIMIT / 255)
             surface, normals = make_surface(view, image, sigma, fuser.voxel)
             self._write(position, "slant", np.round(np.log(surface.slant / MIN_SLANT) * 64).astype(np.uint8))
@@ -253,7 +253,7 @@ class _Fusion:
     # pass 3
 
     def _surface(self, position: int) -> Surface:
-        image = self._result.keyframes[position].image
+        image = self._result.keyframes[position].pixels
         slant = MIN_SLANT * np.exp(self._read(position, "slant") / 64)
         return Surface(self._view(position), image, slant, self._read(position, "weight") * np.float32(1 / 255))
 

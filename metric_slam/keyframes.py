@@ -1,15 +1,23 @@
-"""The keyframe store: the only owner of poses and inverse depths. Everyone else gets copies and hands results back."""
+"""The keyframe store: the only owner of poses and inverse depths. Everyone else gets copies and hands results back.
+
+What a keyframe needs for good (pose, inverse depth on the 1/8 grid) stays in memory; features go when the sliding
+window has passed, image and prior go to the disk then and are read again when the map is made.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from metric_slam.disk_store import DiskArray, DiskImage, DiskStore
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
+
+_PRIOR_FIELDS = ("prior_depth_m", "prior_confidence", "prior_weight")
+_NOT_STORED = -1  # of an array of zeros
 
 
 @dataclass
@@ -20,41 +28,52 @@ class Keyframe:
     """Frame index in the data set."""
 
     time_s: float
-    image: np.ndarray
+    image: np.ndarray | DiskImage
     """uint8 [H, W, 3] RGB at working resolution."""
 
     features: Any
-    """Of the correspondence model; opaque."""
+    """Of the correspondence model; opaque; None once the window has passed."""
 
     prior_state: Any
-    """Of the depth prior; opaque."""
+    """Of the depth prior; opaque; None once the window has passed."""
 
     pose: np.ndarray
     """T_cam_world: t xyz, q xyzw, float64 [7]."""
 
     inv_depth: np.ndarray
-    """1/m, float64 [h, w]."""
+    """1/m, float64 [h, w]; replaced, never written into."""
 
-    prior_depth_m: np.ndarray
+    prior_depth_m: np.ndarray | DiskArray
     """float64 [h, w], 0 where the prior says nothing."""
 
-    prior_confidence: np.ndarray
+    prior_confidence: np.ndarray | DiskArray
     """0..1, float64 [h, w]."""
 
-    prior_weight: np.ndarray
+    prior_weight: np.ndarray | DiskArray
     """What the bundle adjustment gives it: confidence over variance, float64 [h, w]; 0 for depth that is only shown."""
 
     prior_log_scale: float = 0.0
     """s_k."""
 
+    segment: int = 0
+    """Number of the piece of the video that it belongs to: a new one begins where tracking was lost."""
+
+    stored_image: DiskImage | None = None
+    stored_inv_depth: tuple[np.ndarray, DiskArray] | None = None
+    """The array that was stored, and where: out of date when ``inv_depth`` is another one."""
+
 
 class KeyframeStore:
-    """An ordered, growing list of keyframes that share one working camera."""
+    """An ordered, growing list of keyframes that share one working camera; ``disk`` takes what leaves memory."""
 
-    def __init__(self, camera: PinholeCamera) -> None:
+    def __init__(self, camera: PinholeCamera, disk: DiskStore | None = None) -> None:
         self.camera = camera
+        self.disk = DiskStore() if disk is None else disk
         self._keyframes: list[Keyframe] = []
         self._retired = 0
+        grid = camera.grid()
+        self._zeros = np.zeros((grid.height, grid.width))
+        self._zeros.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self._keyframes)
@@ -67,37 +86,54 @@ class KeyframeStore:
 
     def append(self, keyframe: Keyframe) -> int:
         """Adds a keyframe and returns its position."""
-        grid = self.camera.grid()
-        assert keyframe.inv_depth.shape == (grid.height, grid.width), keyframe.inv_depth.shape
+        assert keyframe.inv_depth.shape == self._zeros.shape, keyframe.inv_depth.shape
         self._keyframes.append(keyframe)
         return len(self._keyframes) - 1
+
+    def image(self, position: int) -> np.ndarray:
+        """uint8 [H, W, 3] RGB, from the disk if need be."""
+        image = self._keyframes[position].image
+        return image.load() if isinstance(image, DiskImage) else image
 
     def show_prior(self, position: int, depth_m: np.ndarray, confidence: np.ndarray) -> None:
         """Notes a prior depth [h, w] that maps and reports use, and the bundle adjustment does not."""
         self._keyframes[position].prior_depth_m = depth_m
         self._keyframes[position].prior_confidence = confidence
 
+    def has_prior(self, position: int) -> bool:
+        """Does the bundle adjustment give the prior of this keyframe any weight?"""
+        weight = self._keyframes[position].prior_weight
+        return isinstance(weight, DiskArray) or bool(weight.any())  # zeros are not stored
+
     def poses(self, begin: int, end: int) -> np.ndarray:
         """T_cam_world of keyframes begin..end-1, float64 [N, 7]; a copy."""
         return np.array([k.pose for k in self._keyframes[begin:end]]).reshape(-1, 7)
 
-    def stacked(self, field: str, begin: int, end: int) -> np.ndarray:
-        """One array field of keyframes begin..end-1, stacked [N, ...]; a copy."""
-        return np.stack([getattr(k, field) for k in self._keyframes[begin:end]])
+    def stacked(self, field: str, positions: Sequence[int], cell_step: int = 1) -> np.ndarray:
+        """Every ``cell_step``-th cell of one array field of these keyframes, stacked [N, ...]; a copy."""
+        step = slice(cell_step // 2, None, cell_step)
+        return np.stack([np.asarray(getattr(self._keyframes[i], field))[step, step] for i in positions])
 
-    def update(self, begin: int, poses: np.ndarray, inv_depth: np.ndarray, prior_log_scale: np.ndarray) -> None:
-        """Writes results of an optimisation of keyframes begin, begin+1, ... back."""
-        for offset in range(len(poses)):
-            keyframe = self._keyframes[begin + offset]
+    def update(
+        self, positions: Sequence[int], poses: np.ndarray, inv_depth: np.ndarray | None, prior_log_scale: np.ndarray
+    ) -> None:
+        """Writes results of an optimisation of these keyframes back; ``inv_depth`` None: it stays."""
+        for offset, position in enumerate(positions):
+            keyframe = self._keyframes[position]
             keyframe.pose = poses[offset].copy()
-            keyframe.inv_depth = inv_depth[offset].copy()
             keyframe.prior_log_scale = float(prior_log_scale[offset])
+            if inv_depth is not None:
+                keyframe.inv_depth = inv_depth[offset].copy()
 
     def retire_before(self, position: int) -> None:
-        """Lets go of what only matching and measuring need of keyframes before ``position``: features, prior state."""
+        """Lets go of what only matching and measuring need of keyframes before ``position``: features, prior state;
+        image and prior depth go to the disk."""
         while self._retired < min(position, len(self._keyframes)):
-            self._keyframes[self._retired].features = None
-            self._keyframes[self._retired].prior_state = None
+            keyframe = self._keyframes[self._retired]
+            keyframe.features = keyframe.prior_state = None
+            keyframe.image = self._store_image(keyframe)
+            for field in _PRIOR_FIELDS:
+                setattr(keyframe, field, self._put_away(getattr(keyframe, field)))
             self._retired += 1
 
     def rescale(self, factor: float, begin: int = 0) -> None:
@@ -110,3 +146,64 @@ class KeyframeStore:
         ):
             keyframe.pose = pose
             keyframe.inv_depth = keyframe.inv_depth / factor
+
+    # ------------------------------------------------------------------ disk
+
+    def _put_away(self, array: np.ndarray | DiskArray) -> np.ndarray | DiskArray:
+        if isinstance(array, DiskArray):
+            return array
+        return self.disk.put(array) if array.any() else self._zeros
+
+    def _store_image(self, keyframe: Keyframe) -> DiskImage:
+        if keyframe.stored_image is None:
+            keyframe.stored_image = self.disk.put_image(keyframe.image)
+        return keyframe.stored_image
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as plain arrays for a checkpoint; what is large goes to the disk first."""
+        rows = {name: [] for name in ("image", "inv_depth", *_PRIOR_FIELDS)}
+        for keyframe in self._keyframes:
+            rows["image"].append(_row(self._store_image(keyframe).encoded))
+            if keyframe.stored_inv_depth is None or keyframe.stored_inv_depth[0] is not keyframe.inv_depth:
+                keyframe.stored_inv_depth = keyframe.inv_depth, self.disk.put(keyframe.inv_depth)
+            rows["inv_depth"].append(_row(keyframe.stored_inv_depth[1]))
+            for field in _PRIOR_FIELDS:
+                stored = self._put_away(getattr(keyframe, field))
+                rows[field].append(_row(stored) if isinstance(stored, DiskArray) else (_NOT_STORED, 0, 0))
+        state = {name: np.array(row, np.int64).reshape(-1, 3) for name, row in rows.items()}
+        state["index"] = np.array([k.index for k in self._keyframes], np.int64)
+        state["time_s"] = np.array([k.time_s for k in self._keyframes])
+        state["pose"] = self.poses(0, len(self))
+        state["prior_log_scale"] = np.array([k.prior_log_scale for k in self._keyframes])
+        state["segment"] = np.array([k.segment for k in self._keyframes], np.int64)
+        return state | {"retired": np.array(self._retired)}
+
+    def restore(self, state: Mapping[str, np.ndarray], rebuild: Callable[[int], tuple[Any, Any]]) -> None:
+        """Takes over a :meth:`state`; ``rebuild(index)`` gives features and prior state of recent keyframes."""
+        assert not self._keyframes, len(self._keyframes)
+        self._retired = int(state["retired"])
+        for i in range(len(state["index"])):
+            old, index = i < self._retired, int(state["index"][i])
+            image = DiskImage(self._found(state["image"][i], "|u1", (int(state["image"][i][1]),)))
+            inv_depth = self._grid_array(state["inv_depth"][i])
+            prior = [self._zeros if row[0] == _NOT_STORED else self._grid_array(row)
+                     for row in (state[field][i] for field in _PRIOR_FIELDS)]
+            if not old:
+                prior = [np.array(array) for array in prior]
+            features, prior_state = (None, None) if old else rebuild(index)
+            depth = inv_depth.load()
+            self._keyframes.append(Keyframe(
+                index, float(state["time_s"][i]), image if old else image.load(), features, prior_state,
+                state["pose"][i].copy(), depth, *prior, prior_log_scale=float(state["prior_log_scale"][i]),
+                segment=int(state["segment"][i]), stored_image=image, stored_inv_depth=(depth, inv_depth),
+            ))
+
+    def _grid_array(self, row: np.ndarray) -> DiskArray:
+        return self._found(row, self._zeros.dtype.str, self._zeros.shape)
+
+    def _found(self, row: np.ndarray, dtype: str, shape: tuple[int, ...]) -> DiskArray:
+        return DiskArray(self.disk, int(row[0]), dtype, shape, int(row[2]))
+
+
+def _row(stored: DiskArray) -> tuple[int, int, int]:
+    return stored.offset, stored.byte_count, stored.checksum

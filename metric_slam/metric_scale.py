@@ -9,6 +9,7 @@ segment is rescaled.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from metric_slam.factor_graph import BaselineFactor, FactorGraph
 from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.result import ScaleObservation
+from metric_slam.segments import Segments
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +50,13 @@ class _Pending(NamedTuple):
 class MetricScale:
     """Keeps the map metric."""
 
-    def __init__(self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, warm_up: int) -> None:
-        self._store, self._graph, self._prior, self._warm_up = store, graph, prior, warm_up
+    def __init__(
+        self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, segments: Segments, warm_up: int
+    ) -> None:
+        self._store, self._graph, self._prior, self._segments = store, graph, prior, segments
+        self._warm_up = warm_up
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prior")
         self._pending: _Pending | None = None
-        self.segments: list[int] = []
-        """Positions of the keyframes from which on the scale is a new question."""
-
         self._taken: dict[int, tuple[float, MotionObservation]] = {}
         """Observations in use by position, with the length of the baseline in the map when each was made."""
 
@@ -62,22 +64,33 @@ class MetricScale:
         self.known = False
         """Has the prior said anything that counts?"""
 
-        self.observations: list[ScaleObservation] = []
+        self._observations: dict[int, ScaleObservation] = {}
 
     @property
     def cell_sigma(self) -> float:
         """Believed relative error of one cell of the prior's depth."""
         return self._prior.relative_sigma
 
-    def begin_segment(self, position: int) -> None:
-        """Keyframes from ``position`` on are not tied to those before; their scale has to be found anew."""
+    @property
+    def observations(self) -> list[ScaleObservation]:
+        """Every measurement of the scale, in the order of the video."""
+        return [self._observations[index] for index in sorted(self._observations)]
+
+    def begin_segment(self) -> None:
+        """What comes now is not tied to the keyframes before; its scale has to be found anew."""
         self.collect()
         self._first_used = None
-        self.segments.append(position)
+
+    @property
+    def settled(self) -> bool:
+        """Is the scale of the present segment more than a first guess, as far as this prior can tell?"""
+        if not self._prior.learns_from_motion:
+            return True
+        return self._first_used is not None and len(self._store) - 1 - self._first_used >= self._warm_up
 
     @property
     def _segment(self) -> int:
-        return self.segments[-1]
+        return self._segments.current_begin
 
     def maps(self, prior_state: Any) -> PriorMaps:
         """Prior depth of a keyframe; zeros where nothing is known."""
@@ -126,9 +139,8 @@ class MetricScale:
 
     def _note(self, position: int, length: float, observation: MotionObservation) -> None:
         index = self._store[position].index
-        self.observations = [o for o in self.observations if o.index != index]
-        self.observations.append(
-            ScaleObservation(index, observation.log_ratio, observation.sigma, observation.used)
+        self._observations[index] = ScaleObservation(
+            index, observation.log_ratio, observation.sigma, observation.used
         )
         if not observation.used:
             self._withdraw(position)
@@ -156,7 +168,7 @@ class MetricScale:
     def revise(self) -> bool:
         """Lets the prior correct its observations by the path that was driven afterwards; True if there are any."""
         T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
-        ends = [*self.segments[1:], len(self._store)]
+        ends = [*self._segments.begins[1:], len(self._store)]
         for position, (length, observation) in self._taken.items():
             previous = position - 1
             end = next(e for e in ends if e > previous)
@@ -168,8 +180,7 @@ class MetricScale:
     def settle(self) -> bool:
         """While the scale of a segment is fresh: measure the recent pairs again and rescale; True if anything moved."""
         newest = len(self._store) - 1
-        settled = self._first_used is not None and newest - self._first_used >= self._warm_up
-        if not self._prior.learns_from_motion or settled:
+        if not self._prior.learns_from_motion or self.settled:
             return False
         self.collect()
         self._prior.calibrate(self._recent_motions())
@@ -202,3 +213,30 @@ class MetricScale:
         end = len(self._store)
         T = lie.pose_vec_to_matrix(self._store.poses(max(self._segment, end - _CALIBRATION_KEYFRAMES), end))
         return T[1:] @ lie.inverse(T[:-1])
+
+    # ------------------------------------------------------------------ checkpoint
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as plain arrays; an answer that is due is waited for."""
+        self.collect()
+        taken = [(position, length, o.log_ratio, o.sigma) for position, (length, o) in self._taken.items()]
+        seen = [(o.index, o.log_ratio, o.sigma, o.used) for o in self._observations.values()]
+        return {
+            "taken": np.array(taken, np.float64).reshape(-1, 4),
+            "taken_detail": np.array([o.detail for _, o in self._taken.values()], np.float64),
+            "observations": np.array(seen, np.float64).reshape(-1, 4),
+            "first_used": np.array(-1 if self._first_used is None else self._first_used),
+            "known": np.array(self.known),
+            **{f"prior/{name}": value for name, value in self._prior.state().items()},
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes over a :meth:`state`."""
+        details = state["taken_detail"].reshape(len(state["taken"]), -1).tolist()
+        for (position, length, log_ratio, sigma), detail in zip(state["taken"].tolist(), details, strict=True):
+            self._taken[int(position)] = length, MotionObservation(log_ratio, sigma, True, tuple(detail))
+        for index, log_ratio, sigma, used in state["observations"].tolist():
+            self._observations[int(index)] = ScaleObservation(int(index), log_ratio, sigma, bool(used))
+        self._first_used = None if state["first_used"] < 0 else int(state["first_used"])
+        self.known = bool(state["known"])
+        self._prior.restore({key[6:]: value for key, value in state.items() if key.startswith("prior/")})

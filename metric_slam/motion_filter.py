@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from metric_slam.config import MotionFilterConfig
 from metric_slam.tracking import TrackedFrame
 
@@ -27,3 +31,11 @@ class MotionFilter:
         if wanted:
             self._since_keyframe = 0
         return wanted
+
+    def state(self) -> dict[str, np.ndarray]:
+        """As plain arrays, for a checkpoint."""
+        return {"since_keyframe": np.array(self._since_keyframe)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes over a :meth:`state`."""
+        self._since_keyframe = int(state["since_keyframe"])

@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 from rich.console import Console
 
+from metric_slam.checkpoint import Checkpoints
 from metric_slam.config import Config, InputConfig
 from metric_slam.config_io import dump_yaml
 from metric_slam.datasets.base import Dataset
@@ -84,6 +85,7 @@ class _Run:
     config: Config
     dataset: Dataset
     folder: ResultsFolder
+    checkpoints: Checkpoints
     console: Console | None
     command: Sequence[str]
     warnings: list[str]
@@ -107,25 +109,32 @@ def run(
     output_dir: Path,
     *,
     overwrite: bool = False,
+    resume: bool = False,
     command: Sequence[str] = (),
     console: Console | None = None,
 ) -> RunSummary:
     """Process ``dataset`` and write its results to ``output_dir``; ``command`` is noted in run.json.
 
+    With ``resume`` an unfinished run there goes on after its latest checkpoint.
+
     Raises MetricSlamError where nothing could be done at all, KeyboardInterrupt where the user gave up before the first
     frame or for the second time. What ends the tracking later is in the summary if it is a MetricSlamError, and raised
     if it is not, both after all results so far are written.
     """
-    folder = ResultsFolder.prepare(output_dir, overwrite)
+    folder = ResultsFolder.prepare(output_dir, overwrite, resume)
     try:
         with collect_warnings() as warnings:
-            return _run(_Run(config, dataset, folder, console, command, warnings))
+            indices = select_frames(len(dataset), config.input)
+            checkpoints = Checkpoints(folder.path, config, dataset, resume=resume)
+            try:
+                return _run(_Run(config, dataset, folder, checkpoints, console, command, warnings), indices)
+            finally:
+                checkpoints.remove_unless_saved()
     finally:
         folder.discard_if_empty()
 
 
-def _run(run: _Run) -> RunSummary:
-    indices = select_frames(len(run.dataset), run.config.input)
+def _run(run: _Run, indices: range) -> RunSummary:
     run.frames_selected = len(indices)
     try:
         with stop_on_signal() as stop:
@@ -140,6 +149,8 @@ def _run(run: _Run) -> RunSummary:
         info = _write_run_info(run, result)
         _report(run, result, metrics, info)
         info = _write_run_info(run, result)
+        if not run.interrupted and run.tracking.error is None:
+            run.checkpoints.remove()
     finally:
         run.tracking.raise_bug()
     failure = run.tracking.error or run.write_failure
@@ -166,29 +177,16 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def resolve_device(name: str) -> str:
-    """The torch device that ``name`` means; "auto": cuda where there is one. ConfigError for what is not here."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name} is no device that torch knows; give auto, cpu, cuda or cuda:1") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ConfigError(f"--device {name}: {count} CUDA devices are usable here; give auto or cpu")
-    return name
-
-
 def _build(run: _Run) -> MetricSlam:
     with run.clock.stage("setup"):
+        from metric_slam.choices import resolve_device
         from metric_slam.slam import build_slam
 
         run.device = resolve_device(run.config.device)
         seed_everything(run.config.seed)
-        return build_slam(run.config, run.dataset)
+        slam = build_slam(run.config, run.dataset, run.checkpoints.disk)
+        run.checkpoints.restore(slam)
+        return slam
 
 
 def _track(run: _Run, indices: range, stop: Event) -> SlamResult:
@@ -198,11 +196,11 @@ def _track(run: _Run, indices: range, stop: Event) -> SlamResult:
     """
     slam = _build(run)
     run.choices = dict(slam.choices)
-    start = time.perf_counter()
-    done = 0
+    start, before_s = time.perf_counter(), sum(slam.timings_s.values())
+    before = done = run.checkpoints.done
     with (
         show_progress("tracking", len(indices), run.console) as progress,
-        closing(read_ahead(run.dataset, indices)) as frames,
+        closing(read_ahead(run.dataset, indices[before:])) as frames,
         run.tracking,
     ):
         while not stop.is_set():
@@ -213,19 +211,33 @@ def _track(run: _Run, indices: range, stop: Event) -> SlamResult:
             slam.process(frame)
             done += 1
             progress.update(done)
+            with run.clock.stage("checkpoint"):
+                run.checkpoints.after_frame(slam, done)
     run.interrupted = stop.is_set()
     if done == 0:
         raise run.tracking.error or KeyboardInterrupt
     if run.tracking.error is not None:
         reason = _described(run.tracking.error)
         logger.warning("tracking ended after %d of %d frames: %s", done, len(indices), reason)
+    _last_checkpoint(run, slam, done)
     result = _finish(run, slam)
     seconds = time.perf_counter() - start
-    run.frames_per_s = done / seconds
-    accounted_s = sum(run.clock.seconds[stage] for stage in ("read", "finish", *result.timings_s))
+    run.frames_per_s = (done - before) / seconds
+    accounted_s = sum(run.clock.seconds.get(stage, 0.0) for stage in ("read", "checkpoint", "finish"))
+    accounted_s += sum(result.timings_s.values()) - before_s
     run.clock.seconds["other"] = seconds - accounted_s
     run.peak_rss_tracking_mb = peak_rss_mb()
     return result
+
+
+def _last_checkpoint(run: _Run, slam: MetricSlam, done: int) -> None:
+    """So that a run which ends early, or is killed while it finishes, can go on from here."""
+    try:
+        with run.clock.stage("checkpoint"):
+            run.checkpoints.save(slam, done)
+    except OutputError as error:
+        run.write_failure = run.write_failure or error
+        logger.warning("no checkpoint: %s", error)
 
 
 def _described(error: Exception) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from metric_slam.disk_store import DiskImage
 from metric_slam.geometry.camera import PinholeCamera
 
 
@@ -23,8 +24,8 @@ class KeyframeResult:
     camera: PinholeCamera
     """Intrinsics of ``image`` (working resolution)."""
 
-    image: np.ndarray
-    """Colour, uint8 [H, W, 3] RGB."""
+    image: np.ndarray | DiskImage
+    """Colour, uint8 [H, W, 3] RGB, or where on the disk it lies: see :attr:`pixels`."""
 
     inv_depth: np.ndarray
     """Optimised inverse depth in 1/m (1/unit where the scale is unknown), float32 [h, w], cells of the 1/8 grid."""
@@ -40,6 +41,11 @@ class KeyframeResult:
 
     prior_log_scale: float
     """Bounded log-scale of the prior, s_k (0 without a prior)."""
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """Colour, uint8 [H, W, 3] RGB; read from the disk each time if it lies there."""
+        return self.image.load() if isinstance(self.image, DiskImage) else self.image
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,26 @@ class ScaleObservation:
 
     used: bool
     """False where the source withdrew it (thin support, uneven road)."""
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """A place that was recognised and verified."""
+
+    index: int
+    """Frame index at which the place was seen again."""
+
+    match_index: int
+    """Frame index at which it was seen before."""
+
+    distance_m: float
+    """Between the two cameras, as verified."""
+
+    correction_m: float
+    """How far the map moved there when the loop was closed."""
+
+    weight: float
+    """0..1: how much of it the robust pose graph believed; below a half it was rejected."""
 
 
 @dataclass(frozen=True)
@@ -86,5 +112,13 @@ class SlamResult:
     solver_status_counts: dict[str, int] = field(default_factory=dict)
     """How often each BA status came back, e.g. ``{"converged": 140, "max_iterations": 3}``."""
 
+    quality: np.ndarray | None = None
+    """Share of the reference keyframe's cells whose match fits the frame's pose, float64 [N], 0..1."""
+
+    segment: np.ndarray | None = None
+    """int64 [N]: piece of the video that a frame belongs to; a new one begins where tracking was lost. Segments that a
+    loop has tied together carry the number of the first of them; others stand where the motion model put them."""
+
+    loops: list[LoopResult] = field(default_factory=list)
     timings_s: dict[str, float] = field(default_factory=dict)
     """Seconds spent per stage inside the SLAM system (correspondence, prior, bundle_adjustment, ...)."""

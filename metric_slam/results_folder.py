@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from metric_slam.checkpoint import has_checkpoint
 from metric_slam.errors import OutputError
 
 RESULT_FILES = (
@@ -47,15 +48,26 @@ class ResultsFolder:
     """Folders that did not exist before, innermost first."""
 
     @classmethod
-    def prepare(cls, path: Path, overwrite: bool = False) -> ResultsFolder:
-        """Create and probe the folder. Raises OutputError when it cannot be written or already holds results."""
+    def prepare(cls, path: Path, overwrite: bool = False, resume: bool = False) -> ResultsFolder:
+        """Create and probe the folder. Raises OutputError when it cannot be written or already holds results.
+
+        With ``resume`` an unfinished run there goes on and replaces what it wrote before.
+        """
         with explain_write_errors(path):
             existing = _existing_results(path)
+            overwrite = overwrite or resume
+            if has_checkpoint(path) and not overwrite:
+                raise OutputError(
+                    f"{path} holds an unfinished run; continue it with --resume, replace it with --overwrite or choose "
+                    "another folder with --out"
+                )
             if existing and not overwrite:
                 raise OutputError(
                     f"{path} already holds results ({existing[0].name}); choose another folder with --out or replace "
                     "them with --overwrite"
                 )
+            for leftover in path.glob(".partial-*"):  # of a run that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
             created = tuple(p for p in (path, *path.parents) if not p.exists())
             path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path):

@@ -5,6 +5,8 @@
                                               factor graph <- correspondence
                                                                      |
                                               frontend: dense bundle adjustment of a sliding window
+                                                                     |
+                      loop closure: place seen before? -> pose graph -> backend: global bundle adjustment
     finish -> global bundle adjustment -> pose of every frame
 """
 
@@ -12,17 +14,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import cv2
 import numpy as np
 
+from metric_slam.backend import Backend
 from metric_slam.choices import choose_correspondence, choose_prior, working_camera
 from metric_slam.config import Config
 from metric_slam.correspondence.base import CorrespondenceModel
 from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
+from metric_slam.disk_store import DiskStore
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.frame import Frame
 from metric_slam.frame_poses import FramePoses
@@ -30,8 +34,10 @@ from metric_slam.frontend import Frontend, View
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.keyframes import KeyframeStore
+from metric_slam.loop_closure import LoopClosure
 from metric_slam.motion_filter import MotionFilter
 from metric_slam.result import KeyframeResult, SlamResult
+from metric_slam.segments import Segments
 from metric_slam.tracking import FrameTracker
 
 log = logging.getLogger(__name__)
@@ -39,12 +45,15 @@ log = logging.getLogger(__name__)
 _ORIGIN = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0])
 
 
-def build_slam(config: Config, dataset: Dataset) -> MetricSlam:
-    """The system for one data set; what was chosen automatically is logged and stands in ``choices``."""
+def build_slam(config: Config, dataset: Dataset, disk: DiskStore | None = None) -> MetricSlam:
+    """The system for one data set; what was chosen automatically is logged and stands in ``choices``.
+
+    ``disk`` takes images and matches that leave memory; None: a temporary file.
+    """
     prior, prior_reason = choose_prior(config, dataset)
     model, model_reason = choose_correspondence(config)
     camera = working_camera(config.input, dataset.camera)
-    slam = MetricSlam(config, camera, prior, model)
+    slam = MetricSlam(config, camera, prior, model, disk)
     slam.choices = {
         "prior": f"{prior.name}: {prior_reason}",
         "correspondence": f"{model.name}: {model_reason}",
@@ -59,25 +68,43 @@ class MetricSlam:
     """Monocular dense SLAM in metres; give it frames in order, then call :meth:`finish`."""
 
     def __init__(
-        self, config: Config, camera: PinholeCamera, prior: DepthPrior, correspondence: CorrespondenceModel
+        self,
+        config: Config,
+        camera: PinholeCamera,
+        prior: DepthPrior,
+        correspondence: CorrespondenceModel,
+        disk: DiskStore | None = None,
     ) -> None:
         self.camera = camera
         """Working camera: every frame is resized to it."""
         self.choices: dict[str, str] = {}
         self.timings_s: dict[str, float] = {}
+        solver = config.bundle_adjustment
         self._config, self._prior, self._model = config, prior, correspondence
-        self._store = KeyframeStore(camera)
-        self._graph = FactorGraph(self._store, correspondence, config.bundle_adjustment, prior.scale_sigma)
-        self._tracker = FrameTracker(self._store, correspondence, config.bundle_adjustment)
+        self._store = KeyframeStore(camera, disk)
+        self._segments = Segments()
+        self._graph = FactorGraph(self._store, correspondence, solver, prior.scale_sigma)
+        self._tracker = FrameTracker(self._store, correspondence, solver)
         self._filter = MotionFilter(config.motion_filter)
-        self._frontend = Frontend(self._store, self._graph, prior, config.frontend)
+        self._frontend = Frontend(self._store, self._graph, prior, self._segments, config.frontend)
+        self._backend = Backend(self._store, self._graph, self._segments, config.backend, solver)
+        self._loops = LoopClosure(
+            self._store,
+            self._graph,
+            self._tracker,
+            correspondence,
+            self._segments,
+            self._frontend.scale,
+            self._backend,
+            config.loop,
+        )
         self._frames = FramePoses(self._store, self._tracker)
         self._lost_for = 0
 
     def process(self, frame: Frame) -> None:
         """Take one frame in: track it, and if the view changed enough make it a keyframe."""
         with self._timed("encode"):
-            image = cv2.resize(frame.image, self.camera.size, interpolation=cv2.INTER_AREA)
+            image = self._resized(frame)
             features = self._model.encode(image, self.camera)
         if not self._frames.records:
             self._start_segment(frame, image, features, _ORIGIN)
@@ -95,15 +122,21 @@ class MetricSlam:
             view = View(frame.index, frame.time_s, image, features, self._prepared(frame))
             with self._timed("frontend"):
                 is_keyframe = self._frontend.add(view, tracked)
+        with self._timed("frames_between"):
+            if is_keyframe:
+                self._frames.add_keyframe(frame.index, frame.time_s, tracked=True, quality=tracked.quality)
+            else:
+                moved = tracked.mean_flow_px >= self._config.motion_filter.still_flow_px
+                self._frames.add(frame.index, frame.time_s, features, tracked, moved=moved)
         if is_keyframe:
-            self._frames.add_keyframe(frame.index, frame.time_s, tracked=True)
-        else:
-            self._frames.add(frame.index, frame.time_s, tracked)
+            with self._timed("loops"):
+                self._loops.look(len(self._store) - 1)
 
     def finish(self) -> SlamResult:
         """Optimise the whole trajectory once more and hand everything out."""
         with self._timed("global_bundle_adjustment"):
-            self._frontend.optimise_all()
+            self._loops.finish()
+            self._backend.finish(self._frontend.scale)
         with self._timed("frame_poses"):
             T_world_cam = self._frames.final()
         T_world_keyframe = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
@@ -116,16 +149,63 @@ class MetricSlam:
             tracked=np.array([r.tracked for r in records]),
             keyframes=[self._keyframe_result(i, T_world_keyframe[i]) for i in range(len(self._store))],
             scale_source=self._scale_source(),
-            scale_observations=sorted(self._frontend.scale.observations, key=lambda o: o.index),
+            scale_observations=self._frontend.scale.observations,
             solver_status_counts=dict(self._graph.status_counts),
+            quality=np.array([r.quality for r in records]),
+            segment=np.array([self._segments.component(self._store[r.keyframe].segment) for r in records], np.int64),
+            loops=self._loops.results(),
             timings_s=dict(self.timings_s),
         )
 
+    # ------------------------------------------------------------------ checkpoint
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that the next frame needs, as plain arrays; what is large goes to the disk first."""
+        parts = {
+            "store": self._store.state(),
+            "graph": self._graph.state(),
+            "segments": self._segments.state(),
+            "scale": self._frontend.scale.state(),
+            "loops": self._loops.state(),
+            "frames": self._frames.state(),
+            "filter": self._filter.state(),
+        }
+        state = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+        state["lost_for"] = np.array(self._lost_for)
+        state["timing_names"] = np.array(list(self.timings_s), np.str_)
+        state["timings_s"] = np.array(list(self.timings_s.values()))
+        return state
+
+    def restore(self, state: Mapping[str, np.ndarray], read_frame: Callable[[int], Frame]) -> None:
+        """Takes over a :meth:`state`; recent frames are read again."""
+
+        def part(name: str) -> dict[str, np.ndarray]:
+            return {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}/")}
+
+        def features_of(index: int) -> object:
+            return self._model.encode(self._resized(read_frame(index)), self.camera)
+
+        self._store.restore(
+            part("store"), lambda index: (features_of(index), self._prior.prepare(read_frame(index), self.camera))
+        )
+        self._graph.restore(part("graph"))
+        self._segments.restore(part("segments"))
+        self._frontend.scale.restore(part("scale"))
+        self._loops.restore(part("loops"))
+        self._frames.restore(part("frames"), features_of)
+        self._filter.restore(part("filter"))
+        self._lost_for = int(state["lost_for"])
+        self.timings_s = dict(zip(state["timing_names"].tolist(), state["timings_s"].tolist(), strict=True))
+
     # ------------------------------------------------------------------ private
+
+    def _resized(self, frame: Frame) -> np.ndarray:
+        return cv2.resize(frame.image, self.camera.size, interpolation=cv2.INTER_AREA)
 
     def _start_segment(self, frame: Frame, image: np.ndarray, features: object, pose: np.ndarray) -> None:
         self._frontend.start(View(frame.index, frame.time_s, image, features, self._prepared(frame)), pose)
-        self._frames.add_keyframe(frame.index, frame.time_s, tracked=not self._frames.records)
+        first = not self._frames.records
+        self._frames.add_keyframe(frame.index, frame.time_s, tracked=first, quality=float(first))
         self._lost_for = 0
 
     def _prepared(self, frame: Frame) -> object:
@@ -142,7 +222,8 @@ class MetricSlam:
 
     def _keyframe_result(self, position: int, T_world_cam: np.ndarray) -> KeyframeResult:
         keyframe = self._store[position]
-        has_prior = bool(keyframe.prior_confidence.any())
+        prior_depth_m, confidence = np.asarray(keyframe.prior_depth_m), np.asarray(keyframe.prior_confidence)
+        has_prior = bool(confidence.any())
         return KeyframeResult(
             index=keyframe.index,
             time_s=keyframe.time_s,
@@ -151,8 +232,8 @@ class MetricSlam:
             image=keyframe.image,
             inv_depth=keyframe.inv_depth.astype(np.float32),
             confidence=self._graph.confidence_of(position).astype(np.float32),
-            prior_depth_m=keyframe.prior_depth_m.astype(np.float32) if has_prior else None,
-            prior_confidence=keyframe.prior_confidence.astype(np.float32) if has_prior else None,
+            prior_depth_m=prior_depth_m.astype(np.float32) if has_prior else None,
+            prior_confidence=confidence.astype(np.float32) if has_prior else None,
             prior_log_scale=keyframe.prior_log_scale,
         )
 

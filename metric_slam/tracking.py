@@ -50,6 +50,9 @@ class TrackedFrame:
     tracked: bool
     """False: the pose is only the prediction."""
 
+    quality: float = 0.0
+    """Share of the keyframe's cells whose match fits the pose, 0..1; all that match where no depth is known yet."""
+
 
 class FrameTracker:
     """Matches frames with the last keyframe of the store and finds their poses."""
@@ -64,17 +67,10 @@ class FrameTracker:
         without depth) only the matches are found and the prediction is returned.
         """
         keyframe = self._store[-1]
-        predicted = self._predict(keyframe, predicted_pose) if depth_known else None
-        backwards = invert_matches(predicted) if predicted is not None else None
-        forward, backward = self._model.track(
-            [
-                EdgeQuery(keyframe.features, features, predicted),
-                EdgeQuery(features, keyframe.features, backwards),
-            ]
-        )
-        pose, inliers = predicted_pose, 1.0
+        forward, backward = self.match_both(keyframe, features, predicted_pose if depth_known else None)
+        pose, inliers, fitting = predicted_pose, 1.0, float((forward.confidence > 0).mean())
         if depth_known:
-            pose, inliers = self._pose(keyframe, forward, predicted_pose)
+            pose, inliers, fitting = self._pose(keyframe, forward, predicted_pose)
         flow = forward.target - _cells(forward.target.shape[:2])
         weight = forward.confidence
         total = float(weight.sum())
@@ -91,7 +87,26 @@ class FrameTracker:
             mean_flow_px=mean_flow * FEATURE_STRIDE,
             coverage=matched / weight.size,
             tracked=tracked,
+            quality=fitting,
         )
+
+    def match(self, keyframe: Keyframe, features: Any, pose: np.ndarray) -> Correspondence:
+        """Matches keyframe -> frame for a frame that is believed to be at T_cam_world ``pose`` [7]."""
+        return self.match_both(keyframe, features, pose)[0]
+
+    def match_both(
+        self, keyframe: Keyframe, features: Any, pose: np.ndarray | None
+    ) -> tuple[Correspondence, Correspondence]:
+        """Matches keyframe -> frame and back, sought around what T_cam_world ``pose`` [7] of the frame predicts."""
+        predicted = self._predict(keyframe, pose) if pose is not None else None
+        backwards = invert_matches(predicted) if predicted is not None else None
+        forward, backward = self._model.track(
+            [
+                EdgeQuery(keyframe.features, features, predicted),
+                EdgeQuery(features, keyframe.features, backwards),
+            ]
+        )
+        return forward, backward
 
     def is_textured(self, features: Any) -> bool:
         """Does the image show enough to be matched at all? Matches it with itself."""
@@ -108,41 +123,49 @@ class FrameTracker:
         )
         return coords[0]
 
-    def _pose(self, keyframe: Keyframe, match: Correspondence, predicted: np.ndarray) -> tuple[np.ndarray, float]:
-        """Pose and share of inliers: from the motion model, and from PnP as well where that one does not fit."""
-        pose, inliers = self.refine(keyframe, match, predicted)
-        if inliers >= _ENOUGH_INLIERS:
-            return pose, inliers
+    def _pose(
+        self, keyframe: Keyframe, match: Correspondence, predicted: np.ndarray
+    ) -> tuple[np.ndarray, float, float]:
+        """As :meth:`refine`: from the motion model, and from PnP as well where that one does not fit."""
+        found = self.refine([(keyframe, match)], predicted)
+        if found[1] >= _ENOUGH_INLIERS:
+            return found
         start = pose_from_depth(keyframe, match, self._store.camera)
         if start is None:
-            return pose, inliers
-        second = self.refine(keyframe, match, start)
-        return second if second[1] > inliers else (pose, inliers)
+            return found
+        second = self.refine([(keyframe, match)], start)
+        return second if second[1] > found[1] else found
 
-    def refine(self, keyframe: Keyframe, match: Correspondence, start: np.ndarray) -> tuple[np.ndarray, float]:
-        """Motion-only bundle adjustment of a frame against a keyframe's depth, from T_cam_world ``start`` [7].
+    def refine(
+        self, views: list[tuple[Keyframe, Correspondence]], start: np.ndarray
+    ) -> tuple[np.ndarray, float, float]:
+        """Motion-only bundle adjustment of a frame against the depth of keyframes, from T_cam_world ``start`` [7].
 
-        Returns the pose [7] and the share of the match's confidence that fits it within 3 px.
+        ``views``: keyframes and their matches keyframe -> frame. Returns the pose [7], the share of the matches'
+        confidence that fits it within 3 px, and the share of the keyframes' cells that do.
         """
+        n = len(views)
+        weight = np.stack([match.confidence for _, match in views])
+        target = np.stack([match.target for _, match in views])
         window = BaWindow(
             intrinsics=self._store.camera.grid().vector(),
-            poses=np.stack([keyframe.pose, start]),
-            inv_depth=np.stack([keyframe.inv_depth] * 2),
-            source=np.array([0]),
-            target=np.array([1]),
-            flow_target=match.target[None],
-            confidence=np.repeat(match.confidence[None, ..., None], 2, axis=-1),
-            pose_free=np.array([False, True]),
-            depth_free=np.zeros(2, bool),
+            poses=np.stack([*(keyframe.pose for keyframe, _ in views), start]),
+            inv_depth=np.stack([*(keyframe.inv_depth for keyframe, _ in views), views[0][0].inv_depth]),
+            source=np.arange(n),
+            target=np.full(n, n),
+            flow_target=target,
+            confidence=np.repeat(weight[..., None], 2, axis=-1),
+            pose_free=np.arange(n + 1) == n,
+            depth_free=np.zeros(n + 1, bool),
         )
         window, _ = solve_window(window, self._config, iterations=8, motion_only=True)
         coords, _, valid = reproject(
             window.poses, window.inv_depth, window.intrinsics, window.source, window.target
         )
-        error_px = np.linalg.norm(coords[0] - match.target, axis=-1) * FEATURE_STRIDE
-        weight = match.confidence
-        inliers = float((weight * (valid[0] & (error_px < _INLIER_PX))).sum() / max(weight.sum(), 1e-9))
-        return window.poses[1], inliers
+        error_px = np.linalg.norm(coords - target, axis=-1) * FEATURE_STRIDE
+        fits = valid & (error_px < _INLIER_PX)
+        inliers = float((weight * fits).sum() / max(weight.sum(), 1e-9))
+        return window.poses[n], inliers, float((fits & (weight > 0)).mean())
 
 
 def _cells(shape: tuple[int, int]) -> np.ndarray:

@@ -117,3 +117,27 @@ def options_of(window: BaWindow, mode: str = "metric", loss: str = "geman_mcclur
 def kernel_cost(window: BaWindow, options: native.DenseBaOptions) -> float:
     """The robust cost by the kernel."""
     return native.dense_ba_cost(native_problem(window), options)
+
+
+def reordered(window: BaWindow, order: np.ndarray) -> BaWindow:
+    """The same problem with keyframes in another order: ``order`` [N] is new place -> keyframe.
+
+    Scales stay coupled as they were.
+    """
+    n = len(order)
+    place = np.empty(n, np.int64)
+    place[order] = np.arange(n)
+    before = np.arange(-1, n - 1) if window.scale_previous is None else window.scale_previous
+    per_keyframe = (
+        "poses", "inv_depth", "pose_free", "depth_free", "prior_depth_m", "prior_weight", "prior_log_scale",
+        "scale_anchor", "depth_damping",
+    )  # fmt: skip
+    given = {name: getattr(window, name) for name in per_keyframe}
+    return replace(
+        window,
+        **{name: values[order].copy() for name, values in given.items() if values is not None},
+        source=place[window.source],
+        target=place[window.target],
+        scale_previous=np.where(before[order] < 0, -1, place[before[order]]),
+        baselines=replace(window.baselines, pair=place[window.baselines.pair]),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ import pytest
 
 from metric_slam.config import Config
 from metric_slam.datasets.base import Dataset
+from metric_slam.disk_store import DiskStore
 from metric_slam.frame import Frame
 from metric_slam.result import KeyframeResult, SlamResult
 
@@ -41,6 +43,14 @@ class FakeSlam:
         """Remember the frame."""
         self.frames.append(frame)
         self.timings_s["correspondence"] = 1e-6 * len(self.frames)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The frames so far."""
+        return {"indices": np.array([frame.index for frame in self.frames], np.int64)}
+
+    def restore(self, state: Mapping[str, np.ndarray], read_frame: Callable[[int], Frame]) -> None:
+        """Take them over."""
+        self.frames = [read_frame(int(index)) for index in state["indices"]]
 
     def finish(self) -> SlamResult:
         """The straight path; every second frame is a keyframe."""
@@ -78,7 +88,7 @@ def install_fake_slam(monkeypatch: pytest.MonkeyPatch) -> FakeSlam:
     """Make the pipeline build a FakeSlam instead of the core; returns it."""
     slam = FakeSlam()
 
-    def build_slam(config: Config, dataset: Dataset) -> FakeSlam:
+    def build_slam(config: Config, dataset: Dataset, disk: DiskStore | None = None) -> FakeSlam:
         return slam
 
     module = ModuleType("metric_slam.slam")

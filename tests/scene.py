@@ -14,7 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from metric_slam.config import BundleAdjustmentConfig, Config, FrontendConfig
+from metric_slam.backend import Backend
+from metric_slam.config import BackendConfig, BundleAdjustmentConfig, Config, FrontendConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
 from metric_slam.depth.base import DepthPrior
 from metric_slam.factor_graph import FactorGraph
@@ -24,6 +25,7 @@ from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.keyframes import Keyframe, KeyframeStore
 from metric_slam.result import SlamResult
+from metric_slam.segments import Segments
 from metric_slam.slam import build_slam
 from metric_slam.tracking import TrackedFrame
 
@@ -268,7 +270,9 @@ class Start:
         self.model = ExactMatching(self.street)
         self.store = KeyframeStore(CAMERA)
         self.graph = FactorGraph(self.store, self.model, BundleAdjustmentConfig(), prior.scale_sigma)
-        self.frontend = Frontend(self.store, self.graph, prior, FrontendConfig(**config))
+        self.segments = Segments()
+        self.frontend = Frontend(self.store, self.graph, prior, self.segments, FrontendConfig(**config))
+        self.backend = Backend(self.store, self.graph, self.segments, BackendConfig(), BundleAdjustmentConfig())
         self.count = 0
 
     def view(self, T_world_cam: np.ndarray) -> View:
@@ -292,6 +296,10 @@ class Start:
         """Keyframes at all of a path, which goes on from the last one; each starts where the last one is."""
         for T_world_cam in path:
             assert self.add(T_world_cam, self.store[-1].pose)
+
+    def finish(self) -> None:
+        """The last optimisation of everything."""
+        self.backend.finish(self.frontend.scale)
 
     def steps_m(self) -> np.ndarray:
         """Distances between neighbouring keyframes of the map."""

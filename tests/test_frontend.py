@@ -84,7 +84,7 @@ def test_a_new_segment_takes_the_usual_step_as_its_scale() -> None:
         assert start.add(pose(z_m=0.5 * k, R=R), start.store[-1].pose)
     usual = float(np.median(start.steps_m()))
     start.start(pose(z_m=30.0, R=R), start.store[-1].pose)
-    assert start.frontend.segments == [0, 4] and not start.frontend.depth_known
+    assert start.segments.begins == [0, 4] and not start.frontend.depth_known
     assert start.add(pose(z_m=30.5, R=R), start.store[-1].pose)
     assert start.steps_m()[-1] == pytest.approx(usual, rel=0.15)
     edges = [(i, j) for i in range(6) for j in range(6) if (i, j) in start.graph]
@@ -108,7 +108,7 @@ def test_the_whole_trajectory_is_optimised_with_the_first_pose_fixed() -> None:
     for k in range(1, 5):
         assert start.add(pose(z_m=0.8 * k, R=R), start.store[-1].pose)
     start.store[3].pose = start.store[3].pose + np.array([0.05, -0.04, 0.06, 0, 0, 0, 0])
-    start.frontend.optimise_all()
+    start.finish()
     np.testing.assert_array_equal(start.store[0].pose, ORIGIN)
     np.testing.assert_allclose(start.steps_m(), 0.8, rtol=0.03)
 

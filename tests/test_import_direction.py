@@ -17,9 +17,21 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("geometry", "frame", "config", "config_io", "result", "trajectory"),
+    ("geometry", "frame", "config", "config_io", "disk_store", "segments", "result", "trajectory"),
     ("correspondence", "depth", "datasets"),
-    ("keyframes", "bundle_adjustment", "tracking", "motion_filter", "edge_selection"),
+    (
+        "keyframes",
+        "keyframe_order",
+        "bundle_adjustment",
+        "tracking",
+        "motion_filter",
+        "edge_selection",
+        "place_recognition",
+        "loop_verification",
+        "loop_consistency",
+        "pose_graph",
+        "loop_links",
+    ),
     (
         "factor_graph",
         "fusion",
@@ -33,10 +45,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "ply_stream",
         "map_preview",
     ),
-    ("metric_scale", "frame_poses", "frontend"),
+    ("metric_scale", "frame_poses", "frontend", "backend", "loop_closure"),
     ("slam", "choices"),
     ("evaluation", "report", "plots", "depth_panels"),
-    ("doctor", "run_info", "results_folder", "progress", "pipeline"),
+    ("doctor", "run_info", "checkpoint", "results_folder", "progress", "pipeline"),
     ("cli_options", "cli", "__main__"),
 )
 """Rooms of the package from the ground up; a room imports from its own floor and from those below."""

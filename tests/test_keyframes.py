@@ -32,14 +32,14 @@ def store() -> KeyframeStore:
 def test_ranges_are_half_open_and_in_order(store: KeyframeStore) -> None:
     assert len(store) == 5 and [k.index for k in store] == list(range(5))
     np.testing.assert_array_equal(store.poses(1, 4), [store[i].pose for i in (1, 2, 3)])
-    np.testing.assert_array_equal(store.stacked("inv_depth", 3, 5)[1], store[4].inv_depth)
+    np.testing.assert_array_equal(store.stacked("inv_depth", range(3, 5))[1], store[4].inv_depth)
     assert store.poses(2, 2).shape == (0, 7)
 
 
 def test_what_is_handed_out_is_a_copy(store: KeyframeStore) -> None:
     pose, inv_depth = store[2].pose.copy(), store[2].inv_depth.copy()
     store.poses(2, 3)[:] = 0
-    store.stacked("inv_depth", 2, 3)[:] = 0
+    store.stacked("inv_depth", range(2, 3))[:] = 0
     np.testing.assert_array_equal(store[2].pose, pose)
     np.testing.assert_array_equal(store[2].inv_depth, inv_depth)
 
@@ -47,7 +47,7 @@ def test_what_is_handed_out_is_a_copy(store: KeyframeStore) -> None:
 def test_results_are_written_to_the_keyframes_they_belong_to(store: KeyframeStore) -> None:
     before = [store[i].pose.copy() for i in range(5)]
     poses, inv_depth = np.full((2, 7), 3.0), np.full((2, *SHAPE), 0.5)
-    store.update(2, poses, inv_depth, np.array([0.01, -0.02]))
+    store.update([2, 3], poses, inv_depth, np.array([0.01, -0.02]))
     poses[:], inv_depth[:] = 0, 0
     assert (store[2].pose == 3.0).all() and (store[3].inv_depth == 0.5).all(), "a copy was written"
     assert store[3].prior_log_scale == -0.02
@@ -82,12 +82,12 @@ def test_rescaling_moves_no_pixel(store: KeyframeStore, begin: int) -> None:
 
 
 def test_rescaling_a_segment_leaves_the_earlier_ones_and_metric_priors_alone(store: KeyframeStore) -> None:
-    before = store.poses(0, 2), store.stacked("inv_depth", 0, 5), store.stacked("prior_depth_m", 0, 5)
+    before = store.poses(0, 2), store.stacked("inv_depth", range(0, 5)), store.stacked("prior_depth_m", range(0, 5))
     store.rescale(0.4, 2)
     np.testing.assert_array_equal(store.poses(0, 2), before[0])
-    np.testing.assert_array_equal(store.stacked("inv_depth", 0, 2), before[1][:2])
-    np.testing.assert_allclose(store.stacked("inv_depth", 2, 5), before[1][2:] / 0.4)
-    np.testing.assert_array_equal(store.stacked("prior_depth_m", 0, 5), before[2], "metres already")
+    np.testing.assert_array_equal(store.stacked("inv_depth", range(0, 2)), before[1][:2])
+    np.testing.assert_allclose(store.stacked("inv_depth", range(2, 5)), before[1][2:] / 0.4)
+    np.testing.assert_array_equal(store.stacked("prior_depth_m", range(0, 5)), before[2], "metres already")
 
 
 def test_rescaling_leaves_arrays_alone_that_came_from_outside() -> None:

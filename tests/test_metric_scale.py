@@ -108,7 +108,7 @@ def test_what_is_seen_becomes_a_baseline_in_metres() -> None:
 
 def test_what_is_withdrawn_is_told_and_not_used() -> None:
     start = drive(ScriptedPrior(lambda call: False), 6)
-    start.frontend.optimise_all()
+    start.finish()
     scale = start.frontend.scale
     assert start.graph.baselines() == [] and not scale.known
     assert [(o.index, o.used) for o in scale.observations] == [(i, False) for i in range(1, 6)]
@@ -116,7 +116,7 @@ def test_what_is_withdrawn_is_told_and_not_used() -> None:
 
 def test_what_is_not_seen_leaves_no_trace() -> None:
     start = drive(ScriptedPrior(lambda call: None), 6)
-    start.frontend.optimise_all()
+    start.finish()
     assert start.graph.baselines() == [] and start.frontend.scale.observations == []
     assert not start.frontend.scale.known
 
@@ -127,7 +127,7 @@ def test_a_prior_that_learns_nothing_from_motion_is_not_asked(monkeypatch: pytes
     start = Start(prior, with_depth=True)
     start.start(pose(R=R))
     start.follow(straight(4, STEP_M, R=R)[1:])
-    start.frontend.optimise_all()
+    start.finish()
     np.testing.assert_allclose(start.steps_m(), STEP_M, rtol=0.03)
     assert start.frontend.scale.known
 
@@ -182,14 +182,12 @@ def test_the_speed_of_the_worker_does_not_matter(step_m: float) -> None:
         start = Start(kind(GroundPlaneConfig(), CameraMount(HEIGHT_M)))
         start.start(pose(R=R))
         start.follow(straight(12, step_m, R=R)[1:])
-        start.frontend.optimise_all()
+        start.finish()
         maps.append(start)
     fast, slow = maps
     np.testing.assert_array_equal(fast.store.poses(0, 12), slow.store.poses(0, 12))
-    np.testing.assert_array_equal(fast.store.stacked("inv_depth", 0, 12), slow.store.stacked("inv_depth", 0, 12))
-    np.testing.assert_array_equal(
-        fast.store.stacked("prior_depth_m", 0, 12), slow.store.stacked("prior_depth_m", 0, 12)
-    )
+    for field in ("inv_depth", "prior_depth_m"):
+        np.testing.assert_array_equal(fast.store.stacked(field, range(12)), slow.store.stacked(field, range(12)))
     assert fast.graph.baselines() == slow.graph.baselines() and len(fast.graph.baselines()) == 11
     assert fast.frontend.scale.observations == slow.frontend.scale.observations
 
@@ -248,7 +246,7 @@ def test_one_wrong_answer_among_the_first_does_not_set_the_scale() -> None:
     start.follow([pose(z_m=STEP_M * k, R=R) for k in range(3, 10)])
     assert len(factors) >= 2
     np.testing.assert_allclose(factors[1:], 1.0, atol=0.02)
-    start.frontend.optimise_all()
+    start.finish()
     np.testing.assert_allclose(start.steps_m(), STEP_M, rtol=0.05)
 
 
@@ -279,7 +277,7 @@ def test_a_new_segment_finds_its_own_scale_and_leaves_the_earlier_alone() -> Non
     prior = ScriptedPrior(lambda call: call.index < 8 or call.index >= 12)
     start = drive(prior, 8)
     start.frontend.scale.collect()
-    before = start.store.poses(0, 8), start.store.stacked("inv_depth", 0, 8)
+    before = start.store.poses(0, 8), start.store.stacked("inv_depth", range(0, 8))
     start.start(pose(z_m=60.0, R=R), start.store[-1].pose)
     prior.step_m = 1.0  # and the usual step of half a metre will be a wrong guess
     start.follow([pose(z_m=60.0 + 1.0 * i, R=R) for i in range(1, 4)])
@@ -287,7 +285,7 @@ def test_a_new_segment_finds_its_own_scale_and_leaves_the_earlier_alone() -> Non
     start.follow([pose(z_m=60.0 + 1.0 * i, R=R) for i in range(4, 7)])
     np.testing.assert_allclose(start.steps_m()[8:], 1.0, rtol=0.04)
     np.testing.assert_array_equal(start.store.poses(0, 8), before[0])
-    np.testing.assert_array_equal(start.store.stacked("inv_depth", 0, 8), before[1])
+    np.testing.assert_array_equal(start.store.stacked("inv_depth", range(0, 8)), before[1])
     np.testing.assert_allclose(start.store[8].pose, before[0][-1], atol=1e-12)
     pairs = [(b.source, b.target) for b in start.graph.baselines()]
     assert (7, 8) not in pairs and (0, 1) in pairs and (11, 12) in pairs
@@ -309,7 +307,7 @@ def test_the_path_that_followed_is_given_in_the_axes_of_the_first_camera() -> No
     elsewhere = pose(4.0, 9.0, R=rotation(yaw_rad=0.8) @ R)
     start.start(pose(z_m=60.0, R=R), pose_vec(elsewhere))
     start.follow([pose(z_m=60.0 + STEP_M * i, R=R) for i in range(1, 5)])
-    start.frontend.optimise_all()
+    start.finish()
     assert sorted(prior.paths) == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
     for index, path in prior.paths.items():
         end = 6 if index < 7 else 11
@@ -323,7 +321,7 @@ def test_what_is_revised_moves_the_map() -> None:
     prior.later_factor = 1.03
     start = drive(prior, 10)
     np.testing.assert_allclose(start.steps_m().mean(), STEP_M, rtol=0.01)
-    start.frontend.optimise_all()
+    start.finish()
     np.testing.assert_allclose(start.steps_m().mean(), 1.03 * STEP_M, rtol=0.01)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from metric_slam import pipeline
+from metric_slam.choices import resolve_device
 from metric_slam.config import Config, InputConfig
 from metric_slam.config_io import resolve_config
 from metric_slam.datasets import open_kitti
@@ -274,7 +275,7 @@ def test_a_full_disk_is_named(
     monkeypatch.setattr(pipeline, "write_tum", write)
     with pytest.raises(OutputError, match="trajectory.tum: No space left.*--out"):
         pipeline.run(Config(), open_kitti(root, "07"), tmp_path / "early")
-    assert not (tmp_path / "early").exists()
+    assert [p.name for p in (tmp_path / "early").iterdir()] == ["state"], "nothing but what --resume needs"
 
 
 def test_results_are_replaced_only_when_asked_and_only_by_new_ones(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
@@ -309,12 +310,12 @@ def test_selection_of_frames(caplog: pytest.LogCaptureFixture) -> None:
 def test_devices() -> None:
     import torch
 
-    assert pipeline.resolve_device("cpu") == "cpu"
-    assert pipeline.resolve_device("auto") in ("cpu", "cuda")
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") in ("cpu", "cuda")
     with pytest.raises(ConfigError, match="--device abacus"):
-        pipeline.resolve_device("abacus")
+        resolve_device("abacus")
     with pytest.raises(ConfigError, match=f"{torch.cuda.device_count()} CUDA devices"):
-        pipeline.resolve_device("cuda:99")
+        resolve_device("cuda:99")
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:

@@ -157,13 +157,14 @@ def test_refining_tells_the_share_that_fits() -> None:
     keyframe = keyframe_at(STREET, FIRST)
     store.append(keyframe)
     tracker = FrameTracker(store, ExactMatching(STREET), BundleAdjustmentConfig())
-    found, inliers = tracker.refine(keyframe, match, pose_vec(FIRST))
+    found, inliers, fit = tracker.refine([(keyframe, match)], pose_vec(FIRST))
+    assert fit == pytest.approx((match.confidence > 0).mean(), abs=0.02)
     assert inliers > 0.98 and motion_error(found, SECOND)[0] < 0.005
     before = keyframe.pose.copy(), keyframe.inv_depth.copy()
     wrong = match.target.copy()
     wrong[:, ::4] += 3.0  # every fourth column by 24 pixels
     share = (match.confidence[:, ::4] > 0).sum() / (match.confidence > 0).sum()
-    found, inliers = tracker.refine(keyframe, replace(match, target=wrong), pose_vec(FIRST))
+    found, inliers, _ = tracker.refine([(keyframe, replace(match, target=wrong))], pose_vec(FIRST))
     assert inliers == pytest.approx(1 - share, abs=0.03) and motion_error(found, SECOND)[0] < 0.02
     np.testing.assert_array_equal(keyframe.pose, before[0])
     np.testing.assert_array_equal(keyframe.inv_depth, before[1])
@@ -223,7 +224,7 @@ def test_a_prediction_far_off_is_replaced_by_pnp(tracked: Tracked, monkeypatch: 
         return pose_from_depth(*arguments)
 
     monkeypatch.setattr(tracking, "pose_from_depth", counted)
-    found, inliers = tracked.tracker._pose(keyframe, good.forward, pose_vec(far_off))
+    found, inliers, _ = tracked.tracker._pose(keyframe, good.forward, pose_vec(far_off))
     assert calls, "the motion model's start was good enough to hide what is tested here"
     distance_m, angle_rad = motion_error(found, SECOND)
     assert inliers > 0.9 and distance_m < 0.02 and angle_rad < 1e-3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class MotionObservation:
     used: bool
     """False: measured, but withdrawn because its support is thin; for the report only."""
 
-    detail: Any = None
+    detail: tuple[float, ...] = ()
     """What the prior wants to remember of how it was measured (opaque to everyone else)."""
 
     previous_depth_m: np.ndarray | None = None
@@ -87,6 +88,13 @@ class DepthPrior(ABC):
         prior learns nothing from this motion.
         """
         return None
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What it has learnt so far as plain arrays, for a checkpoint."""
+        return {}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:  # noqa: B027  (nothing learnt, nothing to restore)
+        """Takes over a :meth:`state`."""
 
     def revised(self, observation: MotionObservation, path_ahead: np.ndarray) -> MotionObservation:
         """The same observation once it is known where the camera went next.

@@ -10,6 +10,7 @@ patch lines up much worse than it lately did, a measurement is withdrawn rather 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -38,7 +39,9 @@ class PitchCalibration:
 
     def __init__(self, sigma_rad: float) -> None:
         self._sigma_rad = sigma_rad
-        self._measured = np.zeros(0)
+        self.measured = np.zeros(0)
+        """Pitch of the latest straight motions, rad."""
+
 
     def update(self, motions: np.ndarray) -> None:
         """``motions`` T_next_previous [M, 4, 4], up to scale. Turns and standing are left out: in a turn the camera,
@@ -52,17 +55,17 @@ class PitchCalibration:
         turn = np.arccos(np.clip((np.trace(R, axis1=1, axis2=2) - 1.0) / 2.0, -1.0, 1.0))
         straight = (travel[:, 2] > 0.9) & (turn < np.radians(3.0))
         if straight.any():  # in a long turn the last straight stretch still counts
-            self._measured = np.arctan2(travel[straight, 1], travel[straight, 2])[-_FOLLOWED_MOTIONS:]
+            self.measured = np.arctan2(travel[straight, 1], travel[straight, 2])[-_FOLLOWED_MOTIONS:]
 
     @property
     def pitch_rad(self) -> float:
         """Best estimate; 0 before any measurement. Positive: the direction of travel lies below the optical axis."""
-        return float(np.median(self._measured)) if len(self._measured) else 0.0
+        return float(np.median(self.measured)) if len(self.measured) else 0.0
 
     @property
     def sigma_rad(self) -> float:
         """Uncertainty of one keyframe's pitch: the body's own movement plus what is not known yet."""
-        unknown = np.radians(0.6) / np.sqrt(len(self._measured) + 1)
+        unknown = np.radians(0.6) / np.sqrt(len(self.measured) + 1)
         return float(np.hypot(self._sigma_rad, unknown))
 
 
@@ -147,7 +150,7 @@ class GroundPlane(DepthPrior):
             log_ratio=float(np.log(self.height_m / fit.height)),
             sigma=float(np.hypot(self._config.observation_sigma, fit.log_height_sigma)),
             used=used,
-            detail=fit,
+            detail=(fit.pitch_rad, fit.dlog_height_dpitch),
             previous_depth_m=self._plane_depth(fit, patch, camera) if used else None,
         )
 
@@ -161,9 +164,23 @@ class GroundPlane(DepthPrior):
         x, y, z = (np.interp(_ROAD_AHEAD_M, travelled, path_ahead[:, axis]) for axis in range(3))
         if abs(x) > _MAX_SIDEWAYS * z:
             return observation  # a turn: the patch ahead is not the road that was taken
-        fit: RoadFit = observation.detail
-        correction = -fit.dlog_height_dpitch * (float(np.arctan2(y, z)) - fit.pitch_rad)
+        pitch_rad, dlog_height_dpitch = observation.detail
+        correction = -dlog_height_dpitch * (float(np.arctan2(y, z)) - pitch_rad)
         return replace(observation, log_ratio=observation.log_ratio + correction)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Pitch, roll, and what fits usually cost; see the base class."""
+        return {
+            "pitch": self.pitch.measured,
+            "rolls": np.array(self._rolls),
+            "usual_costs": np.array(self._usual_costs),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """See the base class."""
+        self.pitch.measured = state["pitch"].copy()
+        self._rolls.extend(state["rolls"].tolist())
+        self._usual_costs.extend(state["usual_costs"].tolist())
 
     def _patch(self, previous: RoadImage, current: RoadImage, T_current_previous: np.ndarray) -> RoadPatch:
         cfg = self._config

@@ -101,14 +101,16 @@ def test_schur_step_solves_the_full_normal_equations(mode: str) -> None:
     np.testing.assert_allclose(step.reshape(-1)[z], expected[len(x) :], rtol=1e-7, atol=1e-10)
 
 
+@pytest.mark.parametrize("block", [1, 6, 7])
 @pytest.mark.parametrize("size", [1, 7, 40])
-def test_envelope_cholesky_is_a_dense_solve(size: int) -> None:
+def test_envelope_cholesky_is_a_dense_solve(size: int, block: int) -> None:
+    """Rows that begin one after another, and blocks of rows that begin together."""
     rng = np.random.default_rng(size)
-    i, j = np.indices((size, size))
-    band = np.abs(i - j) <= 4
+    i, j = np.indices((size, size)) // block
+    band = np.abs(i - j) <= 4 // min(block, 4)
     band[size // 2, 0] = band[0, size // 2] = True  # a loop
     A = np.where(band, rng.normal(size=(size, size)), 0.0)
-    A = A + A.T + 12.0 * np.eye(size)
+    A = A + A.T + (12.0 + 2.0 * block) * np.eye(size)
     b = rng.normal(size=size)
     x = b.copy()
     assert native.envelope_solve(A, x)

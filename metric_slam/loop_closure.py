@@ -1,0 +1,351 @@
+"""Loops: places that were seen before are recognised, verified, and tie the map together.
+
+    keyframe -> places nearby by pose, places that look alike -> geometric check with metric depth -> one clear winner?
+             -> within what the map may have drifted? -> dense matches across the loop -> edges of the factor graph
+             -> robust pose graph -> global bundle adjustment when the map has grown
+
+A loop between two segments joins them; it needs a second one that says the same. A false loop bends the whole map, a
+missed one costs little, so in doubt a loop is not closed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from metric_slam.backend import Backend
+from metric_slam.config import LoopConfig
+from metric_slam.correspondence.base import Correspondence, CorrespondenceModel
+from metric_slam.factor_graph import FactorGraph
+from metric_slam.geometry import lie
+from metric_slam.keyframes import KeyframeStore
+from metric_slam.loop_links import DriftBound, Loop, chain_links, difference
+from metric_slam.loop_verification import LoopVerifier, LoopView, VerifiedLoop, choose
+from metric_slam.metric_scale import MetricScale
+from metric_slam.place_recognition import PlaceIndex
+from metric_slam.pose_graph import optimise_pose_graph
+from metric_slam.result import LoopResult
+from metric_slam.segments import Segments
+from metric_slam.tracking import FrameTracker
+
+log = logging.getLogger(__name__)
+
+_SAME_VIEW = np.cos(np.radians(40.0))
+_DECOY_PATH_M = 6.0  # from here on an earlier place on the way is another place
+_DECOY_OFF_M = 3.0
+_NEIGHBOURS = 12  # keyframes before and after a match among which the nearest to the query is sought
+_MIN_FIT, _MIN_INLIERS = 0.15, 0.6  # of dense matches: cells that fit, confidence that fits
+_AGREEMENT_M, _AGREEMENT, _AGREEMENT_RAD = 0.3, 0.05, np.radians(1.5)
+_MOVE_M, _MOVE_RAD = 0.3, np.radians(0.3)  # a smaller correction waits for the next optimisation
+_SAME_MOVE_M, _SAME_MOVE_RAD = 1.5, np.radians(5.0)  # two loops that say the same of two segments
+_BELIEVED = 0.5
+_UNKNOWN_SCALE_DRIFT = 0.5
+
+
+class LoopClosure:
+    """Looks for loops and closes them; state of the map lives in the store and the graph."""
+
+    def __init__(
+        self,
+        store: KeyframeStore,
+        graph: FactorGraph,
+        tracker: FrameTracker,
+        model: CorrespondenceModel,
+        segments: Segments,
+        scale: MetricScale,
+        backend: Backend,
+        config: LoopConfig,
+    ) -> None:
+        self._store, self._graph, self._tracker, self._model = store, graph, tracker, model
+        self._segments, self._scale, self._backend, self._config = segments, scale, backend, config
+        self._places = PlaceIndex()
+        self._verifier = LoopVerifier(store.camera)
+        self._loops: list[Loop] = []
+        self._between_segments: list[Loop] = []  # not yet confirmed by a second one
+        self._optimised_at = 0
+        """Keyframes there were when the whole map was last optimised."""
+
+    def look(self, position: int) -> None:
+        """Takes a new keyframe in and closes a loop if it shows a place that was seen before."""
+        if not self._config.enabled:
+            return
+        self._places.add(position, self._store.image(position))
+        if position % self._config.every or not self._scale.settled:
+            return
+        loop = self._find(position)
+        if loop is None:
+            return
+        across = not self._segments.joined(*(self._store[i].segment for i in (loop.query, loop.match)))
+        if across and not self._joined_by(loop):
+            return
+        self._loops.append(loop)
+        log.info(
+            "loop closed: frame %d shows the place of frame %d, %.2f m off", self._store[loop.query].index,
+            self._store[loop.match].index, loop.correction_m,
+        )
+        T_query = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.query].pose))
+        _, turned = difference(T_query, self._seen_pose(loop))
+        if across or loop.correction_m > _MOVE_M or turned > _MOVE_RAD:
+            self._move_map()
+
+    def finish(self) -> None:
+        """Closes what waited; the caller optimises everything afterwards."""
+        if self._loops:
+            self._move_map(optimise=False)
+
+    def results(self) -> list[LoopResult]:
+        """All loops that were closed, rejected ones included (by their weight)."""
+        return [
+            LoopResult(
+                self._store[loop.query].index,
+                self._store[loop.match].index,
+                float(np.linalg.norm(loop.T_query_match[:3, 3])),
+                loop.correction_m,
+                loop.weight,
+            )
+            for loop in self._loops
+        ]
+
+    # ------------------------------------------------------------------ find
+
+    def _find(self, query: int) -> Loop | None:
+        centres, forward = self._centres_and_views()
+        segment = np.array([k.segment for k in self._store])
+        share = self._config.drift if self._scale.known else _UNKNOWN_SCALE_DRIFT
+        bound = DriftBound(centres, segment, self._loops, share, self._config.drift_floor_m)
+        unit = 1.0 if self._scale.known else float(np.median(np.diff(bound.path_m)[-100:]))
+        # nearby on the way: neighbours, or decoys where places look alike
+        on_the_way = (bound.path_m > bound.path_m[query] - self._config.min_path_m * unit) & (
+            segment == segment[query]
+        )
+        candidates = self._candidates(query, centres, forward, bound.between(query), on_the_way)
+        if not candidates:
+            return None
+        view = self._view(query)
+        metric = self._scale.known
+        answers = [self._verifier.verify(view, self._view(c), metric=metric) for c in candidates]
+        verified = [answer for answer in answers if isinstance(answer, VerifiedLoop)]
+        winner = choose(verified, centres) if verified else None
+        if winner is None or not self._plausible(winner, bound.between(query)) or self._alike(view, on_the_way, unit):
+            return None
+        return self._dense(winner)
+
+    def _centres_and_views(self) -> tuple[np.ndarray, np.ndarray]:
+        T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
+        return T_world_cam[:, :3, 3], T_world_cam[:, :3, 2]
+
+    def _candidates(
+        self, query: int, centres: np.ndarray, forward: np.ndarray, bound: np.ndarray, on_the_way: np.ndarray
+    ) -> list[int]:
+        """Positions worth a closer look: nearby with the same view, and those that look alike, wherever they are."""
+        allowed = ~on_the_way
+        allowed[query:] = False
+        distance = np.linalg.norm(centres - centres[query], axis=1)
+        component = np.array([self._segments.component(k.segment) for k in self._store])
+        near = allowed & (distance < bound) & (forward @ forward[query] > _SAME_VIEW)
+        near &= component == component[query]
+        chosen: list[int] = []
+        by_distance = np.flatnonzero(near)[np.argsort(distance[near], kind="stable")].tolist()
+        last = int(np.flatnonzero(allowed)[-1]) if allowed.any() else -1
+        alike = []
+        if last >= 0:
+            found = self._places.query(query, exclude_after=last, count=2 * self._config.candidates)
+            alike = [p.position for p in found if allowed[p.position] and p.similarity > self._config.min_similarity]
+        for ranked, room in ((by_distance, self._config.candidates // 2), (alike, self._config.candidates)):
+            for c in ranked:
+                if len(chosen) < room and all(abs(c - other) >= 10 for other in chosen):
+                    chosen.append(c)
+        return chosen
+
+    def _view(self, position: int) -> LoopView:
+        return LoopView(
+            position,
+            self._store.image(position),
+            self._store[position].inv_depth,
+            self._graph.confidence_of(position),
+        )
+
+    def _plausible(self, loop: VerifiedLoop, bound: np.ndarray) -> bool:
+        """Is the place where the map may have drifted to? Between segments nothing is known yet."""
+        if not self._segments.joined(*(self._store[i].segment for i in (loop.query, loop.match))):
+            return True
+        T_match = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.match].pose))
+        T_query = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.query].pose))
+        off_m, _ = difference(T_query, T_match @ lie.inverse(loop.T_query_match))
+        return off_m < bound[loop.match]
+
+    def _alike(self, view: LoopView, on_the_way: np.ndarray, unit: float) -> bool:
+        """Does a place a little way back, another one for sure, look the same? In a row of alike houses it does."""
+        centres, _ = self._centres_and_views()
+        back = np.linalg.norm(centres - centres[view.position], axis=1) > _DECOY_PATH_M * unit
+        decoys = np.flatnonzero(on_the_way & back)
+        decoys = set(decoys[decoys < view.position].tolist())
+        if not decoys:
+            return False
+        found = self._places.query(view.position, exclude_after=max(decoys), count=2 * self._config.candidates)
+        for place in [p for p in found if p.position in decoys][:2]:
+            verified = self._verifier.verify(view, self._view(place.position))
+            if isinstance(verified, VerifiedLoop):
+                T_then, T_now = (lie.pose_vec_to_matrix(self._store[p].pose) for p in (place.position, view.position))
+                off_m, _ = difference(T_now @ lie.inverse(T_then), verified.T_query_match)
+                if off_m > _DECOY_OFF_M * unit:
+                    log.debug("keyframe %d looks like %d, another place: no loop", view.position, place.position)
+                    return True
+        return False
+
+    # ------------------------------------------------------------------ dense
+
+    def _dense(self, verified: VerifiedLoop) -> Loop | None:
+        """Dense matches with the nearest keyframe of the place; they become edges if they fit the depths of both."""
+        store, query = self._store, verified.query
+        match, T_query_match = self._nearest(verified)
+        near = replace(store[match], features=self._features(match))
+        here = replace(store[query], features=self._features(query))
+        T_match, T_query = (lie.pose_vec_to_matrix(k.pose) for k in (near, here))
+        start = lie.matrix_to_pose_vec(T_query_match @ T_match)
+        forward, backward = self._tracker.match_both(near, here.features, start)
+        pose, inliers, fit = self._tracker.refine([(near, forward)], start)
+        back_start = lie.matrix_to_pose_vec(lie.inverse(T_query_match) @ T_query)
+        back, back_inliers, back_fit = self._tracker.refine([(here, backward)], back_start)
+        if min(inliers, back_inliers) < _MIN_INLIERS or min(fit, back_fit) < _MIN_FIT:
+            return None
+        T_there = lie.pose_vec_to_matrix(pose) @ lie.inverse(T_match)
+        T_back = T_query @ lie.inverse(lie.pose_vec_to_matrix(back))
+        apart_m, turned = difference(T_there, T_back)
+        far_m = 1.0 / float(np.median(near.inv_depth))
+        if self._scale.known and (apart_m > _AGREEMENT_M + _AGREEMENT * far_m or turned > _AGREEMENT_RAD):
+            return None
+        self._add_edges(match, query, forward, backward)
+        off_m, _ = difference(lie.inverse(T_query), lie.inverse(T_there @ T_match))
+        return Loop(query, match, T_there, 0.0 if self._scale.known else verified.log_scale, off_m)
+
+    def _add_edges(self, match: int, query: int, forward: Correspondence, backward: Correspondence) -> None:
+        self._graph.add_matched(match, query, forward)
+        self._graph.add_matched(query, match, backward)
+
+    def _nearest(self, verified: VerifiedLoop) -> tuple[int, np.ndarray]:
+        """The keyframe around the match that sees the place from nearest to the query, and T_query_keyframe."""
+        members = self._segments.range(self._store[verified.match].segment, len(self._store))
+        low = max(verified.match - _NEIGHBOURS, members.start)
+        high = min(verified.match + _NEIGHBOURS + 1, members.stop, verified.query)
+        T = lie.pose_vec_to_matrix(self._store.poses(low, high))
+        T_query = verified.T_query_match @ T[verified.match - low] @ lie.inverse(T)
+        best = int(np.argmin(np.linalg.norm(T_query[:, :3, 3], axis=1)))
+        return low + best, T_query[best]
+
+    def _features(self, position: int) -> object:
+        features = self._store[position].features
+        if features is not None:
+            return features
+        return self._model.encode(self._store.image(position), self._store.camera)
+
+    # ------------------------------------------------------------------ close
+
+    def _seen_pose(self, loop: Loop) -> np.ndarray:
+        """T_world_cam [4, 4] of the query according to the loop."""
+        T_match = lie.pose_vec_to_matrix(self._store[loop.match].pose)
+        return lie.inverse(loop.T_query_match @ T_match)
+
+    def _joined_by(self, loop: Loop) -> bool:
+        """A loop between two segments: join them if an earlier one said the same, else remember it."""
+        T_query = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.query].pose))
+        ends = self._components(loop)
+        for other in self._between_segments:
+            if self._components(other) != ends or other.query == loop.query:
+                continue
+            apart_m, turned = difference(self._move_of(loop) @ T_query, self._move_of(other) @ T_query)
+            if apart_m < _SAME_MOVE_M and turned < _SAME_MOVE_RAD:
+                self._join(*ends, self._move_of(loop))
+                self._loops.append(other)
+                return True
+        self._between_segments.append(loop)
+        return False
+
+    def _components(self, loop: Loop) -> tuple[int, int]:
+        """Frames of reference of query and match."""
+        now, before = (self._segments.component(self._store[i].segment) for i in (loop.query, loop.match))
+        return now, before
+
+    def _move_of(self, loop: Loop) -> np.ndarray:
+        """What the loop does to the frame of reference of its query: T_world_new_world_old [4, 4]."""
+        return self._seen_pose(loop) @ lie.pose_vec_to_matrix(self._store[loop.query].pose)
+
+    def _join(self, now: int, before: int, T_before_now: np.ndarray) -> None:
+        """The later frame of reference moves into the earlier one."""
+        if now > before:
+            self._move_component(now, T_before_now)
+        else:
+            self._move_component(before, lie.inverse(T_before_now))
+        self._segments.join(now, before)
+        log.info("segments %d and %d of the map are joined by a loop", before, now)
+
+    def _move_component(self, segment: int, T_new_old: np.ndarray) -> None:
+        """Moves all segments that share a frame of reference with this one."""
+        T_old_new = lie.inverse(T_new_old)
+        for member in self._segments.members(segment):
+            for position in self._segments.range(member, len(self._store)):
+                keyframe = self._store[position]
+                keyframe.pose = lie.matrix_to_pose_vec(lie.pose_vec_to_matrix(keyframe.pose) @ T_old_new)
+
+    def _move_map(self, *, optimise: bool = True) -> None:
+        """Robust pose graph over everything, then global bundle adjustment if the map has grown enough."""
+        T_cam_world = lie.pose_vec_to_matrix(self._store.poses(0, len(self._store)))
+        segment = np.array([k.segment for k in self._store])
+        result = optimise_pose_graph(
+            lie.inverse(T_cam_world),
+            chain_links(T_cam_world, segment),
+            [loop.link() for loop in self._loops],
+            self._segments.anchors(),
+            scale_known=self._scale.known,
+        )
+        self._loops = [replace(loop, weight=float(w)) for loop, w in zip(self._loops, result.loop_weights, strict=True)]
+        for keyframe, T, log_scale in zip(self._store, result.T_world_cam, result.log_scale, strict=True):
+            keyframe.pose = lie.matrix_to_pose_vec(lie.inverse(T))
+            if log_scale != 0.0:
+                keyframe.inv_depth = keyframe.inv_depth / np.exp(log_scale)
+        self._forget_rejected()
+        count = len(self._store)
+        if optimise and count >= self._backend.growth * self._optimised_at:
+            self._optimised_at = count
+            self._backend.optimise()
+
+    def _forget_rejected(self) -> None:
+        """Edges of loops that the pose graph did not believe leave the factor graph."""
+        for loop in self._loops:
+            if loop.weight < _BELIEVED and (loop.query, loop.match) in self._graph:
+                log.warning(
+                    "loop between frames %d and %d rejected: it contradicts the rest of the map",
+                    self._store[loop.match].index, self._store[loop.query].index,
+                )
+                self._graph.remove_pair(loop.query, loop.match)
+
+    # ------------------------------------------------------------------ checkpoint
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as plain arrays."""
+        return {
+            "loops": np.array([_row(loop) for loop in self._loops]).reshape(-1, 21),
+            "between_segments": np.array([_row(loop) for loop in self._between_segments]).reshape(-1, 21),
+            "optimised_at": np.array(self._optimised_at),
+            **{f"places/{name}": value for name, value in self._places.state().items()},
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes over a :meth:`state`."""
+        self._loops = [_loop(row) for row in state["loops"]]
+        self._between_segments = [_loop(row) for row in state["between_segments"]]
+        self._optimised_at = int(state["optimised_at"])
+        self._places.restore({key[7:]: value for key, value in state.items() if key.startswith("places/")})
+
+
+def _row(loop: Loop) -> np.ndarray:
+    values = [loop.query, loop.match, loop.log_scale, loop.correction_m, loop.weight]
+    return np.concatenate([values, loop.T_query_match.ravel()])
+
+
+def _loop(row: np.ndarray) -> Loop:
+    query, match, log_scale, correction_m, weight = row[:5].tolist()
+    return Loop(int(query), int(match), row[5:].reshape(4, 4).copy(), log_scale, correction_m, weight)

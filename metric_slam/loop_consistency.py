@@ -1,0 +1,144 @@
+"""Which loops of a pose graph can be true together, found before any of them may bend the trajectory.
+
+A loop and the chain between its ends form a cycle that ought to close; so do two loops and the chains between their
+ends. What a cycle fails to close by is compared with the covariances along it, to first order. A robust kernel cannot
+do this: it sees the residual of the loop alone, and a long chain gives way so far that little of it remains.
+
+Mangelson et al., *Pairwise consistent measurement set maximization for robust multi-robot map merging*, ICRA 2018; as
+there, loops that contradict others leave until all pairs agree, but one by one (greedy) instead of by largest clique.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import chi2
+
+_IMPROBABLE = 1e-9  # of a cycle between true loops; covariances to first order are rough, so not closer
+
+
+@dataclass(frozen=True)
+class Motions:
+    """Measured motions between keyframes, L of them."""
+
+    source: np.ndarray
+    """int64 [L]."""
+
+    target: np.ndarray
+    """int64 [L]."""
+
+    T_target_source: Any
+    """``lie.SE3`` or ``lie.Sim3`` of batch shape [L], float64."""
+
+    variance: np.ndarray
+    """Diagonal covariance in the tangent space of the source camera, in the order of the group, float64 [L, K]."""
+
+
+def pieces(count: int, chain: Motions) -> np.ndarray:
+    """Number of the piece of the chain that each of ``count`` keyframes belongs to, int64 [N], rising.
+
+    Every link must lead from a keyframe to the next.
+    """
+    assert (chain.target == chain.source + 1).all(), "a link of the chain leads from a keyframe to the next"
+    assert len(np.unique(chain.source)) == len(chain.source), "two links of the chain begin at one keyframe"
+    begins = np.ones(count, np.int64)
+    begins[chain.target] = 0
+    return np.cumsum(begins) - 1
+
+
+def closing_errors(T_world_cam: Any, loops: Motions) -> Any:
+    """T_target_world T_source_world^-1 by every loop: the motion that brings the source's side of the map to where the
+    target's side has it, a group of batch shape [L]; the identity where the loop agrees with the poses [N]."""
+    return T_world_cam[loops.target] * loops.T_target_source * T_world_cam[loops.source].inv()
+
+
+def agreeing_loops(T_world_cam: Any, chain: Motions, loops: Motions) -> np.ndarray:
+    """Loops that fit the chain and one another, bool [L].
+
+    ``T_world_cam``: ``lie.SE3`` or ``lie.Sim3`` of batch shape [N], the poses along the chain. Every link of the chain
+    leads from a keyframe to the next; where there is none, the two sides know nothing of each other, and loops between
+    them are compared only with loops between the same two pieces.
+    """
+    sides = _Sides.of(T_world_cam, chain, loops)
+    limit = chi2.isf(_IMPROBABLE, sides.error.shape[-1])
+    inside = sides.piece[:, 0] == sides.piece[:, 1]
+    alone = np.where(inside, sides.against_chain(), 0.0 * sides.error[:, 0])
+    keep = alone <= limit  # false for NaN
+    apart = np.zeros((len(keep), len(keep)), bool)
+    for a in np.flatnonzero(keep):
+        others = np.flatnonzero(keep & (np.arange(len(keep)) > a) & (sides.piece == sides.piece[a]).all(axis=1))
+        apart[a, others] = apart[others, a] = ~(sides.against(a, others) <= limit)
+    while apart.any():
+        worst = np.lexsort((alone, apart.sum(axis=1)))[-1]  # contradicts most others; then: fits the chain worst
+        keep[worst] = False
+        apart[worst] = apart[:, worst] = False
+    return keep
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Loops seen in the world frame, led from their earlier end to their later one."""
+
+    early: np.ndarray
+    late: np.ndarray
+    piece: np.ndarray  # [L, 2] of the two ends
+    error: np.ndarray  # [L, K] logarithms of the closing errors
+    motion: Any  # the closing errors
+    covariance: np.ndarray  # [L, K, K] of the measurements
+    chain_covariance: np.ndarray  # [N, K, K] from the first keyframe on
+
+    @classmethod
+    def of(cls, T_world_cam: Any, chain: Motions, loops: Motions) -> _Sides:
+        count = T_world_cam.shape[0]
+        piece = pieces(count, chain)
+        step = np.zeros((count, chain.variance.shape[1], chain.variance.shape[1]))
+        step[chain.target] = _spread(T_world_cam[chain.source], chain.variance)
+        motion = closing_errors(T_world_cam, loops)
+        covariance = _spread(T_world_cam[loops.target] * loops.T_target_source, loops.variance)
+        backward = loops.source > loops.target
+        if backward.any():
+            turned = motion.inv()
+            Ad = _adjoint(turned)
+            covariance = np.where(backward[:, None, None], Ad @ covariance @ Ad.swapaxes(1, 2), covariance)
+            data = torch.where(torch.from_numpy(backward)[:, None], turned.data, motion.data)
+            motion = type(motion)(data)
+        early, late = np.minimum(loops.source, loops.target), np.maximum(loops.source, loops.target)
+        ends = np.stack([piece[early], piece[late]], axis=1)
+        return cls(early, late, ends, motion.log().numpy(), motion, covariance, np.cumsum(step, axis=0))
+
+    def against_chain(self) -> np.ndarray:
+        """Squared Mahalanobis length of every closing error, [L]; it means nothing where the chain is interrupted."""
+        return _mahalanobis(self.error, self.covariance + self._between(self.early, self.late))
+
+    def against(self, a: int, others: np.ndarray) -> np.ndarray:
+        """Squared Mahalanobis length of the cycles through loop ``a`` and every one of ``others`` [M], [M]."""
+        error = (self.motion[[a]] * self.motion[others].inv()).log().numpy()
+        Ad = _adjoint(self.motion[[a]])[0]
+        begins = Ad @ self._between(self.early[a], self.early[others]) @ Ad.T
+        ends = self._between(self.late[a], self.late[others])
+        return _mahalanobis(error, self.covariance[a] + self.covariance[others] + begins + ends)
+
+    def _between(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """Covariance of the chain between keyframes, [..., K, K]."""
+        return self.chain_covariance[np.maximum(i, j)] - self.chain_covariance[np.minimum(i, j)]
+
+
+def _adjoint(T: Any) -> np.ndarray:
+    """Adjoint matrices [L, K, K] of a group of batch shape [L]."""
+    K = T.manifold_dim
+    basis = torch.eye(K, dtype=torch.float64).expand(T.shape[0], K, K)
+    return T[:, None].adj(basis).numpy().swapaxes(1, 2)
+
+
+def _spread(T: Any, variance: np.ndarray) -> np.ndarray:
+    """Covariances [L, K, K] in the world of diagonal ones in frames T [L]."""
+    Ad = _adjoint(T)
+    return (Ad * variance[:, None, :]) @ Ad.swapaxes(1, 2)
+
+
+def _mahalanobis(error: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """error^T covariance^-1 error, [L]."""
+    return np.einsum("lk,lk->l", error, np.linalg.solve(covariance, error[..., None])[..., 0])

@@ -1,0 +1,66 @@
+"""Pieces of the video that nothing ties together: one begins where tracking was lost, a loop joins two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+
+class Segments:
+    """Where the chain of matches begins anew, and which segments share one frame of reference."""
+
+    def __init__(self) -> None:
+        self.begins: list[int] = []
+        """Positions of their first keyframes: 0, and more where tracking was lost."""
+
+        self._component: list[int] = []  # lowest segment that each is joined with
+
+    def begin(self, position: int) -> int:
+        """A new segment starts with the keyframe at ``position``; returns its number."""
+        assert not self.begins or position > self.begins[-1], (position, self.begins)
+        self.begins.append(position)
+        self._component.append(len(self._component))
+        return len(self.begins) - 1
+
+    def __len__(self) -> int:
+        return len(self.begins)
+
+    @property
+    def current_begin(self) -> int:
+        """Position of the first keyframe of the latest segment."""
+        return self.begins[-1]
+
+    def range(self, segment: int, count: int) -> range:
+        """Positions of the keyframes of a segment when there are ``count`` in all."""
+        end = self.begins[segment + 1] if segment + 1 < len(self.begins) else count
+        return range(self.begins[segment], end)
+
+    def component(self, segment: int) -> int:
+        """The lowest segment that this one is joined with, directly or through others; its own number if with none."""
+        return self._component[segment]
+
+    def joined(self, first: int, second: int) -> bool:
+        """Do two segments share a frame of reference?"""
+        return self._component[first] == self._component[second]
+
+    def join(self, first: int, second: int) -> None:
+        """A loop has tied two segments together."""
+        low, high = sorted((self._component[first], self._component[second]))
+        self._component = [low if c == high else c for c in self._component]
+
+    def members(self, segment: int) -> list[int]:
+        """All segments that share the frame of reference of this one, itself included."""
+        return [s for s in range(len(self)) if self.joined(s, segment)]
+
+    def anchors(self) -> set[int]:
+        """Positions of one keyframe for each frame of reference: the first."""
+        return {self.begins[s] for s in range(len(self)) if self._component[s] == s}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """As plain arrays, for a checkpoint."""
+        return {"begins": np.array(self.begins, np.int64), "component": np.array(self._component, np.int64)}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes over a :meth:`state`."""
+        self.begins, self._component = state["begins"].tolist(), state["component"].tolist()
