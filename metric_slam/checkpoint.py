@@ -89,6 +89,15 @@ class Checkpoints:
             raise OutputError(f"cannot write {path}: {reason}; make room there or choose another --out") from error
         self._saved_s = time.monotonic()
 
+    def save_last(self, slam: MetricSlam, done: int) -> OutputError | None:
+        """So that a run which ends early, or is killed while it finishes, can go on; returns what prevented it."""
+        try:
+            self.save(slam, done)
+        except OutputError as error:
+            log.warning("no checkpoint: %s", error)
+            return error
+        return None
+
     def remove(self) -> None:
         """The run is done: nothing is left to continue. What is still open can be read until it is let go."""
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -301,7 +301,10 @@ class LoopClosure:
             self._segments.anchors(),
             scale_known=self._scale.known,
         )
-        self._loops = [replace(loop, weight=float(w)) for loop, w in zip(self._loops, result.loop_weights, strict=True)]
+        self._loops = [
+            loop.rescaled(result.log_scale, float(weight))
+            for loop, weight in zip(self._loops, result.loop_weights, strict=True)
+        ]
         for keyframe, T, log_scale in zip(self._store, result.T_world_cam, result.log_scale, strict=True):
             keyframe.pose = lie.matrix_to_pose_vec(lie.inverse(T))
             if log_scale != 0.0:

@@ -6,7 +6,7 @@ Everything here is arithmetic on poses; images are compared in :mod:`metric_slam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,6 +44,13 @@ class Loop:
 
     weight: float = 1.0
     """0..1, from the latest pose graph."""
+
+    def rescaled(self, log_scale: np.ndarray, weight: float) -> Loop:
+        """The same loop after the keyframes' units changed by exp(``log_scale`` [N]), with its new weight."""
+        T = self.T_query_match.copy()
+        T[:3, 3] *= np.exp(log_scale[self.match])
+        change = float(log_scale[self.match] - log_scale[self.query])
+        return replace(self, T_query_match=T, log_scale=self.log_scale + change, weight=weight)
 
     def link(self) -> PoseLink:
         """As a link of the pose graph."""

@@ -217,8 +217,8 @@ class MetricScale:
     # ------------------------------------------------------------------ checkpoint
 
     def state(self) -> dict[str, np.ndarray]:
-        """Everything as plain arrays; an answer that is due is waited for."""
-        self.collect()
+        """Everything as plain arrays, after :meth:`collect`."""
+        assert self._pending is None
         taken = [(position, length, o.log_ratio, o.sigma) for position, (length, o) in self._taken.items()]
         seen = [(o.index, o.log_ratio, o.sigma, o.used) for o in self._observations.values()]
         return {
@@ -232,7 +232,7 @@ class MetricScale:
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes over a :meth:`state`."""
-        details = state["taken_detail"].reshape(len(state["taken"]), -1).tolist()
+        details = state["taken_detail"].tolist()
         for (position, length, log_ratio, sigma), detail in zip(state["taken"].tolist(), details, strict=True):
             self._taken[int(position)] = length, MotionObservation(log_ratio, sigma, True, tuple(detail))
         for index, log_ratio, sigma, used in state["observations"].tolist():

@@ -31,7 +31,7 @@ from metric_slam.datasets.base import Dataset
 from metric_slam.datasets.read_ahead import read_ahead
 from metric_slam.errors import ConfigError, EvaluationError, MetricSlamError, OutputError
 from metric_slam.progress import show_progress, stop_on_signal
-from metric_slam.result import KeyframeResult, SlamResult
+from metric_slam.result import KeyframeResult, SlamResult, frames_csv, loops_csv
 from metric_slam.results_folder import ResultsFolder
 from metric_slam.run_info import StageClock, collect_warnings, machine, package_versions, peak_rss_mb
 from metric_slam.trajectory import to_reference_camera, write_kitti, write_tum
@@ -219,7 +219,8 @@ def _track(run: _Run, indices: range, stop: Event) -> SlamResult:
     if run.tracking.error is not None:
         reason = _described(run.tracking.error)
         logger.warning("tracking ended after %d of %d frames: %s", done, len(indices), reason)
-    _last_checkpoint(run, slam, done)
+    with run.clock.stage("checkpoint"):
+        run.write_failure = run.checkpoints.save_last(slam, done)
     result = _finish(run, slam)
     seconds = time.perf_counter() - start
     run.frames_per_s = (done - before) / seconds
@@ -228,16 +229,6 @@ def _track(run: _Run, indices: range, stop: Event) -> SlamResult:
     run.clock.seconds["other"] = seconds - accounted_s
     run.peak_rss_tracking_mb = peak_rss_mb()
     return result
-
-
-def _last_checkpoint(run: _Run, slam: MetricSlam, done: int) -> None:
-    """So that a run which ends early, or is killed while it finishes, can go on from here."""
-    try:
-        with run.clock.stage("checkpoint"):
-            run.checkpoints.save(slam, done)
-    except OutputError as error:
-        run.write_failure = run.write_failure or error
-        logger.warning("no checkpoint: %s", error)
 
 
 def _described(error: Exception) -> str:
@@ -260,6 +251,8 @@ def _write_trajectories(run: _Run, result: SlamResult) -> None:
             write_tum(path, result.times_s, result.T_world_cam)
         with run.folder.whole_file("trajectory_kitti.txt") as path:
             write_kitti(path, to_reference_camera(result.T_world_cam, run.dataset.T_cam_ref))
+        run.folder.write_text("frames.csv", frames_csv(result))
+        run.folder.write_text("loops.csv", loops_csv(result))
         run.folder.write_text("config.yaml", dump_yaml(run.config))
 
 
@@ -380,6 +373,10 @@ def _write_run_info(run: _Run, result: SlamResult) -> dict[str, Any]:
         "frames_selected": run.frames_selected,
         "keyframes": len(result.keyframes),
         "frames_not_tracked": int(np.count_nonzero(~result.tracked)),
+        "segments": result.segment_count,
+        "loops_closed": sum(loop.believed for loop in result.loops),
+        "loops_rejected": sum(not loop.believed for loop in result.loops),
+        "prior_withdrawn": sum(not seen.used for seen in result.scale_observations),
         "preset": run.config.preset,
         "choices": run.choices,
         "scale_source": result.scale_source,

@@ -25,6 +25,7 @@ from metric_slam.plots import (
     plot_scale,
     plot_timings,
     plot_top_view,
+    plot_tracking,
 )
 from metric_slam.result import SlamResult
 
@@ -40,6 +41,8 @@ CAPTIONS = {
     "scale": "Factor between a metric length and the same length in the trajectory. "
     "Filled: measurements that held the scale, as they saw it at that moment; hollow: withdrawn by their source; "
     "line: fitted against the truth afterwards.",
+    "tracking": "How well each frame fits the keyframe before it; red: not tracked; dotted: a new segment begins that "
+    "nothing ties to the one before; triangles: places that were recognised.",
     "depth": "Keyframes from the beginning to the end. Grey: no depth. "
     "The prior is drawn at the scale the optimisation gave it.",
     "timings": "Where the time went.",
@@ -148,6 +151,7 @@ def _figures(
         "position": plot_position_over_time(result, paths),
         "drift": None if paths is None or metrics is None else plot_drift(metrics, paths),
         "scale": plot_scale(result, paths),
+        "tracking": plot_tracking(result),
         "depth": plot_depth_panels(result.keyframes, scale_known=scale_known),
         "timings": plot_timings(run_info.get("timings_s") or result.timings_s, len(result.times_s)),
     }

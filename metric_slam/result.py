@@ -82,7 +82,12 @@ class LoopResult:
     """How far the map moved there when the loop was closed."""
 
     weight: float
-    """0..1: how much of it the robust pose graph believed; below a half it was rejected."""
+    """0..1: how much of it the robust pose graph believed."""
+
+    @property
+    def believed(self) -> bool:
+        """False: it contradicted the rest of the map and was taken out again."""
+        return self.weight >= 0.5
 
 
 @dataclass(frozen=True)
@@ -122,3 +127,29 @@ class SlamResult:
     loops: list[LoopResult] = field(default_factory=list)
     timings_s: dict[str, float] = field(default_factory=dict)
     """Seconds spent per stage inside the SLAM system (correspondence, prior, bundle_adjustment, ...)."""
+
+    @property
+    def segment_count(self) -> int:
+        """Pieces of the trajectory that nothing ties together."""
+        return 1 if self.segment is None else len(np.unique(self.segment))
+
+
+def frames_csv(result: SlamResult) -> str:
+    """One line a frame: was it tracked, how well, and to which piece of the trajectory does it belong?"""
+    n = len(result.times_s)
+    quality = np.full(n, np.nan) if result.quality is None else result.quality
+    segment = np.zeros(n, int) if result.segment is None else result.segment
+    rows = zip(
+        result.frame_indices, result.times_s, result.tracked, result.is_keyframe, quality, segment, strict=True
+    )
+    lines = [f"{i},{t:.6f},{int(tracked)},{int(key)},{q:.3f},{s}" for i, t, tracked, key, q, s in rows]
+    return "\n".join(["index,time_s,tracked,keyframe,quality,segment", *lines]) + "\n"
+
+
+def loops_csv(result: SlamResult) -> str:
+    """One line for every loop that was closed."""
+    lines = [
+        f"{loop.index},{loop.match_index},{loop.distance_m:.3f},{loop.correction_m:.3f},{loop.weight:.3f}"
+        for loop in result.loops
+    ]
+    return "\n".join(["index,match_index,distance_m,correction_m,weight", *lines]) + "\n"

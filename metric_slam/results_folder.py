@@ -24,6 +24,8 @@ from metric_slam.errors import OutputError
 RESULT_FILES = (
     "trajectory.tum",
     "trajectory_kitti.txt",
+    "frames.csv",
+    "loops.csv",
     "metrics.json",
     "run.json",
     "config.yaml",

@@ -161,6 +161,7 @@ class MetricSlam:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that the next frame needs, as plain arrays; what is large goes to the disk first."""
+        self._frontend.scale.collect()  # an answer that is due changes store and graph
         parts = {
             "store": self._store.state(),
             "graph": self._graph.state(),

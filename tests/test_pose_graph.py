@@ -210,7 +210,8 @@ def test_a_piece_that_nothing_ties_stays_where_it_was() -> None:
 # ---- scale
 
 
-def test_similarities_take_a_drift_of_scale_away() -> None:
+@pytest.mark.parametrize("backward", [False, True])
+def test_similarities_take_a_drift_of_scale_away(backward: bool) -> None:
     truth = ring(300)
     log_scale = np.linspace(0.0, np.log(1.3), 300)  # a metre of the start is longer and longer
     start = truth.copy()
@@ -221,6 +222,9 @@ def test_similarities_take_a_drift_of_scale_away() -> None:
     start = lie.renormalise(start)
     links = chain(start, sigma_m=0.02, sigma_log_scale=0.005)
     loop = link(truth, 0, 299, 0.05, 0.004, log_scale=-log_scale[299], sigma_log_scale=0.01)
+    if backward:  # the same seen from the end, in units of the end
+        loop = link(truth, 299, 0, 0.05, 0.004, log_scale=log_scale[299], sigma_log_scale=0.01)
+        loop.T_target_source[:3, 3] *= np.exp(log_scale[299])
     result = optimise_pose_graph(start, links, [loop], {0}, scale_known=False)
     assert result.loop_weights.tolist() == [1.0]
     assert off_m(result.T_world_cam, truth) < 0.1 * off_m(start, truth)

@@ -43,6 +43,7 @@ class WindowLike(Protocol):
     prior_weight: np.ndarray | None
     prior_log_scale: np.ndarray | None
     scale_anchor: np.ndarray | None
+    scale_previous: np.ndarray | None
     depth_damping: np.ndarray | None
     baselines: Any
 
@@ -204,8 +205,9 @@ def scale_term(window: WindowLike, options: Any, state: State, system: NormalEqu
     anchor = torch.zeros(N) if window.scale_anchor is None else torch.tensor(window.scale_anchor)
     rows = [(1.0 / options.scale_sigma, {k: 1.0}, float(anchor[k])) for k in range(N) if free[k]]
     if options.scale_step_sigma > 0:
-        steps = [k for k in range(1, N) if free[k] or free[k - 1]]
-        rows += [(1.0 / options.scale_step_sigma, {k: 1.0, k - 1: -1.0}, 0.0) for k in steps]
+        previous = range(-1, N - 1) if window.scale_previous is None else window.scale_previous.tolist()
+        steps = [(k, p) for k, p in enumerate(previous) if p >= 0 and (free[k] or free[p])]
+        rows += [(1.0 / options.scale_step_sigma, {k: 1.0, p: -1.0}, 0.0) for k, p in steps]
     cost = torch.zeros((), dtype=torch.float64)
     for inverse_sigma, coefficients, offset in rows:
         J = torch.zeros(N, dtype=torch.float64)

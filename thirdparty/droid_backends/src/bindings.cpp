@@ -66,6 +66,7 @@ struct ProblemArrays {
   std::optional<ConstMaps> depth_damping, prior_depth, prior_weight;
   std::optional<ConstScalars> scale_anchor, baseline_length, baseline_sigma;
   std::optional<Cpu<const int64_t, nb::shape<-1, 2>>> baseline_pair;
+  std::optional<Indices> scale_previous;
 };
 
 const double* maps_or_null(const std::optional<ConstMaps>& maps, const droid::DenseBaProblem& P, const char* message) {
@@ -94,6 +95,11 @@ droid::DenseBaProblem make_problem(ProblemArrays& a) {
   P.prior_weight = maps_or_null(a.prior_weight, P, "prior_weight must be [N, h, w]");
   require(!a.scale_anchor || a.scale_anchor->shape(0) == N, "scale_anchor must have length N");
   P.scale_anchor = a.scale_anchor ? a.scale_anchor->data() : nullptr;
+  require(!a.scale_previous || a.scale_previous->shape(0) == N, "scale_previous must have length N");
+  P.scale_previous = a.scale_previous ? a.scale_previous->data() : nullptr;
+  for (int k = 0; k < P.N && P.scale_previous; ++k)
+    require(P.scale_previous[k] >= -1 && P.scale_previous[k] < P.N && P.scale_previous[k] != k,
+            "scale_previous names a keyframe outside -1..N-1, or the keyframe itself");
   if (a.baseline_pair) {
     P.F = static_cast<int>(a.baseline_pair->shape(0));
     require(a.baseline_length && a.baseline_sigma && static_cast<int>(a.baseline_length->shape(0)) == P.F &&
@@ -180,11 +186,12 @@ NB_MODULE(_droid_backends, m) {
              std::optional<ConstMaps> depth_damping, std::optional<ConstMaps> prior_depth,
              std::optional<ConstMaps> prior_weight, std::optional<ConstScalars> scale_anchor,
              std::optional<Cpu<const int64_t, nb::shape<-1, 2>>> baseline_pair,
-             std::optional<ConstScalars> baseline_length, std::optional<ConstScalars> baseline_sigma) {
+             std::optional<ConstScalars> baseline_length, std::optional<ConstScalars> baseline_sigma,
+             std::optional<Indices> scale_previous) {
             new (self) ProblemArrays{poses,      inv_depth,  scales,        intrinsics,      source,
                                      target,     flow_target, confidence,   pose_free,       depth_free,
                                      depth_damping, prior_depth, prior_weight, scale_anchor, baseline_length,
-                                     baseline_sigma, baseline_pair};
+                                     baseline_sigma, baseline_pair, scale_previous};
             make_problem(*self);
           },
           nb::kw_only(), "poses"_a.noconvert(), "inv_depth"_a.noconvert(), "scales"_a.noconvert(),
@@ -193,7 +200,7 @@ NB_MODULE(_droid_backends, m) {
           "depth_damping"_a.noconvert() = nb::none(), "prior_depth"_a.noconvert() = nb::none(),
           "prior_weight"_a.noconvert() = nb::none(), "scale_anchor"_a.noconvert() = nb::none(),
           "baseline_pair"_a.noconvert() = nb::none(), "baseline_length"_a.noconvert() = nb::none(),
-          "baseline_sigma"_a.noconvert() = nb::none());
+          "baseline_sigma"_a.noconvert() = nb::none(), "scale_previous"_a.noconvert() = nb::none());
 
   m.def(
       "solve_dense_ba",

@@ -29,7 +29,7 @@ void find_envelope(const DenseBaProblem& P, const DenseBaOptions& opt, Layout& l
     around[k].push_back(layout.pose[k]);
     around[k].push_back(layout.scale[k]);
     couple(around[k], layout);
-    if (k > 0) couple({layout.scale[k - 1], layout.scale[k]}, layout);
+    if (opt.scale_step_sigma > 0 && P.previous(k) >= 0) couple({layout.scale[P.previous(k)], layout.scale[k]}, layout);
   }
   for (int f = 0; f < P.F; ++f)
     couple({layout.pose[P.baseline_pair[2 * f]], layout.pose[P.baseline_pair[2 * f + 1]]}, layout);
@@ -141,15 +141,15 @@ double add_scale_residual(std::initializer_list<int> rows, double residual, doub
   return weight * residual * residual;
 }
 
-// Anchors of free scales, and steps between neighbours of which one is free; with system == nullptr only the cost.
+// Anchors of free scales, and steps between coupled ones of which one is free; with system == nullptr only the cost.
 double add_scale_terms(const DenseBaProblem& P, const DenseBaOptions& opt, const Layout& layout, System* system) {
   double cost = 0.0;
   for (int k = 0; k < P.N; ++k) {
-    const int row = layout.scale[k], before = k > 0 ? layout.scale[k - 1] : -1;
+    const int previous = P.previous(k), row = layout.scale[k], before = previous >= 0 ? layout.scale[previous] : -1;
     const double anchor = P.scale_anchor ? P.scale_anchor[k] : 0.0;
     if (row >= 0) cost += add_scale_residual({row}, P.scales[k] - anchor, opt.scale_sigma, system);
-    if (k == 0 || opt.scale_step_sigma <= 0 || (row < 0 && before < 0)) continue;
-    cost += add_scale_residual({row, before}, P.scales[k] - P.scales[k - 1], opt.scale_step_sigma, system);
+    if (previous < 0 || opt.scale_step_sigma <= 0 || (row < 0 && before < 0)) continue;
+    cost += add_scale_residual({row, before}, P.scales[k] - P.scales[previous], opt.scale_step_sigma, system);
   }
   return cost;
 }

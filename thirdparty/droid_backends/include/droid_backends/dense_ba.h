@@ -6,7 +6,7 @@
 //   E =  sum_edges sum_p  c(p) rho(|u*(p) - proj(T_j T_i^-1, p, d_i(p))|)            flow
 //      + sum_k sum_p      m_k(p) rho((d_k(p) z_k(p) e^{s_k} - 1) / sigma_z) ...      metric prior (weight m already
 //                                                                                    holds 1/sigma_z^2)
-//      + sum_k (s_k - a_k)^2 / sigma_s^2  +  sum_k (s_k - s_{k-1})^2 / sigma_delta^2
+//      + sum_k (s_k - a_k)^2 / sigma_s^2  +  sum_k (s_k - s_{p(k)})^2 / sigma_delta^2    p(k) = scale_previous[k]
 //      + sum_f rho(log(|t_ij| / L_f) / sigma_f)                                       measured metric baselines
 //
 // The normal equations have a diagonal depth block C, so depths are eliminated (Schur complement):
@@ -62,12 +62,16 @@ struct DenseBaProblem {
   const double* prior_depth = nullptr;    // [N, h, w] or null: z in metres, 0 = none
   const double* prior_weight = nullptr;   // [N, h, w] or null: m
   const double* scale_anchor = nullptr;   // [N] or null (0): a
+  const int64_t* scale_previous = nullptr;  // [N] or null (k - 1): p, -1 where no scale comes before
   const bool* pose_free = nullptr;        // [N]
   const bool* depth_free = nullptr;       // [N]
   int F = 0;                              // measured baselines
   const int64_t* baseline_pair = nullptr;   // [F, 2]
   const double* baseline_length = nullptr;  // [F]
   const double* baseline_sigma = nullptr;   // [F] of log length
+
+  // The keyframe whose scale is coupled with that of k; -1: none.
+  int previous(int k) const { return scale_previous ? static_cast<int>(scale_previous[k]) : k - 1; }
 };
 
 struct DenseBaOptions {

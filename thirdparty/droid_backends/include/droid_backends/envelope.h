@@ -30,6 +30,8 @@ class EnvelopeMatrix {
 
  private:
   bool factorise();
+  void eliminate_six(int i);
+  bool finish_row(int i, int begin);  // columns begin..i of its factor; false: not positive definite
 
   std::vector<int> first_;
   std::vector<std::ptrdiff_t> origin_;  // of column 0 of each row, which may lie before the row's storage
