@@ -131,7 +131,7 @@ class LoopClosure:
         winner = choose(verified, centres) if verified else None
         if winner is None or not self._plausible(winner, bound.between(query)) or self._alike(view, on_the_way, unit):
             return None
-        return self._dense(winner)
+        return self._dense(winner, ~on_the_way)
 
     def _centres_and_views(self) -> tuple[np.ndarray, np.ndarray]:
         T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
@@ -198,10 +198,10 @@ class LoopClosure:
 
     # ------------------------------------------------------------------ dense
 
-    def _dense(self, verified: VerifiedLoop) -> Loop | None:
+    def _dense(self, verified: VerifiedLoop, allowed: np.ndarray) -> Loop | None:
         """Dense matches with the nearest keyframe of the place; they become edges if they fit the depths of both."""
         store, query = self._store, verified.query
-        match, T_query_match = self._nearest(verified)
+        match, T_query_match = self._nearest(verified, allowed)
         near = replace(store[match], features=self._features(match))
         here = replace(store[query], features=self._features(query))
         T_match, T_query = (lie.pose_vec_to_matrix(k.pose) for k in (near, here))
@@ -226,14 +226,15 @@ class LoopClosure:
         self._graph.add_matched(match, query, forward)
         self._graph.add_matched(query, match, backward)
 
-    def _nearest(self, verified: VerifiedLoop) -> tuple[int, np.ndarray]:
+    def _nearest(self, verified: VerifiedLoop, allowed: np.ndarray) -> tuple[int, np.ndarray]:
         """The keyframe around the match that sees the place from nearest to the query, and T_query_keyframe."""
         members = self._segments.range(self._store[verified.match].segment, len(self._store))
         low = max(verified.match - _NEIGHBOURS, members.start)
         high = min(verified.match + _NEIGHBOURS + 1, members.stop, verified.query)
         T = lie.pose_vec_to_matrix(self._store.poses(low, high))
         T_query = verified.T_query_match @ T[verified.match - low] @ lie.inverse(T)
-        best = int(np.argmin(np.linalg.norm(T_query[:, :3, 3], axis=1)))
+        distance = np.where(allowed[low:high], np.linalg.norm(T_query[:, :3, 3], axis=1), np.inf)
+        best = int(np.argmin(distance))
         return low + best, T_query[best]
 
     def _features(self, position: int) -> object:
