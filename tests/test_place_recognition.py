@@ -1,0 +1,68 @@
+"""Places that look alike are found, whatever the light."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from metric_slam.place_recognition import PlaceIndex
+
+
+def view(seed: int, shift_px: int = 0, gain: float = 1.0) -> np.ndarray:
+    """A picture of blurred noise, moved sideways and lit differently."""
+    grey = np.random.default_rng(seed).normal(size=(96, 400)).astype(np.float32)
+    grey = cv2.GaussianBlur(grey, (0, 0), 5)
+    grey = 120 + 60 * grey / grey.std()
+    part = grey[:, 40 + shift_px : 360 + shift_px] * gain
+    return np.repeat(np.clip(part, 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+@pytest.fixture(scope="module")
+def index() -> PlaceIndex:
+    filled = PlaceIndex()
+    for position in range(60):
+        filled.add(position, view(position))
+    return filled
+
+
+@pytest.mark.parametrize("gain", [0.6, 1.0, 1.5])
+def test_the_same_place_is_found_from_a_little_aside_in_another_light(gain: float) -> None:
+    index = PlaceIndex()
+    for position in range(60):
+        index.add(position, view(position))
+    index.add(60, view(23, shift_px=4, gain=gain))
+    best = index.query(60, exclude_after=50, count=3)[0]
+    assert best.position == 23 and best.similarity > 0.5
+
+
+def test_what_is_excluded_is_not_found(index: PlaceIndex) -> None:
+    assert all(place.position <= 30 for place in index.query(59, exclude_after=30, count=5))
+    assert index.query(59, exclude_after=-1, count=5) == []
+
+
+def test_places_are_distinct_and_ranked(index: PlaceIndex) -> None:
+    places = index.query(40, exclude_after=59, count=4)
+    assert places[0].position == 40 and places[0].similarity == pytest.approx(1.0, abs=1e-5)
+    positions = [place.position for place in places]
+    assert all(abs(a - b) >= 10 for n, a in enumerate(positions) for b in positions[:n])
+    similarities = [place.similarity for place in places]
+    assert similarities == sorted(similarities, reverse=True)
+
+
+def test_a_checkpoint_gives_the_same_answers(index: PlaceIndex) -> None:
+    other = PlaceIndex()
+    other.restore(index.state())
+    assert other.query(12, exclude_after=59, count=4) == index.query(12, exclude_after=59, count=4)
+    other.add(60, view(5))
+    assert other.query(60, exclude_after=40, count=1)[0].position == 5
+
+
+def test_an_empty_image_is_no_special_case() -> None:
+    index = PlaceIndex()
+    index.add(0, np.zeros((96, 320, 3), np.uint8))
+    index.add(1, view(1))
+    assert len(index.query(1, exclude_after=0, count=2)) == 1
+    empty = PlaceIndex()
+    empty.restore(PlaceIndex().state())
+    empty.add(0, view(0))
