@@ -41,6 +41,9 @@ _MIN_FIT, _MIN_INLIERS = 0.15, 0.6  # of dense matches: cells that fit, confiden
 _AGREEMENT_M, _AGREEMENT, _AGREEMENT_RAD = 0.3, 0.05, np.radians(1.5)
 _MOVE_M, _MOVE_RAD = 0.3, np.radians(0.3)  # a smaller correction waits for the next optimisation
 _SAME_MOVE_M, _SAME_MOVE_RAD = 1.5, np.radians(5.0)  # two loops that say the same of two segments
+_STRETCH_M = 1.5  # a larger correction on a stretch that was just recognised is looked at as a new place
+_PATIENCE = 24  # keyframes between two pose graphs for corrections that are small
+_LARGE = 5.0  # times the smallest correction that moves the map: it is not put off
 _BELIEVED = 0.5
 _UNKNOWN_SCALE_DRIFT = 0.5
 
@@ -65,6 +68,7 @@ class LoopClosure:
         self._verifier = LoopVerifier(store.camera)
         self._loops: list[Loop] = []
         self._between_segments: list[Loop] = []  # not yet confirmed by a second one
+        self._moved_at = -_PATIENCE
         self._optimised_at = 0
         """Keyframes there were when the whole map was last optimised."""
 
@@ -88,7 +92,8 @@ class LoopClosure:
         )
         T_query = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.query].pose))
         _, turned = difference(T_query, self._seen_pose(loop))
-        if across or loop.correction_m > _MOVE_M or turned > _MOVE_RAD:
+        off = max(loop.correction_m / _MOVE_M, turned / _MOVE_RAD)
+        if across or off > _LARGE or (off > 1.0 and position - self._moved_at >= _PATIENCE):
             self._move_map()
 
     def finish(self) -> None:
@@ -121,6 +126,9 @@ class LoopClosure:
         on_the_way = (bound.path_m > bound.path_m[query] - self._config.min_path_m * unit) & (
             segment == segment[query]
         )
+        going_on = self._same_stretch(query, centres, forward, on_the_way)
+        if going_on is not None:
+            return going_on
         candidates = self._candidates(query, centres, forward, bound.between(query), on_the_way)
         if not candidates:
             return None
@@ -132,6 +140,22 @@ class LoopClosure:
         if winner is None or not self._plausible(winner, bound.between(query)) or self._alike(view, on_the_way, unit):
             return None
         return self._dense(winner, ~on_the_way)
+
+    def _same_stretch(
+        self, query: int, centres: np.ndarray, forward: np.ndarray, on_the_way: np.ndarray
+    ) -> Loop | None:
+        """A little after a loop was closed the map is right: dense matches with the nearest keyframe will do."""
+        last = self._loops[-1] if self._loops else None
+        if last is None or last.weight < _BELIEVED or query - last.query > 2 * self._config.every:
+            return None
+        near = np.arange(max(last.match - _NEIGHBOURS, 0), min(last.match + 2 * _NEIGHBOURS, query))
+        near = near[~on_the_way[near] & (forward[near] @ forward[query] > _SAME_VIEW)]
+        if not len(near):
+            return None
+        match = int(near[np.argmin(np.linalg.norm(centres[near] - centres[query], axis=1))])
+        T_match, T_query = (lie.pose_vec_to_matrix(self._store[p].pose) for p in (match, query))
+        guess = VerifiedLoop(query, match, T_query @ lie.inverse(T_match), 0.0, 0, 0.0)
+        return self._dense(guess, ~on_the_way, _STRETCH_M)
 
     def _centres_and_views(self) -> tuple[np.ndarray, np.ndarray]:
         T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
@@ -198,8 +222,9 @@ class LoopClosure:
 
     # ------------------------------------------------------------------ dense
 
-    def _dense(self, verified: VerifiedLoop, allowed: np.ndarray) -> Loop | None:
-        """Dense matches with the nearest keyframe of the place; they become edges if they fit the depths of both."""
+    def _dense(self, verified: VerifiedLoop, allowed: np.ndarray, limit_m: float = np.inf) -> Loop | None:
+        """Dense matches with the nearest keyframe of the place; they become edges if they fit the depths of both and
+        the query moves by no more than ``limit_m``."""
         store, query = self._store, verified.query
         match, T_query_match = self._nearest(verified, allowed)
         near = replace(store[match], features=self._features(match))
@@ -218,8 +243,10 @@ class LoopClosure:
         far_m = 1.0 / float(np.median(near.inv_depth))
         if self._scale.known and (apart_m > _AGREEMENT_M + _AGREEMENT * far_m or turned > _AGREEMENT_RAD):
             return None
-        self._add_edges(match, query, forward, backward)
         off_m, _ = difference(lie.inverse(T_query), lie.inverse(T_there @ T_match))
+        if off_m > limit_m:
+            return None
+        self._add_edges(match, query, forward, backward)
         return Loop(query, match, T_there, 0.0 if self._scale.known else verified.log_scale, off_m)
 
     def _add_edges(self, match: int, query: int, forward: Correspondence, backward: Correspondence) -> None:
@@ -311,7 +338,7 @@ class LoopClosure:
             if log_scale != 0.0:
                 keyframe.inv_depth = keyframe.inv_depth / np.exp(log_scale)
         self._forget_rejected()
-        count = len(self._store)
+        count = self._moved_at = len(self._store)
         if optimise and count >= self._backend.growth * self._optimised_at:
             self._optimised_at = count
             self._backend.optimise()
@@ -333,7 +360,7 @@ class LoopClosure:
         return {
             "loops": np.array([_row(loop) for loop in self._loops]).reshape(-1, 21),
             "between_segments": np.array([_row(loop) for loop in self._between_segments]).reshape(-1, 21),
-            "optimised_at": np.array(self._optimised_at),
+            "optimised_at": np.array([self._optimised_at, self._moved_at]),
             **{f"places/{name}": value for name, value in self._places.state().items()},
         }
 
@@ -341,7 +368,7 @@ class LoopClosure:
         """Takes over a :meth:`state`."""
         self._loops = [_loop(row) for row in state["loops"]]
         self._between_segments = [_loop(row) for row in state["between_segments"]]
-        self._optimised_at = int(state["optimised_at"])
+        self._optimised_at, self._moved_at = state["optimised_at"].tolist()
         self._places.restore({key[7:]: value for key, value in state.items() if key.startswith("places/")})
 
 
