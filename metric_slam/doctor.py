@@ -29,6 +29,8 @@ REQUIRED_MODULES = {
     "rich": "rich",
     "matplotlib": "matplotlib",
     "jinja2": "jinja2",
+    "gtsam": "gtsam",
+    "faiss": "faiss-cpu",
 }
 """Module and distribution of what the main job cannot do without."""
 
