@@ -17,7 +17,17 @@ from pathlib import Path
 
 from metric_slam import __version__
 
-VERSIONED_PACKAGES = ("numpy", "torch", "opencv-python-headless", "open3d", "evo", "scipy", "gtsam", "faiss-cpu", "pydantic")
+VERSIONED_PACKAGES = (
+    "numpy",
+    "torch",
+    "opencv-python-headless",
+    "open3d",
+    "evo",
+    "scipy",
+    "gtsam",
+    "faiss-cpu",
+    "pydantic",
+)
 """Distributions whose versions can change a result."""
 
 

@@ -17,10 +17,13 @@ import yaml
 from metric_slam.datasets.images import write_depth_m, write_rgb
 from metric_slam.datasets.kitti import KITTI_DEPTH_SCALE, open_kitti
 from metric_slam.datasets.sequence import ImageSequence
-from metric_slam.datasets.synthetic.render import Renderer, import_open3d
-from metric_slam.datasets.synthetic.route import drive_poses
+from metric_slam.datasets.synthetic.body import import_open3d
+from metric_slam.datasets.synthetic.build import build_world
+from metric_slam.datasets.synthetic.exposure import exposure_gains
+from metric_slam.datasets.synthetic.render import Renderer
+from metric_slam.datasets.synthetic.route import drive_motion
 from metric_slam.datasets.synthetic.spec import DriveSpec
-from metric_slam.datasets.synthetic.world import build_world
+from metric_slam.datasets.synthetic.traffic import Traffic
 from metric_slam.errors import OutputError
 from metric_slam.frame import CameraMount
 
@@ -60,7 +63,7 @@ def render_drive(spec: DriveSpec, *, cache: Path | None = None, progress: Progre
         logger.info("rendered drive found in %s", folder)
         return folder
     import_open3d()
-    logger.info("rendering the drive into %s (about two minutes at the default size)", folder)
+    logger.info("rendering the drive into %s (about two minutes for 400 frames of the default size)", folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".rendering_", dir=folder.parent))
@@ -86,13 +89,17 @@ def _render_into(root: Path, spec: DriveSpec, progress: Progress | None) -> None
     images, depths, poses = sequence / "image_2", sequence / "depth_2", root / "poses"
     for folder in (images, depths, poses):
         folder.mkdir(parents=True)
-    T_world_cam = drive_poses(spec)
+    motion = drive_motion(spec)
+    T_world_cam = motion.poses
     _write_side_files(sequence, poses, spec, T_world_cam)
-    renderer = Renderer(build_world(spec))
+    kit, gains = build_world(spec), exposure_gains(spec, len(T_world_cam))
+    traffic = Traffic(kit, spec, motion) if spec.moving_cars else None
+    renderer = Renderer(kit)
+    del kit  # what it was built from is large
 
     def render(index: int) -> None:
-        seed = spec.seed * 1_000_003 + index
-        image, depth_m = renderer.render(spec.camera, T_world_cam[index], spec.noise_sigma, seed)
+        seed, movers = spec.seed * 1_000_003 + index, None if traffic is None else traffic.at(index)
+        image, depth_m = renderer.render(spec.camera, T_world_cam[index], spec.noise_sigma, seed, gains[index], movers)
         write_rgb(images / f"{index:06d}.png", image)
         write_depth_m(depths / f"{index:06d}.png", depth_m, KITTI_DEPTH_SCALE)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from metric_slam.datasets.synthetic.facades import FacadePainter, FacadeStyle, random_style, side_wall
 from metric_slam.datasets.synthetic.kit import Kit
-from metric_slam.datasets.synthetic.mesh import moved, part_for
+from metric_slam.datasets.synthetic.mesh import WHITE, Rect, moved, part_for
 
 ROOF_COLOURS = ((0.60, 0.33, 0.25), (0.52, 0.30, 0.24), (0.36, 0.35, 0.36), (0.45, 0.36, 0.30), (0.66, 0.42, 0.30))
 
@@ -22,27 +23,50 @@ class Plot:
     depth_m: float
 
 
+@dataclass(frozen=True)
+class HouseKind:
+    """A house that is painted but not built yet: style, size and the textures of its walls."""
+
+    style: FacadeStyle
+    floors: int
+    height_m: float
+    front: Rect
+    flank: Rect
+
+
 def add_house(kit: Kit, plot: Plot) -> None:
     """Add one random house whose front is the plane y = 0 of the plot."""
+    build_house(kit, plot, paint_house(kit, plot.width_m, plot.depth_m))
+
+
+def paint_house(kit: Kit, width_m: float, depth_m: float) -> HouseKind:
+    """Draw a random house and paint its walls into the atlas."""
     rng = kit.rng
     style = random_style(rng)
     floors = int(rng.choice([2, 3, 3, 4])) + (1 if style.modern else 0)
     height = floors * style.floor_m + 0.7
-    front = kit.atlas.add(FacadePainter(rng, style, plot.width_m, height, kit.wall_texel_m).paint())
-    flank = kit.atlas.add(side_wall(rng, style, plot.depth_m, height, 1.5 * kit.wall_texel_m))
+    front = kit.atlas.add(FacadePainter(rng, style, width_m, height, kit.wall_texel_m).paint())
+    flank = kit.atlas.add(side_wall(rng, style, depth_m, height, 1.5 * kit.wall_texel_m))
+    return HouseKind(style, floors, height, front, flank)
+
+
+def build_house(kit: Kit, plot: Plot, kind: HouseKind, shade: Sequence[float] = WHITE, details: bool = True) -> None:
+    """Add a house of this kind, its walls tinted by ``shade``; without ``details`` nothing stands out of its front."""
+    rng, style, height = kit.rng, kind.style, kind.height_m
     w, d = plot.width_m, plot.depth_m
     walls = (
-        (front, [(0, 0), (w, 0)]),
-        (flank, [(w, 0), (w, d)]),
-        (front, [(w, d), (0, d)]),
-        (flank, [(0, d), (0, 0)]),
+        (kind.front, [(0, 0), (w, 0)]),
+        (kind.flank, [(w, 0), (w, d)]),
+        (kind.front, [(w, d), (0, d)]),
+        (kind.flank, [(0, d), (0, 0)]),
     )
     for rect, ((xa, ya), (xb, yb)) in walls:
         corners = [(xa, ya, height), (xb, yb, height), (xb, yb, 0), (xa, ya, 0)]
-        kit.mesh.quad(moved(corners, plot.frame), rect)
+        kit.mesh.quad(moved(corners, plot.frame), rect, shade)
     flat = style.modern or rng.random() < 0.25
     (_flat_roof if flat else _pitched_roof)(kit, plot, style, height)
-    _front_details(kit, plot, style, floors, height)
+    if details:
+        _front_details(kit, plot, style, kind.floors, height)
 
 
 def _flat_roof(kit: Kit, plot: Plot, style: FacadeStyle, height: float) -> None:

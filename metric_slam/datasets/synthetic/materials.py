@@ -41,10 +41,14 @@ def tinted(grey: np.ndarray, colour: Sequence[float]) -> np.ndarray:
     return grey[..., None] * np.asarray(colour, np.float32)
 
 
-def asphalt(rng: Rng, length_m: float, width_m: float, texel_m: float, lanes: bool, markings: str) -> np.ndarray:
+def asphalt(
+    rng: Rng, length_m: float, width_m: float, texel_m: float, lanes: bool, markings: str,
+    dash_phase_m: float | None = None,
+) -> np.ndarray:
     """A stretch of road, uint8 [width, length, 3]; rows run across the road, columns along it.
 
     Low-contrast grain down to a texel, tyre tracks, repairs, cracks, manholes; ``markings``: "town", "fast" or "none".
+    ``dash_phase_m``: where within a period the dashes begin (None: at random).
     """
     shape = (round(width_m / texel_m), round(length_m / texel_m))
     cells = [1, 2.2, 0.12 / texel_m, 0.6 / texel_m, 3.0 / texel_m, 11 / texel_m]
@@ -57,7 +61,17 @@ def asphalt(rng: Rng, length_m: float, width_m: float, texel_m: float, lanes: bo
     colour = tinted(grey, (1.0, 0.99, 0.965))
     _manholes(rng, colour, texel_m)
     if markings != "none":
-        _lane_paint(rng, colour, across_m, texel_m, markings)
+        _lane_paint(rng, colour, across_m, texel_m, markings, dash_phase_m)
+    return to_bytes(colour)
+
+
+def even_asphalt(rng: Rng, length_m: float, width_m: float, texel_m: float) -> np.ndarray:
+    """A new road without any feature but grain of low contrast and paint that repeats every 6 m; as ``asphalt``."""
+    shape = (round(width_m / texel_m), round(length_m / texel_m))
+    grey = 0.335 * (1 + layered(rng, shape, [1, 2.2, 0.12 / texel_m], [0.06, 0.04, 0.015]))
+    colour = tinted(grey, (1.0, 0.99, 0.965))
+    across_m = (np.arange(shape[0]) + 0.5) * texel_m - width_m / 2
+    _lane_paint(rng, colour, across_m, texel_m, "even", 0.0)
     return to_bytes(colour)
 
 
@@ -113,12 +127,15 @@ def _manholes(rng: Rng, colour: np.ndarray, texel_m: float) -> None:
             cv2.line(colour, a, b, (0.33, 0.32, 0.31), max(1, round(0.03 / texel_m)), cv2.LINE_AA, 4)
 
 
-def _lane_paint(rng: Rng, colour: np.ndarray, across_m: np.ndarray, texel_m: float, markings: str) -> None:
+def _lane_paint(
+    rng: Rng, colour: np.ndarray, across_m: np.ndarray, texel_m: float, markings: str, dash_phase_m: float | None
+) -> None:
     """Blend worn white lines into ``colour``: dashed middle, and for fast roads solid edges."""
     length_m = colour.shape[1] * texel_m
     along_m = (np.arange(colour.shape[1]) + 0.5) * texel_m
-    dash, gap = (6.0, 6.0) if markings == "fast" else (3.0, 4.5)
-    lines = [(0.0, ((along_m + rng.uniform(0, 4)) % (dash + gap)) < dash)]
+    dash, gap = {"fast": (6.0, 6.0), "even": (3.0, 3.0)}.get(markings, (3.0, 4.5))
+    phase_m = rng.uniform(0, 4) if dash_phase_m is None else dash_phase_m
+    lines = [(0.0, ((along_m + phase_m) % (dash + gap)) < dash)]
     edge = 3.45 if markings == "fast" else np.abs(across_m).max() - 2.15
     if markings == "fast":
         lines += [(side * edge, np.ones_like(along_m, bool)) for side in (-1, 1)]
@@ -191,6 +208,31 @@ def plain(rng: Rng, size_px: int, roughness: float) -> np.ndarray:
     shape = (size_px, size_px)
     grey = 0.92 * (1 + roughness * layered(rng, shape, [1, 3, 15, 80], [0.35, 0.35, 0.45, 0.6]))
     return to_bytes(tinted(grey, (1.0, 1.0, 1.0)))
+
+
+def lettered_panel(rng: Rng, height_px: int, width_px: int, colour: Sequence[float]) -> np.ndarray:
+    """The painted side of a van: stripes, a badge, lines of something like letters, dirt; uint8 [h, w, 3]."""
+    image = np.full((height_px, width_px, 3), colour, np.float32)
+    for _ in range(3):
+        band = rng.uniform(0.1, 0.9, 3)
+        y, slope, thick = rng.uniform(0.1, 0.9) * height_px, rng.uniform(-0.5, 0.5), rng.uniform(0.03, 0.10) * height_px
+        ends = [(0, round(y * 16)), (width_px * 16, round((y + slope * height_px) * 16))]
+        cv2.line(image, ends[0], ends[1], tuple(map(float, band)), max(1, round(thick)), cv2.LINE_AA, 4)
+    centre = (round(rng.uniform(0.15, 0.85) * width_px), round(rng.uniform(0.3, 0.7) * height_px))
+    for radius, shade in ((0.20, rng.uniform(0.1, 0.9, 3)), (0.13, rng.uniform(0.1, 0.9, 3))):
+        cv2.circle(image, centre, round(radius * height_px), tuple(map(float, shade)), -1, cv2.LINE_AA)
+    ink = (0.9, 0.9, 0.86) if np.mean(colour) < 0.45 else (0.10, 0.10, 0.14)
+    for row in rng.uniform(0.12, 0.88, 3):
+        x = width_px * rng.uniform(0.04, 0.3)
+        tall = rng.uniform(0.06, 0.14) * height_px
+        while x < width_px * rng.uniform(0.6, 0.96):
+            w = rng.uniform(0.4, 0.9) * tall
+            a, b = (round(x), round(row * height_px)), (round(x + w), round(row * height_px + tall))
+            cv2.rectangle(image, a, b, ink, -1 if rng.random() < 0.4 else max(1, round(0.2 * tall)), cv2.LINE_AA)
+            x += 1.3 * w
+    grain = layered(rng, (height_px, width_px), [1, 4, 25, 90], [0.02, 0.02, 0.03, 0.04])
+    dirt = 1 - 0.3 * np.linspace(0, 1, height_px, dtype=np.float32)[:, None] ** 4
+    return to_bytes(image * ((1 + grain) * dirt)[..., None])
 
 
 def bark(rng: Rng, size_px: int) -> np.ndarray:

@@ -35,6 +35,9 @@ class Mesh:
 class MeshBuilder:
     """Appends shapes; ``build`` gives the arrays. Rectangles are those of ``AtlasBuilder.add``."""
 
+    max_edge_m: float | None = None
+    """Quads are divided until none is wider than this, so that they can be bent (None: they stay whole)."""
+
     _points: list[np.ndarray] = field(default_factory=list)
     _normals: list[np.ndarray] = field(default_factory=list)
     _uv: list[np.ndarray] = field(default_factory=list)
@@ -71,7 +74,19 @@ class MeshBuilder:
         x0, x1 = rect[0] + part[0] * width, rect[0] + part[2] * width
         y0, y1 = rect[1] + part[1] * height, rect[1] + part[3] * height
         t = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32)
-        self.triangles(c[[[0, 1, 2], [0, 2, 3]]], t[[[0, 1, 2], [0, 2, 3]]], rect, tint)
+        if self.max_edge_m is None:
+            self.triangles(c[[[0, 1, 2], [0, 2, 3]]], t[[[0, 1, 2], [0, 2, 3]]], rect, tint)
+        else:
+            self.triangles(_divided(c, self.max_edge_m), _divided(t, self.max_edge_m, like=c), rect, tint)
+
+    def stamp(self, mesh: Mesh, frame: np.ndarray, tint: Sequence[float] | np.ndarray = WHITE) -> None:
+        """Append a copy of ``mesh`` moved by the rigid motion ``frame`` [4, 4]."""
+        R, t = frame[:3, :3].astype(np.float32), frame[:3, 3].astype(np.float32)
+        self._points.append(mesh.points_m @ R.T + t)
+        self._normals.append(mesh.normals @ R.T)
+        self._uv.append(mesh.uv)
+        self._rects.append(mesh.rects)
+        self._tints.append(mesh.tints * np.asarray(tint, np.float32))
 
     def box(
         self, low: Sequence[float], high: Sequence[float], rect: Rect, tint: Sequence[float] = WHITE,
@@ -119,6 +134,23 @@ class MeshBuilder:
         """All triangles so far."""
         parts = (self._points, self._normals, self._uv, self._rects, self._tints)
         return Mesh(*(np.concatenate(part) for part in parts))
+
+
+def _divided(corners: np.ndarray, max_edge_m: float, like: np.ndarray | None = None) -> np.ndarray:
+    """Triangles [T, 3, k] of a quad [4, k], divided so that level distances along its edges are ``max_edge_m`` at most.
+
+    ``like`` [4, 3]: the quad that gives the distances, if not ``corners`` itself.
+    """
+    shape = corners if like is None else like
+    across = max(np.linalg.norm((shape[1] - shape[0])[:2]), np.linalg.norm((shape[2] - shape[3])[:2]))
+    down = max(np.linalg.norm((shape[3] - shape[0])[:2]), np.linalg.norm((shape[2] - shape[1])[:2]))
+    columns, rows = (max(1, int(np.ceil(length / max_edge_m - 1e-6))) for length in (across, down))
+    u = np.linspace(0, 1, columns + 1)[None, :, None]
+    v = np.linspace(0, 1, rows + 1)[:, None, None]
+    grid = (1 - v) * ((1 - u) * corners[0] + u * corners[1]) + v * ((1 - u) * corners[3] + u * corners[2])
+    a, b, c, d = grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]
+    both = np.stack([np.stack([a, b, c], axis=2), np.stack([a, c, d], axis=2)], axis=2)
+    return both.reshape(-1, 3, corners.shape[1])
 
 
 def moved(points: np.ndarray, frame: np.ndarray | None) -> np.ndarray:

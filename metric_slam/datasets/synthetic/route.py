@@ -1,15 +1,21 @@
 """Where the car drives: a smooth path, a speed profile within the limits of a car, and exact camera poses.
 
-World: x east, y north, z up, road at z = 0, metres. The central block's kerbs are x = 0..length, y = 0..depth; the path
-goes around it counter-clockwise on the right-hand lane, so every corner is a left turn.
+World: x east, y north, z up, metres; the road is at z = 0 where there are no hills. Route "block": the kerbs of the
+block are x = 0..length, y = 0..depth; the path goes around it counter-clockwise on the right-hand lane, so every corner
+is a left turn. Route "town": see ``town_route``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from metric_slam.datasets.synthetic.hills import Hills
 from metric_slam.datasets.synthetic.spec import DriveSpec
+from metric_slam.datasets.synthetic.stops import moving_share, positions_with_stops
+from metric_slam.datasets.synthetic.town_route import stop_positions, town_line
 
 STREET_WIDTH_M = 11.0
 LANE_OFFSET_M = 1.65
@@ -23,18 +29,54 @@ STREET_LENGTH_M = 120.0
 """Length of the route "street"."""
 
 
+@dataclass(frozen=True)
+class Motion:
+    """The drive as a motion along a line; N frames, S points of the line."""
+
+    path: np.ndarray
+    """[S, 2]: points ``PATH_STEP_M`` apart, in metres of the world; goes on behind the last frame where it can."""
+
+    s_m: np.ndarray
+    """[N]: arc length of every frame."""
+
+    poses: np.ndarray
+    """[N, 4, 4]: T_world_cam in the world above (z up)."""
+
+
 def drive_poses(spec: DriveSpec) -> np.ndarray:
     """Poses T_world_cam of all frames, float64 [N, 4, 4], in the world above (z up)."""
+    return drive_motion(spec).poses
+
+
+def drive_motion(spec: DriveSpec) -> Motion:
+    """Line, positions and poses of all frames of ``spec``."""
     path, speed_limit = _path(spec)
     speed = _smooth_speed(speed_limit)
-    s_m = _frame_positions(speed, spec)
+    if spec.stops:
+        s_m = positions_with_stops(speed, stop_positions(spec, path, PATH_STEP_M), PATH_STEP_M, spec)
+    else:
+        s_m = _frame_positions(speed, spec)
+    if spec.route == "town":
+        s_m = s_m[s_m <= spec.length_m]
     grid = np.arange(len(path)) * PATH_STEP_M
     x, y = (np.interp(s_m, grid, path[:, k]) for k in (0, 1))
     tangent = np.gradient(path, PATH_STEP_M, axis=0)
     heading = np.interp(s_m, grid, np.unwrap(np.arctan2(tangent[:, 1], tangent[:, 0])))
-    acceleration = np.interp(s_m, grid, speed * np.gradient(speed, PATH_STEP_M))
-    pitch, roll, heave = _body_motion(len(s_m), acceleration, spec)
-    return _camera_poses(x, y, spec.camera_height_m + heave, heading, pitch, roll)[: spec.frames]
+    if spec.stops:
+        moving, acceleration = moving_share(s_m, spec.rate_hz), np.gradient(np.gradient(s_m)) * spec.rate_hz**2
+    else:
+        moving, acceleration = None, np.interp(s_m, grid, speed * np.gradient(speed, PATH_STEP_M))
+    pitch, roll, heave = _body_motion(len(s_m), acceleration, spec, moving)
+    z, up = np.zeros_like(x), np.array([0.0, 0.0, 1.0])
+    if spec.hills_m:
+        slope, lean, z = Hills.of(spec).stand(np.stack([x, y], axis=1), heading)
+        # columns of a camera without body motion: its y axis is the way down to the road
+        up = -camera_poses(x, y, z, heading, slope, lean)[:, :3, 1]
+        pitch, roll = pitch + slope, roll + lean
+    poses = camera_poses(x, y, z, heading, pitch, roll)
+    poses[:, :3, 3] += (spec.camera_height_m + heave)[:, None] * up
+    count = spec.frames if spec.frames is not None else len(s_m)
+    return Motion(path, s_m[:count], poses[:count])
 
 
 def _path(spec: DriveSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -43,6 +85,8 @@ def _path(spec: DriveSpec) -> tuple[np.ndarray, np.ndarray]:
         s = np.arange(0.0, STREET_LENGTH_M - 55.0, PATH_STEP_M)
         y = np.full_like(s, -STREET_WIDTH_M / 2 - LANE_OFFSET_M) + 0.25 * np.sin(s / 9.0)
         points, limit = np.stack([s + 5.0, y], axis=1), np.full(len(s), spec.town_speed_mps)
+    elif spec.route == "town":
+        points, limit = town_line(spec, LANE_OFFSET_M, PATH_STEP_M)
     else:
         points, limit = _around_the_block(spec)
     # rounding off the joints makes the yaw rate rise and fall gradually, as a driver's hands do
@@ -97,9 +141,12 @@ def _frame_positions(speed_mps: np.ndarray, spec: DriveSpec) -> np.ndarray:
 
 
 def _body_motion(
-    count: int, acceleration: np.ndarray, spec: DriveSpec
+    count: int, acceleration: np.ndarray, spec: DriveSpec, moving: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pitch, roll (radians) and heave (metres) of the camera per frame, [N] each: suspension and uneven road."""
+    """Pitch, roll (radians) and heave (metres) of the camera per frame, [N] each: suspension and uneven road.
+
+    ``moving`` [N] in 0..1 fades out the road where the car stands, and leaves the shaking of its engine (None: ones).
+    """
     rng = np.random.default_rng([spec.seed, 1])
     pad = 40
 
@@ -111,10 +158,14 @@ def _body_motion(
     pitch = np.radians(0.16) * wander(14) + np.radians(0.05) * wander(5) + nose_dive
     roll = np.radians(0.22) * wander(16)
     heave = 0.008 * wander(10)
+    if moving is not None:
+        idle = (1 - moving) * rng.standard_normal((3, count))
+        pitch = moving * (pitch - nose_dive) + nose_dive + np.radians(0.004) * idle[0]
+        roll, heave = moving * roll + np.radians(0.004) * idle[1], moving * heave + 0.0003 * idle[2]
     return np.radians(spec.pitch_deg) + spec.body_motion * pitch, spec.body_motion * roll, spec.body_motion * heave
 
 
-def _camera_poses(
+def camera_poses(
     x: np.ndarray, y: np.ndarray, z: np.ndarray, heading: np.ndarray, pitch: np.ndarray, roll: np.ndarray
 ) -> np.ndarray:
     """Poses of cameras that look along ``heading`` (from east to north), nose up by ``pitch``, leaning by ``roll``."""

@@ -13,13 +13,20 @@ from metric_slam.geometry.camera import PinholeCamera
 GENERATOR_VERSION = 2
 """Raised whenever the same spec would give other pixels, so that no stale cache is used."""
 
+SHORTEST_TOWN_M, LONGEST_TOWN_M = 200.0, 6000.0
+FIRST_LOOP_M, LOOP_M = 300.0, 300.0
+"""A drive around one block takes about the first, and every loop takes about the second."""
+
+STOP_DISTANCE_M = 100.0
+
 
 @dataclass(frozen=True)
 class DriveSpec:
     """Parameters of a rendered drive; equal specs give equal files."""
 
-    route: Literal["block", "street"] = "block"
-    """block: once around a block and a little further; street: along one straight street."""
+    route: Literal["block", "street", "town"] = "block"
+    """block: once around a block and a little further; street: along one straight street; town: ``length_m`` through
+    a grid of streets, with turns to both sides and ``loops`` returns."""
 
     frames: int | None = None
     """Number of frames, the first ones of the route (all of it if it has fewer); None: the whole route."""
@@ -51,6 +58,27 @@ class DriveSpec:
 
     seed: int = 0
 
+    length_m: float = 1500.0
+    """Length of the route "town"."""
+
+    loops: int = 0
+    """How often the route "town" comes back, after a detour, onto a street that it drove before the same way."""
+
+    hills_m: float = 0.0
+    """Most height between valleys and hilltops (0: flat); 8 gives grades of 6 to 8 % and crests of 150 m radius."""
+
+    stops: int = 0
+    """How often the car stops for some seconds, at crossings of the route "town"."""
+
+    exposure_change: float = 0.0
+    """Brightness wanders between factors exp(-this) and exp(this), with quick changes as if in and out of shade."""
+
+    alike_houses: bool = False
+    """Route "town" with one and the same house, tree and lamp every 12 m, so that many places look alike."""
+
+    moving_cars: float = 0.0
+    """Share of the image that vehicles in motion cover on average: one ahead in the own lane, others oncoming."""
+
     def __post_init__(self) -> None:
         if self.width < 64 or self.height < 32:
             raise ConfigError(f"rendered drive of {self.width}x{self.height} pixels: at least 64x32 are needed")
@@ -58,6 +86,32 @@ class DriveSpec:
             raise ConfigError(f"rendered drive of {self.frames} frames: at least 2 are needed")
         if self.block_length_m < 80 or self.block_depth_m < 30:
             raise ConfigError("a block must be at least 80 m x 30 m for its corners and houses")
+        self._check_town()
+        self._check_conditions()
+
+    def _check_town(self) -> None:
+        if self.route != "town":
+            if self.loops or self.stops or self.alike_houses:
+                raise ConfigError(f'loops, stops and alike_houses need route="town", not "{self.route}"')
+            return
+        if not SHORTEST_TOWN_M <= self.length_m <= LONGEST_TOWN_M:
+            raise ConfigError(
+                f"town drive of {self.length_m:g} m: {SHORTEST_TOWN_M:g} to {LONGEST_TOWN_M:g} m can be had"
+            )
+        needed_m = FIRST_LOOP_M + self.loops * LOOP_M if self.loops else 0.0
+        if self.loops < 0 or self.length_m < needed_m:
+            raise ConfigError(f"{self.loops} loops in {self.length_m:g} m: at least 0 loops, which need {needed_m:g} m")
+        if not 0 <= self.stops <= self.length_m / STOP_DISTANCE_M:
+            raise ConfigError(
+                f"{self.stops} stops in {self.length_m:g} m: from 0 to one in {STOP_DISTANCE_M:g} m can be had"
+            )
+
+    def _check_conditions(self) -> None:
+        limits = (("hills_m", 12.0), ("exposure_change", 1.5), ("moving_cars", 0.25))
+        for name, high in limits:
+            value = getattr(self, name)
+            if not 0 <= value <= high:
+                raise ConfigError(f"rendered drive with {name}={value}: must be in 0..{high:g}")
 
     @property
     def camera(self) -> PinholeCamera:

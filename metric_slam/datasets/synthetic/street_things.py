@@ -74,7 +74,7 @@ def _car_details(kit: Kit, frame: np.ndarray, half: float) -> None:
     plain = kit.rect["plain"]
     for x in (-1.32, 1.30):
         for side in (-1, 1):
-            _wheel(kit, frame, x, side, half)
+            add_wheel(kit, frame, x, side, half)
     for side in (-1, 1):
         y0, y1 = side * 0.42, side * 0.80
         rear = [(-2.165, y0, 0.82), (-2.165, y1, 0.82), (-2.185, y1, 0.64), (-2.185, y0, 0.64)]
@@ -90,8 +90,9 @@ def _car_details(kit: Kit, frame: np.ndarray, half: float) -> None:
     kit.mesh.box((-2.17, -0.84, 0.24), (2.15, 0.84, 0.34), plain, (0.09, 0.09, 0.09), frame)
 
 
-def _wheel(kit: Kit, frame: np.ndarray, x: float, side: int, half: float) -> None:
-    """Arch, tyre and rim as discs, each a little further out, and the tread below the body."""
+def add_wheel(kit: Kit, frame: np.ndarray, x: float, side: int, half: float) -> None:
+    """A wheel at ``x``, ``half`` metres to the left (``side`` 1) or right (-1): arch, tyre and rim as discs, each a
+    little further out, and the tread below the body."""
     plain, sides = kit.rect["plain"], 16
     angle = np.linspace(0, 2 * np.pi, sides + 1)
     for radius, out, tint in ((0.37, 0.004, 0.05), (0.315, 0.012, 0.09), (0.20, 0.018, 0.55), (0.06, 0.022, 0.25)):

@@ -1,4 +1,4 @@
-"""The town: streets around a central block, the blocks beyond them, and everything that stands there.
+"""The small worlds: one street; or the streets around a central block, the blocks beyond them, and what stands there.
 
 World: x east, y north, z up, metres. Kerbs of the central block: x = 0..length, y = 0..depth.
 """
@@ -24,6 +24,9 @@ from metric_slam.datasets.synthetic.street_things import (
 
 PAVEMENT_M = 2.8
 KERB_M = 0.12
+KERB_EDGE_M = 0.14
+"""Height and width of the kerb stones."""
+
 HOUSE_DEPTH_M = 9.0
 REACH_X_M, REACH_Y_M = 75.0, 55.0
 """How far streets go on beyond the central block."""
@@ -35,14 +38,7 @@ Box = tuple[float, float, float, float]
 """A block's kerbs: x0, y0, x1, y1."""
 
 
-def build_world(spec: DriveSpec) -> Kit:
-    """Mesh and textures of the whole town of ``spec``."""
-    kit = Kit(spec.seed, spec.texel_m)
-    (_build_street if spec.route == "street" else _build_block)(kit, spec)
-    return kit
-
-
-def _build_street(kit: Kit, spec: DriveSpec) -> None:
+def build_street(kit: Kit, spec: DriveSpec) -> None:
     """One straight street with houses on both sides and one at its end."""
     length = STREET_LENGTH_M
     _road(kit, (0.0, -W / 2), length + 8, 0.0, "town")
@@ -50,10 +46,10 @@ def _build_street(kit: Kit, spec: DriveSpec) -> None:
         _block(kit, box, {edge: "town"})
     _houses(kit, (length + 6, 3.0), -np.pi / 2, W + 6)
     _furnish(kit, (5.0, -W / 2), 0.0, length - 15, cars=0.5)
-    _lawn(kit, (-150, -150, 300, 150))
+    lawn(kit, (-150, -150, 300, 150))
 
 
-def _build_block(kit: Kit, spec: DriveSpec) -> None:
+def build_block(kit: Kit, spec: DriveSpec) -> None:
     """The ring of four streets, the nine blocks between and beside them, and what stands in the streets."""
     length, depth = spec.block_length_m, spec.block_depth_m
     xs = ((-W - REACH_X_M, -W), (0.0, length), (length + W, length + W + REACH_X_M))
@@ -86,7 +82,7 @@ def _build_block(kit: Kit, spec: DriveSpec) -> None:
     _furnish(kit, (-W / 2, depth), -np.pi / 2, depth, cars=0.25)
     for x0, x1 in (xs[0], xs[2]):
         _furnish(kit, (x0, -W / 2), 0.0, x1 - x0, cars=0.45)
-    _lawn(kit, (-400, -400, length + 400, depth + 400))
+    lawn(kit, (-400, -400, length + 400, depth + 400))
 
 
 def _road(
@@ -114,7 +110,7 @@ def _flat(kit: Kit, frame: np.ndarray, area: Box, z: float, image: np.ndarray) -
     kit.mesh.quad(corners @ frame[:3, :3].T + frame[:3, 3], kit.atlas.add(image))
 
 
-def _edge_frames(box: Box) -> dict[str, tuple[np.ndarray, float]]:
+def edge_frames(box: Box) -> dict[str, tuple[np.ndarray, float]]:
     """For each side of a block: frame with x along the kerb (street on the right), y into the block; and its length."""
     x0, y0, x1, y1 = box
     return {
@@ -128,15 +124,14 @@ def _edge_frames(box: Box) -> dict[str, tuple[np.ndarray, float]]:
 def _block(kit: Kit, box: Box, edges: dict[str, str]) -> None:
     """Kerbs, pavements and houses (or a park) along the named sides of a block, a lawn inside."""
     x0, y0, x1, y1 = box
-    rect = kit.rect["grass"]
+    rect, z = kit.rect["grass"], kit.lawn_z(KERB_M)
     for x in np.arange(x0, x1, 20.0):
         for y in np.arange(y0, y1, 20.0):
             xe, ye = min(x + 20, x1), min(y + 20, y1)
             part = (0, 0, (xe - x) / 20, (ye - y) / 20)
-            kit.mesh.quad([(x, y, 0.9 * KERB_M), (xe, y, 0.9 * KERB_M), (xe, ye, 0.9 * KERB_M), (x, ye, 0.9 * KERB_M)],
-                          rect, (1, 1, 1), part)
+            kit.mesh.quad([(x, y, z), (xe, y, z), (xe, ye, z), (x, ye, z)], rect, (1, 1, 1), part)
     for side, kind in edges.items():
-        frame, length = _edge_frames(box)[side]
+        frame, length = edge_frames(box)[side]
         _pavement(kit, frame, length)
         along_x = side in ("south", "north")
         # houses at the ends of the short sides would stand inside those of the long ones
@@ -152,8 +147,9 @@ def _pavement(kit: Kit, frame: np.ndarray, length: float) -> None:
     texel, longest = 1.25 * kit.texel_m, MAX_STRIP_PX * 1.25 * kit.texel_m
     edges = np.linspace(0, length, int(np.ceil(length / longest)) + 1)
     for a, b in zip(edges[:-1], edges[1:], strict=True):
-        _flat(kit, frame, (a, 0.14, b, PAVEMENT_M), KERB_M, materials.paving(kit.rng, b - a, PAVEMENT_M - 0.14, texel))
-        _flat(kit, frame, (a, 0.0, b, 0.14), KERB_M, materials.kerbstone(kit.rng, b - a, 0.14, texel))
+        slabs = materials.paving(kit.rng, b - a, PAVEMENT_M - KERB_EDGE_M, texel)
+        _flat(kit, frame, (a, KERB_EDGE_M, b, PAVEMENT_M), KERB_M, slabs)
+        _flat(kit, frame, (a, 0.0, b, KERB_EDGE_M), KERB_M, materials.kerbstone(kit.rng, b - a, KERB_EDGE_M, texel))
         face = np.array([(a, 0, KERB_M), (b, 0, KERB_M), (b, 0, 0), (a, 0, 0)])
         rect = kit.atlas.add(materials.kerbstone(kit.rng, b - a, KERB_M, texel))
         kit.mesh.quad(face @ frame[:3, :3].T + frame[:3, 3], rect, (0.8, 0.8, 0.8))
@@ -228,10 +224,10 @@ def _furnish(kit: Kit, start: tuple[float, float], heading: float, length: float
     assert LANE_OFFSET_M + 1.0 < W / 2 - 2.1  # the lane is free of parked cars
 
 
-def _lawn(kit: Kit, area: Box) -> None:
+def lawn(kit: Kit, area: Box) -> None:
     """Grass all around, just below the road."""
     x0, y0, x1, y1 = area
+    z = kit.lawn_z(0.0)
     for x in np.arange(x0, x1, 40.0):
         for y in np.arange(y0, y1, 40.0):
-            kit.mesh.quad([(x, y, -0.05), (x + 40, y, -0.05), (x + 40, y + 40, -0.05), (x, y + 40, -0.05)],
-                          kit.rect["grass"])
+            kit.mesh.quad([(x, y, z), (x + 40, y, z), (x + 40, y + 40, z), (x, y + 40, z)], kit.rect["grass"])
