@@ -31,6 +31,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "loop_consistency",
         "pose_graph",
         "loop_links",
+        "frame_distance",
+        "view_consistency",
     ),
     (
         "factor_graph",
@@ -58,7 +60,12 @@ APART = {"correspondence", "depth", "datasets"}
 
 DOORS = {
     "lietorch": {"geometry/lie.py"},
-    "droid_backends": {"bundle_adjustment.py"},
+    "droid_backends": {
+        "bundle_adjustment.py",
+        "correspondence/droid/correlation.py",
+        "frame_distance.py",
+        "view_consistency.py",
+    },
     "evo": {"evaluation/ate_rpe.py"},
     "open3d": {"tsdf.py", "map_preview.py", "doctor.py", "datasets/synthetic/"},
     "typer": {"cli.py", "cli_options.py", "cli_weights.py"},
