@@ -16,6 +16,7 @@ from metric_slam.config import BundleAdjustmentConfig
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
 from metric_slam.disk_store import DiskArray
 from metric_slam.keyframes import KeyframeStore
+from metric_slam.moving_cells import outline, still
 
 
 @dataclass
@@ -85,7 +86,17 @@ class FactorGraph:
             for e, (i, j) in enumerate(pairs)
         ]
         for (i, j), match in zip(pairs, self._model.track(queries), strict=True):
-            self.add_matched(i, j, match)
+            self.add_matched(i, j, still(match, store[i].moving_cells))
+
+    def leave_out_moving(self, source: int) -> None:
+        """Takes the confidence of the cells that move from the edges that leave a keyframe of the sliding window."""
+        moves = outline(self._store[source].moving_cells)
+        if not moves.any():
+            return
+        for edge in self._edges.get(source, {}).values():
+            matches = np.array(edge.matches)
+            matches[moves, 2:] = 0.0
+            edge.matches = matches
 
     def pairs(self) -> np.ndarray:
         """Source and target of every edge, int64 [E, 2]."""

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "bundle_adjustment",
         "tracking",
         "motion_filter",
+        "moving_cells",
         "edge_selection",
         "place_recognition",
         "loop_verification",
