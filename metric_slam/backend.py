@@ -15,6 +15,7 @@ import numpy as np
 from metric_slam.bundle_adjustment import BaReport, solve_window
 from metric_slam.config import BackendConfig, BundleAdjustmentConfig
 from metric_slam.factor_graph import FactorGraph
+from metric_slam.geometry import lie
 from metric_slam.keyframe_order import narrow_order
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.metric_scale import MetricScale
@@ -67,6 +68,20 @@ class Backend:
         if scale.revise():
             self.optimise()
         self.settle_depths(scale.cell_sigma)
+        self._close_gaps()
+
+    def _close_gaps(self) -> None:
+        """Segments that no loop has joined follow the one before them, as far away as was guessed when tracking was
+        lost; the map before has moved since."""
+        for segment, begin in enumerate(self._segments.begins):
+            if begin == 0 or self._segments.component(segment) != segment:
+                continue
+            before, first = lie.pose_vec_to_matrix(self._store.poses(begin - 1, begin + 1))
+            T_world_old_new = lie.inverse(first) @ self._segments.gaps[segment] @ before
+            for member in self._segments.members(segment):
+                for position in self._segments.range(member, len(self._store)):
+                    keyframe = self._store[position]
+                    keyframe.pose = lie.matrix_to_pose_vec(lie.pose_vec_to_matrix(keyframe.pose) @ T_world_old_new)
 
     def settle_depths(self, cell_sigma: float | None = None) -> None:
         """Inverse depths alone, all poses fixed, a piece of the drive at a time.

@@ -79,7 +79,10 @@ class Frontend:
     def start(self, view: View, pose: np.ndarray) -> None:
         """The first keyframe of the video, or of a new segment after a loss: ``pose`` T_cam_world [7] is given."""
         self.scale.begin_segment()
-        segment = self._segments.begin(len(self._store))
+        T_first_before = None
+        if len(self._store):
+            T_first_before = lie.pose_vec_to_matrix(pose) @ lie.inverse(lie.pose_vec_to_matrix(self._store[-1].pose))
+        segment = self._segments.begin(len(self._store), T_first_before)
         prior = self.scale.maps(view.prior_state)
         self._store.append(view.keyframe(pose, _filled(prior), prior, segment))
 
@@ -153,9 +156,10 @@ class Frontend:
         first = store[-1]
         known = np.isfinite(inv_depth)
         first.inv_depth = np.where(known, inv_depth, np.nanmedian(inv_depth))
-        scale = self.scale.of_start(first.prior_state, prior_state, T_second_first, first.inv_depth)
+        usual_step = self._usual_step() if self.scale.known else None
+        scale = self.scale.of_start(first.prior_state, prior_state, T_second_first, first.inv_depth, usual_step)
         if scale is None:
-            scale = self._usual_step()
+            scale = 1.0 if usual_step is None else usual_step
             if self._prior_is_metric:
                 log.warning(
                     "keyframe %d: no metric scale in the first pair; the map starts at a guess until there is one",
@@ -166,7 +170,7 @@ class Frontend:
         return lie.matrix_to_pose_vec(T_second_first @ lie.pose_vec_to_matrix(first.pose))
 
     def _usual_step(self) -> float:
-        """Median distance between recent keyframes: the best guess of the next one; 1 at the start of the video."""
+        """Median distance between recent keyframes: the best guess of the next one."""
         centres = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))[:, :3, 3]
         steps = np.linalg.norm(np.diff(centres[-20:], axis=0), axis=1)
         return float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0

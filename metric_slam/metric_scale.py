@@ -64,6 +64,9 @@ class MetricScale:
         self.known = False
         """Has the prior said anything that counts?"""
 
+        self._resumed = False
+        """Did the present segment begin with the speed of the one before?"""
+
         self._observations: dict[int, ScaleObservation] = {}
 
     @property
@@ -110,20 +113,29 @@ class MetricScale:
         return self._prior.road_inv_depth(self._store[position].inv_depth, self._store.camera)
 
     def of_start(
-        self, first_state: Any, second_state: Any, T_second_first: np.ndarray, inv_depth: np.ndarray
+        self,
+        first_state: Any,
+        second_state: Any,
+        T_second_first: np.ndarray,
+        inv_depth: np.ndarray,
+        usual_step: float | None,
     ) -> float | None:
         """Metric length of the unit in the first motion [4, 4] of a segment; None where the prior does not see it.
 
-        ``inv_depth`` [h, w] of the first keyframe in that unit.
+        ``inv_depth`` [h, w] of the first keyframe in that unit. ``usual_step``: what keyframes were apart before
+        tracking was lost; a vehicle still moves about as fast, so nothing else is believed. None: nobody knows.
         """
-        self._prior.calibrate(np.concatenate([self._recent_motions(), T_second_first[None]]))
+        T, unit = T_second_first.copy(), 1.0 if usual_step is None else usual_step
+        T[:3, 3] *= unit
+        self._resumed = usual_step is not None
+        self._prior.calibrate(np.concatenate([self._recent_motions(), T[None]]))
         observation = self._prior.observe(
-            first_state, second_state, T_second_first, self._store.camera, search=True, inv_depth=inv_depth
+            first_state, second_state, T, self._store.camera, search=not self._resumed, inv_depth=inv_depth / unit
         )
         if observation is None or not observation.used:
             return None
         self.known = True
-        return float(np.exp(observation.log_ratio))
+        return unit * float(np.exp(observation.log_ratio))
 
     def observe(self, position: int) -> None:
         """Lets the prior look at the motion to a keyframe; :meth:`collect` takes the answer."""
@@ -221,7 +233,7 @@ class MetricScale:
             current.prior_state,
             self._motion(position),
             self._store.camera,
-            search=True,
+            search=not (self._resumed and position - self._segment <= self._warm_up),
             inv_depth=previous.inv_depth,
         )
 
@@ -249,6 +261,7 @@ class MetricScale:
             "observations": np.array(seen, np.float64).reshape(-1, 4),
             "first_used": np.array(-1 if self._first_used is None else self._first_used),
             "known": np.array(self.known),
+            "resumed": np.array(self._resumed),
             **{f"prior/{name}": value for name, value in self._prior.state().items()},
         }
 
@@ -260,5 +273,5 @@ class MetricScale:
         for index, log_ratio, sigma, used in state["observations"].tolist():
             self._observations[int(index)] = ScaleObservation(int(index), log_ratio, sigma, bool(used))
         self._first_used = None if state["first_used"] < 0 else int(state["first_used"])
-        self.known = bool(state["known"])
+        self.known, self._resumed = bool(state["known"]), bool(state["resumed"])
         self._prior.restore({key[6:]: value for key, value in state.items() if key.startswith("prior/")})

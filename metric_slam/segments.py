@@ -14,12 +14,17 @@ class Segments:
         self.begins: list[int] = []
         """Positions of their first keyframes: 0, and more where tracking was lost."""
 
+        self.gaps: list[np.ndarray] = []
+        """The motion that was guessed where tracking was lost: T_first_before [4, 4] of each segment's first keyframe
+        and the one before it; of the first segment the identity."""
+
         self._component: list[int] = []  # lowest segment that each is joined with
 
-    def begin(self, position: int) -> int:
+    def begin(self, position: int, T_first_before: np.ndarray | None = None) -> int:
         """A new segment starts with the keyframe at ``position``; returns its number."""
         assert not self.begins or position > self.begins[-1], (position, self.begins)
         self.begins.append(position)
+        self.gaps.append(np.eye(4) if T_first_before is None else T_first_before)
         self._component.append(len(self._component))
         return len(self.begins) - 1
 
@@ -59,8 +64,13 @@ class Segments:
 
     def state(self) -> dict[str, np.ndarray]:
         """As plain arrays, for a checkpoint."""
-        return {"begins": np.array(self.begins, np.int64), "component": np.array(self._component, np.int64)}
+        return {
+            "begins": np.array(self.begins, np.int64),
+            "gaps": np.array(self.gaps, np.float64).reshape(-1, 4, 4),
+            "component": np.array(self._component, np.int64),
+        }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes over a :meth:`state`."""
         self.begins, self._component = state["begins"].tolist(), state["component"].tolist()
+        self.gaps = list(state["gaps"])

@@ -84,6 +84,9 @@ _EXPECTED_RATIOS = np.array([0.55, 0.65, 0.75, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03
 _HIDDEN = 0.15
 """Share of the corridor behind a vehicle from which on the road is looked for beside it."""
 
+_LEAST_LOG_RATIO_BESIDE = -0.2
+"""Beside a vehicle, a fit that makes the road much lower than the map has it has locked on what moves along."""
+
 _MIN_CELL_SUPPORT = 0.75
 """Share of a cell's pixels that must fit the plane before it is called road; by chance a third of them do."""
 
@@ -148,12 +151,14 @@ class GroundPlane(DepthPrior):
         fit = self._fit(patch, baseline, search)
         if fit is None:
             return None
-        used = self._supported(fit)
+        log_ratio = float(np.log(self.height_m / fit.height))
+        beside = cells is not None and not search
+        used = self._supported(fit) and not (beside and log_ratio < _LEAST_LOG_RATIO_BESIDE)
         if used:
             self._usual_costs.append(fit.cost)
             self._rolls.append(fit.roll_rad)
         return MotionObservation(
-            log_ratio=float(np.log(self.height_m / fit.height)),
+            log_ratio=log_ratio,
             sigma=float(np.hypot(self._config.observation_sigma, fit.log_height_sigma)),
             used=used,
             detail=(fit.pitch_rad, fit.dlog_height_dpitch),
