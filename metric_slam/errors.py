@@ -33,6 +33,10 @@ class ResumeError(MetricSlamError):
     """A run cannot be continued: nothing to continue, another sequence, version or configuration, damaged files."""
 
 
+class WeightsError(MetricSlamError):
+    """Weights of a network are missing, damaged, of another network, or cannot be downloaded."""
+
+
 class MissingDependencyError(MetricSlamError):
     """An optional package, a system library or the compiled extension is absent."""
 
