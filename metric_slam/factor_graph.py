@@ -123,9 +123,10 @@ class FactorGraph:
         for (i, j), match in zip(pairs, self._model.track(queries), strict=True):
             self.add_matched(i, j, match)
 
-    def pairs(self) -> np.ndarray:
-        """Source and target of every edge, int64 [E, 2]."""
-        return np.array([(s, t) for s, leaving in self._edges.items() for t in leaving], np.int64).reshape(-1, 2)
+    def pairs(self, begin: int = 0) -> np.ndarray:
+        """Source and target of every edge between keyframes from ``begin`` on, int64 [E, 2]."""
+        found = [(s, t) for s, leaving in self._edges.items() if s >= begin for t in leaving if t >= begin]
+        return np.array(found, np.int64).reshape(-1, 2)
 
     def remove_pair(self, first: int, second: int) -> None:
         """Takes the edges between two keyframes out."""

@@ -23,7 +23,7 @@ from metric_slam.segments import Segments
 
 _INACTIVE_REACH = 3  # keyframes before the first free one whose retired edges take part (factor_graph.py, update)
 _WARM_UP_STAYS = 4  # newest keyframes of the warm-up whose edges go on being refined
-_DEPTH_FROM = slice(-3, -1)  # keyframes, counted with the newest, whose median depth a new one starts from
+_DEPTH_KEYFRAMES = 2  # before the last one, whose median depth a new one starts from (_init_next_state)
 
 
 class RecurrentFrontend:
@@ -112,7 +112,7 @@ class RecurrentFrontend:
         cfg = self._config
         rule = ProximityRule(cfg.radius, suppression, cfg.edge_threshold_cells, cfg.max_edges)
         pairs = candidates(sources, targets, cfg.radius)
-        there: list[Pair] = [tuple(pair) for pair in self._graph.pairs().tolist() if min(pair) >= targets.start]
+        there: list[Pair] = [(i, j) for i, j in self._graph.pairs(targets.start).tolist()]
         chosen = proximity(sources, targets, pairs, self._distance(pairs), there, rule)
         self._active.add(chosen, max_edges=max_edges)
 
@@ -156,8 +156,9 @@ class RecurrentFrontend:
         keyframes, or of this prior, or the configured one."""
         known = prior.weight > 0
         if self.ready:
-            members = list(self._store)[self._segment :]
-            fill = float(np.median([k.inv_depth for k in members[_DEPTH_FROM] or members]))
+            newest = len(self._store) - 1
+            before = range(max(newest - _DEPTH_KEYFRAMES, self._segment), newest)
+            fill = float(np.median([self._store[i].inv_depth for i in before]))
         else:
             fill = 1.0 / float(np.median(prior.depth_m[known])) if known.any() else self._config.first_inv_depth
         return np.where(known, 1.0 / np.maximum(prior.depth_m, 0.1), fill)

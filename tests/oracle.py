@@ -16,10 +16,12 @@ from metric_slam.correspondence.base import Correspondence, EdgeQuery
 from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.correspondence.droid.update import UpdateResult
 from metric_slam.depth.base import DepthPrior
+from metric_slam.depth.sensor import SensorDepth
 from metric_slam.disk_store import DiskStore
 from metric_slam.geometry.alignment import umeyama
+from metric_slam.result import SlamResult
 from metric_slam.slam import MetricSlam
-from tests.scene import CAMERA, Drive, ExactMatching, Street, exact_matches
+from tests.scene import CAMERA, Drive, ExactMatching, Street, exact_matches, pose, rotation
 
 _GRID = CAMERA.grid()
 DAMPING = 1e-4
@@ -131,8 +133,48 @@ def oracle_slam(
     return MetricSlam(config, CAMERA, prior, model, disk), network
 
 
+DROID = {
+    "motion_threshold_cells": 0.35,
+    "keyframe_threshold_cells": 0.4,
+    "edge_threshold_cells": 6.0,
+    "warm_up": 5,
+    "window": 8,
+}
+"""For the small images of these tests."""
+
+REMOVING = {**DROID, "keyframe_threshold_cells": 1.0}
+"""So that every second keyframe is superfluous."""
+
+
+def config(**settings: object) -> Config:
+    """Without loops."""
+    return Config.model_validate({"droid": DROID, "loop": {"enabled": False}, **settings})
+
+
+def sensor() -> SensorDepth:
+    """The depth of the drive."""
+    return SensorDepth(Config().sensor)
+
+
+def run(cfg: Config, prior: DepthPrior, drive: Drive) -> tuple[SlamResult, MetricSlam, OracleNetwork]:
+    """The whole drive."""
+    slam, network = oracle_slam(cfg, drive, prior)
+    for index in range(len(drive)):
+        slam.process(drive[index])
+    return slam.finish(), slam, network
+
+
 def rmse_m(T_world_cam: np.ndarray, drive: Drive, *, scale: bool = False) -> float:
     """Absolute trajectory error of all frames [N, 4, 4] after rigid alignment, with scale if asked."""
     found, true = T_world_cam[:, :3, 3], drive.T_world_cam_true[:, :3, 3]
     aligned = umeyama(found, true, with_scale=scale).apply(found)
     return float(np.sqrt(((aligned - true) ** 2).sum(axis=1).mean()))
+
+
+def winding(frames: int, step_m: float) -> list[np.ndarray]:
+    """A path that bends a little to and fro; no two of its images are the same."""
+    path, T = [], np.eye(4)
+    for i in range(frames):
+        path.append(T)
+        T = T @ pose(z_m=step_m, y_m=0.01 * np.sin(i / 3.0), R=rotation(yaw_rad=0.012 * np.sin(i / 5.0)))
+    return path
