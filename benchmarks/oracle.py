@@ -116,10 +116,12 @@ class OracleNetwork:
         """As it is."""
         return context
 
-    def correlate(self, source: torch.Tensor, target: torch.Tensor) -> OracleNetwork._Found:
+    def correlate(
+        self, features: torch.Tensor, source: torch.Tensor, target: torch.Tensor
+    ) -> OracleNetwork._Found:
         """What takes the place of a correlation."""
-        pairs = [(int(a[0, 0, 0]), int(b[0, 0, 0])) for a, b in zip(source, target, strict=True)]
-        return self._Found(self._truth, pairs)
+        frames = features[:, 0, 0, 0].long().tolist()
+        return self._Found(self._truth, [(frames[i], frames[j]) for i, j in zip(source, target, strict=True)])
 
     class _Found:
         def __init__(self, truth: Truth, pairs: list[tuple[int, int]]) -> None:

@@ -1,7 +1,7 @@
-"""The command line: ``metric-slam run | evaluate | config | doctor``, and what scripts/run_kitti.py is made of.
+"""``metric-slam run | evaluate | config | doctor``, and what scripts/run_kitti.py is made of.
 
-The only file that prints. Heavy libraries are imported inside the commands. Exit codes: 0 done, 1 the doctor found
-something broken, 2 a mistake the user can mend (one line on stderr), 130 ended by Ctrl-C.
+The only file that prints, beside cli_weights.py. Heavy libraries are imported inside the commands. Exit codes: 0 done,
+1 the doctor found something broken, 2 a mistake the user can mend (one line on stderr), 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from metric_slam import __version__
 from metric_slam.cli_options import ConfigFileOption, PresetOption, RunOptions, SetOption, with_run_options
+from metric_slam.cli_weights import weights_app
 from metric_slam.config_io import Setting, config_markdown, dump_yaml, resolve_config
 from metric_slam.errors import ConfigError, MetricSlamError
 
@@ -31,6 +32,7 @@ EXIT_BROKEN, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 _USAGE_ERROR = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 app = typer.Typer(add_completion=False, help="Dense monocular SLAM that outputs metres.")
+app.add_typer(weights_app, name="weights")
 
 
 @app.callback(invoke_without_command=True)

@@ -64,7 +64,7 @@ def run_checks() -> list[Check]:
     checks = [_python()]
     checks += [_module(module, distribution) for module, distribution in REQUIRED_MODULES.items()]
     checks += [_native(module) for module in NATIVE_MODULES]
-    checks += [_torch_device(), _open3d(), _evo()]
+    checks += [_torch_device(), _open3d(), _evo(), _weights()]
     checks += [_writable("results folder", Path.cwd()), _writable("temporary folder", Path(tempfile.gettempdir()))]
     return checks
 
@@ -134,6 +134,24 @@ def _evo() -> Check:
         return _version("evo")
 
     return _tried("evo", describe, "warning", "ATE and RPE will be missing; pip install evo")
+
+
+def _weights() -> Check:
+    """The released weights that this version can use; having none is no fault."""
+    from metric_slam.weights import RELEASED, find, verify
+
+    here = [(path, entry) for entry in RELEASED if entry.used_by is not None and (path := find(entry.name))]
+    if not here:
+        return Check("weights", "ok", "none; nothing needs them")
+    results = [(path, entry, verify(path, entry)) for path, entry in here]
+    wrong = [
+        f"{path}: {result.reason}; metric-slam weights download {entry.name}"
+        for path, entry, result in results
+        if result.status != "verified"
+    ]
+    if wrong:
+        return Check("weights", "warning", "; ".join(wrong))
+    return Check("weights", "ok", ", ".join(f"{path} ({result.reason})" for path, _, result in results))
 
 
 def _writable(name: str, folder: Path) -> Check:

@@ -20,8 +20,8 @@ from metric_slam.config import BackendConfig, BundleAdjustmentConfig
 from metric_slam.config_droid import DroidConfig
 from metric_slam.correspondence.base import RecurrentModel
 from metric_slam.factor_graph import FactorGraph
+from metric_slam.frame_distance import frame_distance
 from metric_slam.geometry import lie
-from metric_slam.geometry.flow_distance import flow_distance
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.metric_scale import MetricScale
 from metric_slam.recurrent_edges import Pair, ProximityRule, candidates, proximity
@@ -97,7 +97,7 @@ class RecurrentBackend(Backend):
         pairs = self._promising(candidates(everything, everything, cfg.backend_radius))
         distance = np.zeros(0)
         if len(pairs):
-            distance = flow_distance(
+            distance = frame_distance(
                 self._store.poses(0, count),
                 self._store.stacked("inv_depth", everything),
                 self._store.camera.grid().vector(),

@@ -14,8 +14,8 @@ from metric_slam.active_edges import ActiveEdges
 from metric_slam.config_droid import DroidConfig
 from metric_slam.depth.base import DepthPrior
 from metric_slam.factor_graph import FactorGraph
+from metric_slam.frame_distance import frame_distance
 from metric_slam.frontend import View
-from metric_slam.geometry.flow_distance import flow_distance
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.metric_scale import MetricScale, PriorMaps
 from metric_slam.recurrent_edges import Pair, ProximityRule, candidates, neighbourhood, proximity
@@ -131,7 +131,7 @@ class RecurrentFrontend:
         if not len(pairs):
             return np.zeros(0)
         low, high = int(pairs.min()), int(pairs.max()) + 1
-        return flow_distance(
+        return frame_distance(
             self._store.poses(low, high),
             self._store.stacked("inv_depth", range(low, high)),
             self._store.camera.grid().vector(),

@@ -100,9 +100,9 @@ class OracleNetwork:
         damping = torch.full((sources, _GRID.height, _GRID.width), DAMPING)
         return UpdateResult(hidden + 1.0, delta, confidence, damping, None)
 
-    def correlate(self, source: torch.Tensor, target: torch.Tensor) -> _Truth:
+    def correlate(self, features: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> _Truth:
         """For :class:`DroidCorrespondence`."""
-        return _Truth(self.street, source, target)
+        return _Truth(self.street, features[source], features[target])
 
 
 class ExactDrive(ExactMatching):

@@ -1,13 +1,10 @@
-"""Which keyframes share edges, and how far apart two of them are in flow."""
+"""Which keyframes share edges."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from metric_slam.geometry.flow_distance import UNRELATED, flow_distance
 from metric_slam.recurrent_edges import ProximityRule, candidates, neighbourhood, proximity
-from tests.scene import CAMERA, pose, pose_vec, rotation
 
 EVERYTHING = range(12)
 
@@ -69,39 +66,3 @@ def test_only_the_window_takes_part_and_there_is_an_end() -> None:
     assert min(min(pair) for pair in found) == 4 and all(max(pair) >= 9 for pair in found)
     few = chosen(everything_near, suppression=0, most=70)
     assert 70 < len(few) <= 72 and len(chosen(everything_near, suppression=0)) > 72
-
-
-# ---------------------------------------------------------------- distance
-
-
-def distance(T: np.ndarray, **options: float | bool) -> float:
-    poses = np.stack([pose_vec(pose()), pose_vec(T)])
-    inv_depth = np.full((2, 12, 40), 0.1)
-    ends = np.array([0]), np.array([1])
-    return float(flow_distance(poses, inv_depth, CAMERA.grid().vector(), *ends, **options)[0])
-
-
-def test_sideways_motion_is_baseline_over_depth() -> None:
-    assert distance(pose(x_m=0.5)) == pytest.approx(0.5 * 0.1 * CAMERA.grid().fx, rel=1e-9)
-    assert distance(pose()) == 0.0
-
-
-def test_turning_counts_as_much_as_it_should() -> None:
-    turned = pose(R=rotation(yaw_rad=0.02))
-    whole = distance(turned, translation_weight=0.0)
-    assert whole == pytest.approx(0.02 * CAMERA.grid().fx, rel=0.4)
-    assert distance(turned, translation_weight=1.0) == pytest.approx(0.0, abs=1e-9)
-    assert distance(turned, translation_weight=0.7) == pytest.approx(0.3 * whole)
-
-
-def test_both_directions_are_averaged() -> None:
-    poses = np.stack([pose_vec(pose()), pose_vec(pose(x_m=0.5))])
-    inv_depth = np.stack([np.full((12, 40), 0.1), np.full((12, 40), 0.3)])
-    K = CAMERA.grid().vector()
-    one, other = (flow_distance(poses, inv_depth, K, *np.array([[a], [1 - a]]), bidirectional=False) for a in (0, 1))
-    both = flow_distance(poses, inv_depth, K, np.array([0]), np.array([1]))
-    assert both[0] == pytest.approx((one[0] + other[0]) / 2) and other[0] == pytest.approx(3 * one[0])
-
-
-def test_opposite_views_are_unrelated() -> None:
-    assert distance(pose(R=rotation(yaw_rad=np.pi)), translation_weight=0.0) == UNRELATED

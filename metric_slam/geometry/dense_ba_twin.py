@@ -2,7 +2,8 @@
 
 Same cost (written out in thirdparty/droid_backends/include/droid_backends/dense_ba.h), same places for the damping,
 same accept/reject Levenberg-Marquardt. ``window`` is a :class:`metric_slam.bundle_adjustment.BaWindow` and ``options``
-what its ``native_options`` returns, so one problem can be given to both; neither is changed.
+what its ``native_options`` returns, so one problem can be given to both; neither is changed. Arrays of a window may
+also be float64 tensors: without robust losses a step is then differentiable in them (metric_slam/training).
 
 Unknowns x are all N poses (6 each) and then all N prior scales, z are all N h w inverse depths. Rows of fixed ones are
 dropped only when the system is solved. With residuals r and Jacobians J, weights W:
@@ -96,7 +97,12 @@ class Report:
 def start_of(window: WindowLike) -> State:
     """The state that a window starts from."""
     scales = np.zeros(len(window.poses)) if window.prior_log_scale is None else window.prior_log_scale
-    return State(torch.tensor(window.poses), torch.tensor(window.inv_depth), torch.tensor(scales))
+    return State(_tensor(window.poses), _tensor(window.inv_depth), _tensor(scales))
+
+
+def _tensor(values: np.ndarray | Tensor) -> Tensor:
+    """A copy of an array; a tensor as it is, for its gradient."""
+    return values if isinstance(values, Tensor) else torch.tensor(values)
 
 
 # ---- robust losses
@@ -129,12 +135,12 @@ def loss_weight(loss: Any, n: Tensor) -> Tensor:
 
 def flow_term(window: WindowLike, options: Any, state: State, system: NormalEquations | None) -> Tensor:
     """sum over edges and cells of c rho(|residual|); a cell behind the camera costs rho(invalid_residual)."""
-    source, target = torch.tensor(window.source), torch.tensor(window.target)
-    projection = reproject(state.poses, state.inv_depth, torch.tensor(window.intrinsics), source, target)
-    c = options.flow_weight * torch.tensor(window.confidence)
+    source, target = _tensor(window.source), _tensor(window.target)
+    projection = reproject(state.poses, state.inv_depth, _tensor(window.intrinsics), source, target)
+    c = options.flow_weight * _tensor(window.confidence)
     mean, valid = c.mean(-1), projection.valid | projection.coords.isnan().any(-1)  # NaN must reach the cost
     used = ~(mean <= 0)
-    r = torch.tensor(window.flow_target) - projection.coords
+    r = _tensor(window.flow_target) - projection.coords
     n = torch.sqrt((c * r**2).sum(-1) / mean)
     charged = torch.where(valid, n, options.invalid_residual)
     cost = torch.where(used, mean * loss_cost(options.flow_loss, charged), 0.0).sum()
@@ -171,13 +177,13 @@ def prior_term(window: WindowLike, options: Any, state: State, system: NormalEqu
     if mode == "NONE" or window.prior_depth_m is None:
         return torch.zeros((), dtype=torch.float64)
     N, h, w = state.inv_depth.shape
-    z, d = torch.tensor(window.prior_depth_m), state.inv_depth
+    z, d = _tensor(window.prior_depth_m), state.inv_depth
     used = ~(z <= 0) & torch.tensor(np.isin(np.arange(N), window.source))[:, None, None]
     if mode == "DROID":
         r, Jd, Js = d - 1.0 / z, torch.ones_like(d), torch.zeros_like(d)
         m, weight, rho = torch.full_like(d, options.droid_alpha), torch.ones_like(d), r**2
     else:
-        m = torch.tensor(window.prior_weight)
+        m = _tensor(window.prior_weight)
         used &= ~(m <= 0)
         zs = z * torch.exp(state.scales)[:, None, None]
         r, Jd, Js = d * zs - 1.0, zs, d * zs
@@ -202,7 +208,7 @@ def scale_term(window: WindowLike, options: Any, state: State, system: NormalEqu
     """sum over free scales of (s - anchor)^2 / sigma_s^2, and of steps that touch a free one / sigma_delta^2."""
     N, s = len(state.scales), state.scales
     free = free_scales(window, options)
-    anchor = torch.zeros(N) if window.scale_anchor is None else torch.tensor(window.scale_anchor)
+    anchor = torch.zeros(N) if window.scale_anchor is None else _tensor(window.scale_anchor)
     rows = [(1.0 / options.scale_sigma, {k: 1.0}, float(anchor[k])) for k in range(N) if free[k]]
     if options.scale_step_sigma > 0:
         previous = range(-1, N - 1) if window.scale_previous is None else window.scale_previous.tolist()
@@ -292,11 +298,12 @@ def depth_inverse(window: WindowLike, options: Any, C: Tensor, damping: float) -
     """1/C with damping, [N h w]; 0 for a depth that nothing observes. In droid mode the prior replaces eta."""
     C = C * (1.0 + damping)
     if window.depth_damping is not None:
-        eta = torch.tensor(window.depth_damping)
+        eta = _tensor(window.depth_damping)
         if options.prior_mode.name == "DROID" and window.prior_depth_m is not None:
-            eta = torch.where(torch.tensor(window.prior_depth_m) > 0, 0.0, eta)
+            eta = torch.where(_tensor(window.prior_depth_m) > 0, 0.0, eta)
         C = C + eta.reshape(-1)
-    return torch.where(C > 1e-12, 1.0 / C, 0.0)
+    seen = C > 1e-12
+    return torch.where(seen, 1.0 / torch.where(seen, C, 1.0), 0.0)  # no 1/0, whose gradient would be NaN
 
 
 def solve_system(
@@ -326,7 +333,7 @@ def moved(window: WindowLike, state: State, dx: Tensor, dz: Tensor) -> State:
     """The state after a step; poses move by exp(xi) T."""
     N = len(state.poses)
     poses = lie.SE3.InitFromVec(state.poses).retr(dx[: 6 * N].reshape(N, 6)).vec()
-    free = torch.tensor(window.pose_free)[:, None]
+    free = _tensor(window.pose_free)[:, None]
     return State(
         torch.where(free, poses, state.poses),
         state.inv_depth + dz.reshape(state.inv_depth.shape),

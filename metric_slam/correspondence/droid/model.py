@@ -15,6 +15,7 @@ import torch
 
 from metric_slam.config_droid import DroidConfig
 from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuery
+from metric_slam.correspondence.droid.correlation import CorrelationOnTheFly
 from metric_slam.correspondence.droid.network import default_precision, motion_features, pixel_grid
 from metric_slam.correspondence.droid.update import UpdateResult
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
@@ -63,8 +64,8 @@ class Correlation(Protocol):
         ...
 
 
-Correlate = Callable[[torch.Tensor, torch.Tensor], Correlation]
-"""Features of the sources and of the targets of E edges, [E, C, h, w] each, to their correlation."""
+Correlate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Correlation]
+"""Features of images [N, C, h, w], sources and targets of edges among them int64 [E], to the edges' correlation."""
 
 
 @dataclass(eq=False)
@@ -91,7 +92,7 @@ class DroidCorrespondence:
         self, network: Network, config: DroidConfig, device: str = "cpu", correlate: Correlate | None = None
     ) -> None:
         self._network, self._config, self._device = network, config, torch.device(device)
-        self._correlate = default_correlation if correlate is None else correlate
+        self._correlate: Correlate = CorrelationOnTheFly if correlate is None else correlate
         chosen = _PRECISIONS.get(config.precision)
         network.precision = default_precision(self._device) if chosen is None else chosen
 
@@ -137,7 +138,8 @@ class DroidCorrespondence:
         hidden, gates = self._start(source)
         h, w = hidden.shape[-2:]
         coords = pixel_grid(h, w, device=self._device)[None]
-        correlation = self._correlate(source.features[None], target.features[None]).lookup(coords)
+        ends = torch.stack([source.features, target.features]), *torch.arange(2, device=self._device).split(1)
+        correlation = self._correlate(*ends).lookup(coords)
         result = self._network.refine(hidden[None], None, correlation, context_gates=gates[None])
         return float(result.delta.norm(dim=-1).mean()) * FEATURE_STRIDE
 
@@ -178,10 +180,7 @@ class DroidCorrespondence:
         coords = self._stacked([_bounded(query.predicted) for query in queries])
         last = self._stacked([memory.target for memory in memories])
         grid = pixel_grid(*coords.shape[1:3], device=self._device)
-        correlation = self._correlate(
-            torch.stack([query.source.features for query in queries]),
-            torch.stack([query.target.features for query in queries]),
-        )
+        correlation = self._correlation(queries)
         result = self._network.refine(
             torch.stack([memory.hidden for memory in memories]),
             None,
@@ -202,6 +201,15 @@ class DroidCorrespondence:
             for e in range(len(queries))
         ]
 
+    def _correlation(self, queries: Sequence[EdgeQuery]) -> Correlation:
+        images = {id(end): end for query in queries for end in (query.source, query.target)}
+        place = {key: n for n, key in enumerate(images)}
+        source, target = (
+            torch.tensor([place[id(end)] for end in ends], device=self._device)
+            for ends in ([query.source for query in queries], [query.target for query in queries])
+        )
+        return self._correlate(torch.stack([image.features for image in images.values()]), source, target)
+
     def _stacked(self, targets: list[np.ndarray]) -> torch.Tensor:
         return torch.from_numpy(np.stack(targets)).to(self._device)
 
@@ -218,13 +226,6 @@ def by_source(queries: Sequence[EdgeQuery], at_once: int) -> list[list[int]]:
         else:
             chunks.append(list(group))
     return chunks
-
-
-def default_correlation(source: torch.Tensor, target: torch.Tensor) -> Correlation:
-    """Correlation without volume; features [E, C, h, w] of both ends."""
-    from metric_slam.correspondence.droid.correlation_twin import CorrelationOnTheFly
-
-    return CorrelationOnTheFly(source, target)
 
 
 def _bounded(coords: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Dense bundle adjustment and its kernels, compiled from C++; arrays in, arrays out."""
+"""Dense bundle adjustment, correlation lookup and their kernels, compiled from C++; arrays in, arrays out."""
 
 try:
     from . import _droid_backends

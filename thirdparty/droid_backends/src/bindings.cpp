@@ -1,12 +1,10 @@
 // Thin Python bindings; private: metric_slam/bundle_adjustment.py is the documented surface.
-// Every array is .noconvert(): a silent copy of an in-place output would lose the result.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
+#include "bindings.h"
+
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/tuple.h>
 
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <tuple>
 
@@ -18,20 +16,16 @@ using namespace nb::literals;
 
 namespace {
 
-template <typename T, typename... Extra>
-using Cpu = nb::ndarray<T, nb::c_contig, nb::device::cpu, Extra...>;
+using droid::ConstMaps;
+using droid::ConstScalars;
+using droid::Cpu;
+using droid::Indices;
+using droid::require;
 using Poses = Cpu<double, nb::shape<-1, 7>>;
 using Maps = Cpu<double, nb::shape<-1, -1, -1>>;
-using ConstMaps = Cpu<const double, nb::shape<-1, -1, -1>>;
 using ConstFlow = Cpu<const double, nb::shape<-1, -1, -1, 2>>;
-using Indices = Cpu<const int64_t, nb::shape<-1>>;
 using Mask = Cpu<const bool, nb::shape<-1>>;
 using Scalars = Cpu<double, nb::shape<-1>>;
-using ConstScalars = Cpu<const double, nb::shape<-1>>;
-
-void require(bool condition, const char* message) {
-  if (!condition) throw std::invalid_argument(message);
-}
 
 // Shapes and indices of one problem, checked once; the views keep the memory alive during the call.
 droid::DenseBaProblem geometry_problem(Poses& poses, Maps& inv_depth, const ConstScalars& intrinsics,
@@ -126,6 +120,8 @@ droid::DenseBaProblem make_problem(ProblemArrays& arrays, const droid::DenseBaOp
 }  // namespace
 
 NB_MODULE(_droid_backends, m) {
+  droid::bind_correlation(m);
+  droid::bind_view_pairs(m);
   nb::enum_<droid::Loss>(m, "Loss")
       .value("NONE", droid::Loss::kNone)
       .value("HUBER", droid::Loss::kHuber)

@@ -38,6 +38,24 @@ struct PixelJacobians {
   S Jz[2];     // d(u, v) / d inverse depth of the source pixel
 };
 
+// T_ij of two poses [7] T_cam_world: T_j T_i^-1.
+LIE_HD lie::SE3<double> relative_pose(const double* pose_i, const double* pose_j) {
+  return lie::SE3<double>::load(pose_j) * lie::SE3<double>::load(pose_i).inv();
+}
+
+// T_ij as project_pixel takes it.
+struct RelativeMotion {
+  double R[9], t[3];  // R row-major
+  LIE_HD explicit RelativeMotion(const lie::SE3<double>& T_ij) {
+    double matrix[16];
+    T_ij.matrix(matrix);
+    for (int r = 0; r < 3; ++r) {
+      for (int c = 0; c < 3; ++c) R[3 * r + c] = matrix[4 * r + c];
+      t[r] = matrix[4 * r + 3];
+    }
+  }
+};
+
 LIE_HD double ray_x(const Intrinsics& K, int x) { return (x - K.cx) / K.fx; }
 LIE_HD double ray_y(const Intrinsics& K, int y) { return (y - K.cy) / K.fy; }
 

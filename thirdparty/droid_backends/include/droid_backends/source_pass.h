@@ -11,9 +11,8 @@
 
 namespace droid {
 
-struct EdgeGeometry {
-  double R[9], t[3];  // T_ij
-  double A[36];       // the map from a Jacobian column for j to the one for i: -Ad(T_ij)^T
+struct EdgeGeometry : RelativeMotion {
+  double A[36];  // the map from a Jacobian column for j to the one for i: -Ad(T_ij)^T
 };
 
 std::vector<EdgeGeometry> edge_geometry(const DenseBaProblem& problem);

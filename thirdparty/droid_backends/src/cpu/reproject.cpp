@@ -4,24 +4,18 @@
 namespace droid {
 
 std::vector<EdgeGeometry> edge_geometry(const DenseBaProblem& P) {
-  std::vector<EdgeGeometry> geometry(P.E);
+  std::vector<EdgeGeometry> geometry;
+  geometry.reserve(P.E);
   for (int e = 0; e < P.E; ++e) {
-    const auto T_i = lie::SE3<double>::load(P.poses + 7 * P.source[e]);
-    const auto T_j = lie::SE3<double>::load(P.poses + 7 * P.target[e]);
-    const auto T_ij = T_j * T_i.inv();
-    EdgeGeometry& g = geometry[e];
-    double matrix[16];
-    T_ij.matrix(matrix);
-    for (int r = 0; r < 3; ++r) {
-      for (int c = 0; c < 3; ++c) g.R[3 * r + c] = matrix[4 * r + c];
-      g.t[r] = matrix[4 * r + 3];
-    }
+    const auto T_ij = relative_pose(P.poses + 7 * P.source[e], P.poses + 7 * P.target[e]);
+    EdgeGeometry g{RelativeMotion(T_ij), {}};
     for (int c = 0; c < 6; ++c) {
       double unit[6] = {0, 0, 0, 0, 0, 0}, image[6];
       unit[c] = 1.0;
       T_ij.adjT(unit, image);
       for (int r = 0; r < 6; ++r) g.A[6 * r + c] = -image[r];
     }
+    geometry.push_back(g);
   }
   return geometry;
 }

@@ -1,0 +1,107 @@
+"""The command line: ``metric-slam weights list | verify | download``. It prints, as cli.py does.
+
+Exit codes: 0 done, 1 a file is not what was published, 2 a mistake the user can mend.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from metric_slam.errors import WeightsError
+from metric_slam.weights import RELEASED, Progress, ReleasedWeights, download, find, released, verify, weights_folder
+
+EXIT_WRONG = 1
+
+weights_app = typer.Typer(help="Released weights: which there are, where they lie, are they whole? Nothing needs them.")
+
+NameArgument = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="A name that `weights list` shows.", show_default=False)
+]
+
+
+@weights_app.callback(invoke_without_command=True)
+def _root(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_command()
+
+
+@weights_app.command("list")
+def list_command() -> None:
+    """Print every file with its size, where it lies or is to be put, and whether it is whole."""
+    columns = ("name", "file", "size", "state", "licence", "used by")
+    rows = [_row(entry) for entry in RELEASED]
+    widths = [max(len(row[k]) for row in [columns, *rows]) for k in range(len(columns))]
+    for row in [columns, *rows]:
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print()
+    for entry in RELEASED:
+        path = find(entry.name)
+        place = f"put it at {weights_folder() / entry.file_name}, from {entry.page}" if path is None else f"is {path}"
+        print(f"{entry.name:<{widths[0]}}  {place}")
+
+
+@weights_app.command("verify")
+def verify_command(
+    name: NameArgument = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Look at this file instead of the place where NAME is kept.")
+    ] = None,
+) -> None:
+    """Compare size and SHA-256 with those published; exit 1 where they differ. Without NAME: every file here."""
+    if name is None and file is not None:
+        raise WeightsError("--file needs the NAME of what the file should be: see `metric-slam weights list`")
+    entries = RELEASED if name is None else (released(name),)
+    wrong = False
+    for entry in entries:
+        path = find(entry.name if file is None else file)
+        if path is not None:
+            result = verify(path, entry)
+            wrong |= result.status != "verified"
+            print(f"{result.status:<8}  {path}  {result.reason}")
+        elif name is not None:
+            place = weights_folder() / entry.file_name if file is None else file
+            raise WeightsError(f"no weights at {place}: get them with `metric-slam weights download {entry.name}`")
+    if name is None and not any(find(entry.name) for entry in entries):
+        print(f"no weights in {weights_folder()} nor in ./weights; nothing needs them")
+    if wrong:
+        raise typer.Exit(EXIT_WRONG)
+
+
+@weights_app.command("download")
+def download_command(name: NameArgument = None) -> None:
+    """Fetch a file into the weights folder and check it. Without NAME: the files that this version uses."""
+    entries = [entry for entry in RELEASED if entry.used_by is not None] if name is None else [released(name)]
+    for entry in entries:
+        with _shown(entry) as progress:
+            path = download(entry, progress=progress)
+        print(f"{entry.file_name} is at {path} ({verify(path, entry).reason}; licence: {entry.licence})")
+        if entry.used_by is None:
+            print("no part of this version uses it yet")
+
+
+def _row(entry: ReleasedWeights) -> tuple[str, ...]:
+    path = find(entry.name)
+    state = "not here" if path is None else verify(path, entry).status
+    size = "unknown" if entry.size_bytes is None else f"{entry.size_bytes / 1e6:,.1f} MB"
+    return entry.name, entry.file_name, size, state, entry.licence, entry.used_by or "not used yet"
+
+
+@contextmanager
+def _shown(entry: ReleasedWeights) -> Iterator[Progress | None]:
+    """A bar on stderr while a person watches."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(entry.file_name, total=entry.size_bytes)
+        yield lambda done, total: bar.update(task, completed=done, total=total or entry.size_bytes)

@@ -1,0 +1,209 @@
+"""Correlation lookup of the DROID network: feature maps in, windows of correlations around predicted positions out.
+
+Two classes give the same numbers, [E, levels (2r+1)^2, h, w], in the layout that the released weights expect (see
+:mod:`metric_slam.correspondence.droid.correlation_twin`, which writes the formula down):
+
+- :class:`CorrelationVolume` stores every correlation, E (h w)^2 and a third: for few edges that are read often;
+- :class:`CorrelationOnTheFly` stores the features alone and computes what is read: for many edges.
+
+Tensors on the CPU, float32 or float64, go through the kernels of ``thirdparty/droid_backends``
+(``correlation.h`` there). Everything else, another device or half precision, goes through the torch formulas of the
+twin: the kernels know no other memory. Both are differentiable in features and positions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import droid_backends as native
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from metric_slam.correspondence.droid import correlation_twin as twin
+
+KERNEL_TYPES = (torch.float32, torch.float64)
+"""What the kernels can read."""
+
+
+def has_kernel(features: Tensor) -> bool:
+    """Whether the compiled kernels serve these features; otherwise the torch formulas do."""
+    return features.device.type == "cpu" and features.dtype in KERNEL_TYPES
+
+
+class CorrelationVolume:
+    """All correlations of E edges, computed once."""
+
+    def __init__(
+        self,
+        features_source: Tensor,  # [E, C, h, w]
+        features_target: Tensor,  # [E, C, h, w]
+        levels: int = 4,
+        radius: int = 3,
+    ) -> None:
+        assert features_source.shape == features_target.shape, (features_source.shape, features_target.shape)
+        self.levels, self.radius = levels, radius
+        self._twin: twin.CorrelationVolume | None = None
+        self.volumes: list[Tensor] = []
+        """One per level, [E, h, w, h_level, w_level]; the twin keeps them in its own shape."""
+        if has_kernel(features_source):
+            self.volumes = _level_volumes(features_source, features_target, levels)
+        else:
+            self._twin = twin.CorrelationVolume(features_source, features_target, levels, radius)
+            self.volumes = self._twin.volumes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Memory of the stored correlations."""
+        return sum(volume.nbytes for volume in self.volumes)
+
+    def lookup(self, coords: Tensor) -> Tensor:
+        """Windows around positions.
+
+        Args:
+            coords: x, y in grid cells of the target, [E, h, w, 2]; far outside, or NaN, reads zeros.
+
+        Returns:
+            [E, levels (2r+1)^2, h, w]; channel = level (2r+1)^2 + (dx+r) (2r+1) + (dy+r).
+        """
+        if self._twin is not None:
+            return self._twin.lookup(coords)
+        assert coords.shape == (*self.volumes[0].shape[:3], 2), (coords.shape, self.volumes[0].shape)
+        return _VolumeLookup.apply(coords.to(self.volumes[0].dtype), self.radius, *self.volumes)
+
+
+class CorrelationOnTheFly:
+    """The correlations of E edges between N keyframes, computed as they are read."""
+
+    def __init__(
+        self,
+        features: Tensor,  # [N, C, h, w]
+        source: Tensor,  # int64 [E]
+        target: Tensor,  # int64 [E]
+        levels: int = 4,
+        radius: int = 3,
+    ) -> None:
+        assert source.shape == target.shape and source.ndim == 1, (source.shape, target.shape)
+        self.levels, self.radius = levels, radius
+        self.source, self.target = source, target
+        self._twin: twin.CorrelationOnTheFly | None = None
+        self.pyramid: list[Tensor] = []
+        """Features of each level over 4, [N, h, w, C]: channels last, so that a kernel reads them in one go. The twin
+        keeps those of every edge, in its own shape."""
+        if has_kernel(features):
+            self.source, self.target = (_indices(ends) for ends in (source, target))
+            self.pyramid = [maps.permute(0, 2, 3, 1).contiguous() for maps in _pyramid(features, levels)]
+        else:
+            self._twin = twin.CorrelationOnTheFly(features[source], features[target], levels, radius)
+            self.pyramid = [self._twin.source, *self._twin.targets]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Memory of the stored features."""
+        return sum(maps.nbytes for maps in self.pyramid)
+
+    def lookup(self, coords: Tensor) -> Tensor:
+        """Windows around positions [E, h, w, 2], as :meth:`CorrelationVolume.lookup`."""
+        if self._twin is not None:
+            return self._twin.lookup(coords)
+        shape = (len(self.source), *self.pyramid[0].shape[1:3], 2)
+        assert coords.shape == shape, (coords.shape, shape)
+        coords = coords.to(self.pyramid[0].dtype)
+        return _FeatureLookup.apply(coords, self.source, self.target, self.radius, *self.pyramid)
+
+
+def _indices(ends: Tensor) -> Tensor:
+    """Keyframe numbers as the kernels take them."""
+    return ends.to(device="cpu", dtype=torch.int64).contiguous()
+
+
+def _pyramid(features: Tensor, levels: int) -> list[Tensor]:
+    """Features over 4 and their averages, [N, C, h_level, w_level]."""
+    maps = [features / twin.FEATURE_DIVISOR]
+    while len(maps) < levels:
+        maps.append(twin.halved(maps[-1]))
+    return maps
+
+
+def _level_volumes(features_source: Tensor, features_target: Tensor, levels: int) -> list[Tensor]:
+    """Correlations with the features of each level, which is what averaging the correlations would give."""
+    E, _, h, w = features_source.shape
+    source = (features_source / twin.FEATURE_DIVISOR).flatten(2).transpose(1, 2)  # [E, h w, C]
+    return [
+        (source @ target.flatten(2)).view(E, h, w, *target.shape[2:]) for target in _pyramid(features_target, levels)
+    ]
+
+
+def _output(coords: Tensor, levels: int, radius: int) -> Tensor:
+    """Room for all levels of a lookup."""
+    E, h, w, _ = coords.shape
+    return coords.new_empty(E, levels * (2 * radius + 1) ** 2, h, w)
+
+
+def _zeros_where(needed: bool, like: Tensor) -> Tensor | None:
+    """A gradient to add to, where one is asked for."""
+    return torch.zeros_like(like) if needed else None
+
+
+class _VolumeLookup(Function):
+    """coords [E, h, w, 2] and the volume of each level -> [E, levels (2r+1)^2, h, w]."""
+
+    @staticmethod
+    def forward(ctx: Any, coords: Tensor, radius: int, *volumes: Tensor) -> Tensor:
+        coords = coords.detach().contiguous()
+        out = _output(coords, len(volumes), radius)
+        for level, volume in enumerate(volumes):
+            native.lookup_volume(volume.detach(), coords, out, level=level, radius=radius)
+        ctx.radius = radius
+        ctx.save_for_backward(coords, *volumes)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        coords, *volumes = (saved.detach() for saved in ctx.saved_tensors)
+        grad_out = grad_out.contiguous()
+        grad_coords = _zeros_where(ctx.needs_input_grad[0], coords)
+        grads = [_zeros_where(n, v) for n, v in zip(ctx.needs_input_grad[2:], volumes, strict=True)]
+        for level, (volume, grad) in enumerate(zip(volumes, grads, strict=True)):
+            native.lookup_volume_backward(volume, coords, grad_out, grad, grad_coords, level=level, radius=ctx.radius)
+        return grad_coords, None, *grads
+
+
+class _FeatureLookup(Function):
+    """coords [E, h, w, 2] and the features of each level [N, h, w, C] -> [E, levels (2r+1)^2, h, w]."""
+
+    @staticmethod
+    def forward(ctx: Any, coords: Tensor, source: Tensor, target: Tensor, radius: int, *pyramid: Tensor) -> Tensor:
+        coords = coords.detach().contiguous()
+        out = _output(coords, len(pyramid), radius)
+        features = pyramid[0].detach()
+        for level, maps in enumerate(pyramid):
+            native.lookup_features(features, maps.detach(), source, target, coords, out, level=level, radius=radius)
+        ctx.radius = radius
+        ctx.save_for_backward(coords, source, target, *pyramid)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        coords, source, target, *pyramid = (saved.detach() for saved in ctx.saved_tensors)
+        grad_out = grad_out.contiguous()
+        grad_coords = _zeros_where(ctx.needs_input_grad[0], coords)
+        grads = [_zeros_where(n, maps) for n, maps in zip(ctx.needs_input_grad[4:], pyramid, strict=True)]
+        for level, (maps, grad) in enumerate(zip(pyramid, grads, strict=True)):
+            native.lookup_features_backward(
+                pyramid[0],
+                maps,
+                source,
+                target,
+                coords,
+                grad_out,
+                grads[0],  # the source is read at every level
+                grad,
+                grad_coords,
+                level=level,
+                radius=ctx.radius,
+            )
+        return grad_coords, None, None, None, *grads

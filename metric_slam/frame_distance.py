@@ -1,0 +1,52 @@
+"""How far apart keyframes look: the mean length of the flow that their motion induces.
+
+The documented surface of the kernel ``frame_distance`` in thirdparty/droid_backends, with which DROID-SLAM chooses its
+edges and drops keyframes (``depth_video.py:distance`` and ``frame_distance_kernel`` there). Nothing is matched: poses
+and inverse depths say it all. A slow torch version is :mod:`metric_slam.geometry.frame_distance_twin`.
+"""
+
+from __future__ import annotations
+
+import droid_backends as native
+import numpy as np
+
+UNSEEN_DISTANCE = 1000.0
+"""Distance one way where less than three quarters of the pixels lie in front of the other camera."""
+
+
+def frame_distance(
+    poses: np.ndarray,
+    inv_depth: np.ndarray,
+    intrinsics: np.ndarray,
+    source: np.ndarray,
+    target: np.ndarray,
+    translation_weight: float = 0.7,
+    bidirectional: bool = True,
+) -> np.ndarray:
+    """Mean induced flow of P pairs of keyframes, in grid cells, float64 [P].
+
+    A weighted mean of the flow under the full motion and of the flow under its translation alone, for turning on the
+    spot moves the picture and shows nothing new.
+
+    Args:
+        poses: T_cam_world (t, q_xyzw), float64 [N, 7].
+        inv_depth: 1/m, float64 [N, h, w].
+        intrinsics: fx, fy, cx, cy in grid cells, float64 [4].
+        source, target: keyframes of the pairs, integers [P].
+        translation_weight: share of the flow under translation alone, 0..1. DROID-SLAM's beta is the share of the
+            full motion: its default 0.3 is 0.7 here.
+        bidirectional: the mean of both directions, instead of source to target.
+
+    Returns:
+        One way, :data:`UNSEEN_DISTANCE` where too little of the source is in front of the target's camera; with
+        ``bidirectional`` that enters the mean.
+    """
+    distance = np.empty(len(source))
+    native.frame_distance(
+        *(np.ascontiguousarray(a, dtype=np.float64) for a in (poses, inv_depth, intrinsics)),
+        *(np.ascontiguousarray(a, dtype=np.int64) for a in (source, target)),
+        distance,
+        translation_weight=translation_weight,
+        bidirectional=bidirectional,
+    )
+    return distance

@@ -1,0 +1,38 @@
+"""Counting the views that confirm a depth, in torch: the slow, obvious twin of the kernel ``depth_filter``.
+
+The rule stands in ``thirdparty/droid_backends/include/droid_backends/view_pairs.h``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metric_slam.geometry.projective import reproject
+
+
+def count_consistent_views(
+    poses: Tensor,  # T_cam_world (t, q_xyzw), [N, 7]
+    inv_depth: Tensor,  # 1/m, [N, h, w]
+    intrinsics: Tensor,  # fx, fy, cx, cy in grid cells, [4]
+    keyframes: Tensor,  # int64 [K]
+    source: Tensor,  # int64 [P], each one of keyframes
+    target: Tensor,  # int64 [P]
+    max_depth_error_m: Tensor,  # [K]
+) -> Tensor:
+    """Number of pairs that confirm each pixel of the keyframes, int32 [K, h, w]."""
+    h, w = inv_depth.shape[1:]
+    projection = reproject(poses, inv_depth, intrinsics, source, target)
+    count = torch.zeros(len(keyframes), h, w, dtype=torch.int32)
+    for p, (i, j) in enumerate(zip(source.tolist(), target.tolist(), strict=True)):
+        k = keyframes.tolist().index(i)
+        for v in range(h):
+            for u in range(w):
+                x, y = projection.coords[p, v, u].floor().tolist()
+                if not projection.valid[p, v, u] or not (0 <= x < w - 1 and 0 <= y < h - 1):
+                    continue
+                around = inv_depth[j, int(y) : int(y) + 2, int(x) : int(x) + 2]
+                carried = projection.inv_depth[p, v, u]
+                agree = ((1.0 / carried - 1.0 / around).abs() < max_depth_error_m[k]) & (carried > 0) & (around > 0)
+                count[k, v, u] += int(agree.any())
+    return count

@@ -1,0 +1,71 @@
+// What pairs of keyframes say of each other, from poses and inverse depths alone: how far the picture moves, and
+// whether depths agree.
+#pragma once
+
+#include <cstdint>
+
+#include <droid_backends/pixel.h>
+
+namespace droid {
+
+// N keyframes of one camera on a grid of h x w cells.
+struct Views {
+  int N = 0, h = 0, w = 0;
+  Intrinsics K{};
+  const double* poses = nullptr;      // [N, 7] T_cam_world: t xyz, q xyzw
+  const double* inv_depth = nullptr;  // [N, h, w]
+
+  int64_t pixels() const { return static_cast<int64_t>(h) * w; }
+};
+
+// P directed pairs of keyframes.
+struct ViewPairs {
+  int64_t P = 0;
+  const int64_t* source = nullptr;  // [P]
+  const int64_t* target = nullptr;  // [P]
+};
+
+// Length of the flow that a motion induces at one pixel, in grid cells; 0 where it is not valid.
+template <typename S>
+struct InducedFlow {
+  S length;
+  decltype(S() > kMinDepth) valid;
+};
+
+template <typename S>
+LIE_HD InducedFlow<S> induced_flow(const Intrinsics& K, const double R[9], const double t[3], const S& ray_x,
+                                   const S& ray_y, const S& d) {
+  PixelJacobians<S>* no_jacobians = nullptr;
+  const PixelProjection<S> p = project_pixel<S>(K, R, t, ray_x, ray_y, d, no_jacobians);
+  const S du = p.u - (K.fx * ray_x + K.cx), dv = p.v - (K.fy * ray_y + K.cy);
+  return {select(p.valid, square_root(du * du + dv * dv), S()), p.valid};
+}
+
+// Do a carried and a stored inverse depth tell the same depth? Not where either is unknown (0).
+LIE_HD bool depths_agree(double carried, double stored, double max_depth_error) {
+  return carried > 0.0 && stored > 0.0 && std::fabs(1.0 / carried - 1.0 / stored) < max_depth_error;
+}
+
+// Of a keyframe that shows too little of another: farther than anything that is seen.
+constexpr double kUnseenDistance = 1000.0;
+constexpr double kMinSeenShare = 0.75;
+
+// Mean length of the flow that the pair's motion induces in the source's pixels, distance [P] in grid cells:
+//
+//     (1 - a) |flow of (R, t)| + a |flow of (I, t)|            a = translation_weight, (R, t) = T_target T_source^-1
+//
+// The second part ignores rotation, which brings no parallax. The mean is over what is in front of the target's camera,
+// each part counted with its weight; where less than kMinSeenShare is, the distance is kUnseenDistance. With
+// `bidirectional`, the mean of both directions. droid_kernels.cu:frame_distance_kernel of DROID-SLAM has beta = 1 - a.
+void frame_distance(const Views& views, const ViewPairs& pairs, double translation_weight, bool bidirectional,
+                    double* distance);
+
+// Number of pairs by which a pixel's depth is confirmed, count [K, h, w]: carried into the target, its depth is within
+// max_depth_error[k] of that of one of the four cells around it. The rows of count are keyframes [K]; every pair starts
+// at one of them, row[p]. After droid_kernels.cu:depth_filter_kernel of DROID-SLAM, whose targets are those from three
+// before to five after the keyframe, without the two that follow it; unlike there, points behind the target's camera
+// are confirmed by nothing.
+void depth_filter(const Views& views, const ViewPairs& pairs, const int64_t* row, const double* max_depth_error,
+                  int64_t K, int32_t* count);
+
+}  // namespace droid
