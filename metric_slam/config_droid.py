@@ -66,7 +66,8 @@ class DroidConfig(Section):
     backend_suppression: int = Field(3, ge=0, description="suppression of the whole trajectory")
     backend_edges_per_keyframe: int = Field(16, ge=2, description="most edges over the whole trajectory, a keyframe")
     backend_max_edges: int = Field(
-        6000, ge=100, description="most edges there in all: each keeps a hidden state in memory, 1 MB at 960x288"
+        6000, ge=20, description="edges there in all beyond which those updates are left out: each keeps a hidden "
+        "state in memory, 1 MB at 960x288 in half precision"
     )
     features_in_memory: int = Field(
         64, ge=2, description="keyframes whose features are kept while the whole trajectory is updated"

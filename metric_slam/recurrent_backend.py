@@ -81,6 +81,13 @@ class RecurrentBackend(Backend):
         cache = FeatureCache(self._store, self._model, self._droid.features_in_memory)
         active = ActiveEdges(self._store, self._graph, self._model, cache)
         pairs = sorted(self.chosen_pairs())  # by source: neighbours in time share the features that are in memory
+        if len(pairs) > self._droid.backend_max_edges:
+            log.warning(
+                "no updates over the whole trajectory: the memory of %d edges is needed, droid.backend_max_edges is %d",
+                len(pairs),
+                self._droid.backend_max_edges,
+            )
+            return
         active.add(pairs, again=True)
         log.info("%d updates of %d edges over the whole trajectory", updates, len(active))
         for _ in range(updates):
@@ -91,7 +98,7 @@ class RecurrentBackend(Backend):
     def chosen_pairs(self) -> list[Pair]:
         """Directed pairs of keyframes that are near in flow, wherever in the video they are."""
         cfg, count = self._droid, len(self._store)
-        most = min(cfg.backend_edges_per_keyframe * count, cfg.backend_max_edges)
+        most = min(cfg.backend_edges_per_keyframe * count, cfg.backend_max_edges - 2)  # the last pair may exceed it
         rule = ProximityRule(cfg.backend_radius, cfg.backend_suppression, cfg.backend_threshold_cells, most)
         everything = range(count)
         pairs = self._promising(candidates(everything, everything, cfg.backend_radius))

@@ -79,3 +79,10 @@ def test_updates_over_the_whole_trajectory_mend_it() -> None:
     result = slam.finish()
     assert network.encoded > encoded and network.updated > refined + 3 * len(slam._store)
     assert rmse_m(result.T_world_cam, DRIVE, scale=True) < 0.004
+
+
+def test_more_edges_than_memory_may_hold_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    cfg = config(backend={"updates": [1, 0]}, droid={**DROID, "backend_max_edges": 20})
+    with caplog.at_level("WARNING"):
+        result, _, _ = run(cfg, sensor(), DRIVE)
+    assert "droid.backend_max_edges is 20" in caplog.text and result.tracked.all()

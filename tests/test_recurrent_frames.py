@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
+from metric_slam.config import Config
+from metric_slam.depth.base import DepthPrior
+from metric_slam.depth.ground_plane import GroundPlane
 from metric_slam.disk_store import DiskStore
+from metric_slam.frame import CameraMount
 from tests.oracle import REMOVING, config, oracle_slam, run, sensor, winding
-from tests.scene import Drive, Street
+from tests.scene import HEIGHT_M, Drive, Street
 
 DRIVE = Drive(Street(waves=10), winding(20, 0.25), with_depth=True)
 
@@ -52,15 +58,19 @@ def test_memory_of_the_standing_first_frames_is_bounded() -> None:
     np.testing.assert_allclose(result.T_world_cam[:70, :3, 3], 0.0, atol=0.02)
 
 
-@pytest.mark.parametrize("at", [1, 4, 9, 17])
-def test_a_restored_system_goes_on_to_the_last_bit(at: int) -> None:
+def road() -> GroundPlane:
+    return GroundPlane(Config().ground_plane, CameraMount(HEIGHT_M))
+
+
+@pytest.mark.parametrize(("at", "prior"), [(1, sensor), (4, sensor), (9, sensor), (17, sensor), (13, road)])
+def test_a_restored_system_goes_on_to_the_last_bit(at: int, prior: Callable[[], DepthPrior]) -> None:
     cfg, disk = config(droid=REMOVING), DiskStore()
-    first, _ = oracle_slam(cfg, DRIVE, sensor(), disk)
+    first, _ = oracle_slam(cfg, DRIVE, prior(), disk)
     for index in range(at):
         first.process(DRIVE[index])
     state = first.state()
     assert all(isinstance(value, np.ndarray) and value.dtype != object for value in state.values())
-    second, _ = oracle_slam(cfg, DRIVE, sensor(), disk)
+    second, _ = oracle_slam(cfg, DRIVE, prior(), disk)
     second.restore(state, DRIVE.__getitem__)
     for index in range(at, len(DRIVE)):
         first.process(DRIVE[index])

@@ -72,8 +72,9 @@ def test_edges_of_one_source_stay_together() -> None:
     assert by_source([], 2) == []
 
 
-def test_the_memory_matters_and_survives_a_checkpoint() -> None:
-    droid = model()
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_memory_matters_and_survives_a_checkpoint(precision: str) -> None:
+    droid = model(precision=precision)
     edges = queries(encoded(droid))
     fresh = [droid.begin(edge) for edge in edges]
     used = [memory for _, memory in droid.update(edges, fresh)]

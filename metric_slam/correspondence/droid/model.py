@@ -144,15 +144,13 @@ class DroidCorrespondence:
         return float(result.delta.norm(dim=-1).mean()) * FEATURE_STRIDE
 
     def memory_to_array(self, memory: EdgeMemory) -> np.ndarray:
-        """float16 or float32 [C, h, w]; bfloat16 as float32."""
+        """float16 or float32 [C, h, w], as the network computes; bfloat16, which numpy lacks, as float32."""
         hidden = memory.hidden.float() if memory.hidden.dtype == torch.bfloat16 else memory.hidden
         return hidden.cpu().numpy()
 
     def memory_from_array(self, hidden: np.ndarray, target: np.ndarray) -> EdgeMemory:
         """Back on the device."""
-        state = torch.from_numpy(hidden.copy()).to(self._device)
-        if self._network.precision == torch.bfloat16:
-            state = state.to(torch.bfloat16)
+        state = torch.from_numpy(hidden.copy()).to(self._device, self._network.precision)
         return EdgeMemory(state, target.astype(np.float32))
 
     # ------------------------------------------------------------------ private
@@ -163,6 +161,7 @@ class DroidCorrespondence:
     def _start(self, features: DroidFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         if features.start is None:
             hidden, context = self._network.encode_context(self._batch(features.image))
+            hidden = hidden.to(self._network.precision)  # one for every edge: half of the memory counts
             features.start = hidden[0], self._network.context_gates(context)[0]
         return features.start
 
