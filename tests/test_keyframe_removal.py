@@ -52,6 +52,8 @@ class Tower:
         if self.count < len(DRIVE) and random.random() < 0.5:
             between = DRIVE[self.count]
             slam._frames.add_waiting(between.index, between.time_s, features)
+            said = slam._store.disk.put(np.full((12, 40, 4), frame.index, np.float32))
+            slam._frames.records[-1].matches[position] = said
             self.count += 1
 
     def _connect(self, i: int, j: int) -> None:
@@ -88,6 +90,8 @@ class Tower:
         assert [r.index for r in records if r.is_keyframe] == self.kept
         for record in records:
             assert index[record.keyframe] == max(i for i in index if i <= record.index)
+            said = {p: int(stored.load()[0, 0, 0]) for p, stored in record.matches.items()}
+            assert all(index[p] == source for p, source in said.items())
             if record.is_keyframe:
                 found = np.linalg.inv(slam._frames.T_cam_world(record))
                 np.testing.assert_allclose(found, DRIVE.path[record.index], atol=1e-9)

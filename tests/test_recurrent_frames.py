@@ -10,6 +10,7 @@ import pytest
 from metric_slam.config import Config
 from metric_slam.depth.base import DepthPrior
 from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.depth.no_prior import NoPrior
 from metric_slam.disk_store import DiskStore
 from metric_slam.frame import CameraMount
 from tests.oracle import REMOVING, config, oracle_slam, run, sensor, winding
@@ -87,3 +88,28 @@ def test_loops_are_looked_for_among_keyframes_that_stay(monkeypatch: pytest.Monk
         slam.process(DRIVE[index])
     slam.finish()
     assert looked == [(p, k.index) for p, k in enumerate(slam._store)]
+
+
+def test_the_first_keyframes_start_from_the_prior_and_else_from_one() -> None:
+    for prior in (sensor(), NoPrior()):
+        slam, _ = oracle_slam(config(), DRIVE, prior)
+        while len(slam._store) < 4:
+            slam.process(DRIVE[len(slam._frames.records)])
+        for keyframe in slam._store:
+            known = keyframe.prior_weight > 0
+            np.testing.assert_allclose(keyframe.inv_depth[known], 1.0 / keyframe.prior_depth_m[known])
+            assert len(np.unique(keyframe.inv_depth[~known])) == 1
+        assert known.mean() > 0.5 if prior.name == "sensor" else (keyframe.inv_depth == 1.0).all()
+
+
+def test_a_later_keyframe_starts_where_the_last_ones_are() -> None:
+    slam, _ = oracle_slam(config(), DRIVE, NoPrior())
+    started: list[np.ndarray] = []
+    frontend = slam._frontend
+    refine = frontend._refine
+    frontend._refine = lambda newest: (started.append(slam._store[newest].inv_depth), refine(newest))  # type: ignore
+    for index in range(12):
+        slam.process(DRIVE[index])
+    assert started
+    for inv_depth in started:
+        assert (inv_depth == inv_depth[0, 0]).all() and 0.02 < inv_depth[0, 0] < 10.0 and inv_depth[0, 0] != 1.0
