@@ -193,6 +193,9 @@ class GroundPlaneConfig(Section):
         None, gt=0, description="height of the camera above the road, metres; none: from the data set"
     )
     corridor_m: float = Field(2.2, gt=0, description="half width of the patch of road that is aligned, metres")
+    wide_corridor_m: float = Field(
+        5.0, gt=0, description="the same where a vehicle ahead hides the road, so as to see other lanes, metres"
+    )
     nearest_m: float = Field(5.0, gt=0, description="where the patch begins, metres ahead")
     farthest_m: float = Field(20.0, gt=0, description="where it ends, metres ahead")
     samples: int = Field(4000, ge=200, description="pixels of the patch that are used")

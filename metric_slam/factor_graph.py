@@ -16,6 +16,7 @@ from metric_slam.config import BundleAdjustmentConfig
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery, packed
 from metric_slam.disk_store import DiskArray
 from metric_slam.keyframes import KeyframeStore
+from metric_slam.moving_cells import outline, still
 
 # how much of the damping that a recurrent model predicts counts, and what is added to it (DROID-SLAM, factor_graph.py)
 _DAMPING_WEIGHT, _DAMPING_FLOOR = 0.2, 1e-7
@@ -121,7 +122,17 @@ class FactorGraph:
             for e, (i, j) in enumerate(pairs)
         ]
         for (i, j), match in zip(pairs, self._model.track(queries), strict=True):
-            self.add_matched(i, j, match)
+            self.add_matched(i, j, still(match, store[i].moving_cells))
+
+    def leave_out_moving(self, source: int) -> None:
+        """Takes the confidence of the cells that move from the edges that leave a keyframe of the sliding window."""
+        moves = outline(self._store[source].moving_cells)
+        if not moves.any():
+            return
+        for edge in self._edges.get(source, {}).values():
+            matches = np.array(edge.matches)
+            matches[moves, 2:] = 0.0
+            edge.matches = matches
 
     def pairs(self, begin: int = 0) -> np.ndarray:
         """Source and target of every edge between keyframes from ``begin`` on, int64 [E, 2]."""

@@ -20,6 +20,7 @@ from metric_slam.factor_graph import FactorGraph
 from metric_slam.geometry import lie
 from metric_slam.keyframes import Keyframe, KeyframeStore
 from metric_slam.metric_scale import MetricScale, PriorMaps
+from metric_slam.moving_cells import carried, look_at, still
 from metric_slam.segments import Segments
 from metric_slam.tracking import TrackedFrame, carry_depth, motion_from_matches
 
@@ -40,7 +41,14 @@ class View:
     features: Any
     prior_state: Any
 
-    def keyframe(self, pose: np.ndarray, inv_depth: np.ndarray, prior: PriorMaps, segment: int) -> Keyframe:
+    def keyframe(
+        self,
+        pose: np.ndarray,
+        inv_depth: np.ndarray,
+        prior: PriorMaps,
+        segment: int,
+        moving: np.ndarray | None = None,
+    ) -> Keyframe:
         """The keyframe with its first estimate; see :class:`metric_slam.keyframes.Keyframe`."""
         return Keyframe(
             self.index,
@@ -54,6 +62,7 @@ class View:
             prior.confidence,
             prior.weight,
             segment=segment,
+            moving=moving,
         )
 
 
@@ -95,12 +104,14 @@ class Frontend:
             pose = start_pose
         inv_depth = carry_depth(store[-1], pose, frame.backward, store.camera)
         prior = self.scale.maps(view.prior_state)
-        position = store.append(view.keyframe(pose, inv_depth, prior, len(self._segments) - 1))
+        moving = carried(store[-1].moving_cells, frame.backward)
+        position = store.append(view.keyframe(pose, inv_depth, prior, len(self._segments) - 1, moving))
         graph.add_matched(position - 1, position, frame.forward)
-        graph.add_matched(position, position - 1, frame.backward)
+        graph.add_matched(position, position - 1, still(frame.backward, moving))
         graph.match_pairs([p for p in new_keyframe_pairs(position, cfg) if min(p) >= self._segment])
         self.scale.collect()
         self._solve(position)
+        self._look_for_moving_cells(position, inv_depth, frame)
         self.scale.observe(position)
         if self.scale.settle():
             self._solve(position)
@@ -108,6 +119,18 @@ class Frontend:
         store.retire_before(keep)
         graph.retire_before(min(keep, position - cfg.window))
         return True
+
+    def _look_for_moving_cells(self, position: int, expected: np.ndarray, frame: TrackedFrame) -> None:
+        keyframe, road = self._store[position], self.scale.road_inv_depth(position)
+        if road is None:
+            return
+        before, new = lie.pose_vec_to_matrix(self._store.poses(position - 1, position + 1))
+        grid = self._store.camera.grid()
+        T_before_new = before @ lie.inverse(new)
+        keyframe.moving, keyframe.inv_depth = look_at(
+            keyframe.moving_cells, keyframe.inv_depth, expected, frame.backward, T_before_new, road, grid
+        )
+        self._graph.leave_out_moving(position)
 
     def _solve(self, position: int) -> None:
         cfg = self._config
@@ -130,7 +153,7 @@ class Frontend:
         first = store[-1]
         known = np.isfinite(inv_depth)
         first.inv_depth = np.where(known, inv_depth, np.nanmedian(inv_depth))
-        scale = self.scale.of_start(first.prior_state, prior_state, T_second_first)
+        scale = self.scale.of_start(first.prior_state, prior_state, T_second_first, first.inv_depth)
         if scale is None:
             scale = self._usual_step()
             if self._prior_is_metric:

@@ -62,12 +62,20 @@ class Keyframe:
     depth_damping: np.ndarray | None = None
     """Of inverse depths, from a recurrent model, float64 [h, w]; replaced, never written into."""
 
+    moving: np.ndarray | None = None
+    """For how many keyframes more each cell is believed to move with the camera, uint8 [h, w]; None: none does."""
+
     stored_image: DiskImage | None = None
     stored_inv_depth: tuple[np.ndarray, DiskArray] | None = None
     """The array that was stored, and where: out of date when ``inv_depth`` is another one."""
 
     stored_depth_damping: tuple[np.ndarray, DiskArray] | None = None
     """The same of ``depth_damping``."""
+
+    @property
+    def moving_cells(self) -> np.ndarray:
+        """``moving``, zeros where it is None."""
+        return np.zeros(self.inv_depth.shape, np.uint8) if self.moving is None else self.moving
 
 
 class KeyframeStore:
@@ -142,7 +150,7 @@ class KeyframeStore:
         image and prior depth go to the disk."""
         while self._retired < min(position, len(self._keyframes)):
             keyframe = self._keyframes[self._retired]
-            keyframe.features = keyframe.prior_state = None
+            keyframe.features = keyframe.prior_state = keyframe.moving = None
             keyframe.image = self._store_image(keyframe)
             for field in _PRIOR_FIELDS:
                 setattr(keyframe, field, self._put_away(getattr(keyframe, field)))
@@ -196,6 +204,9 @@ class KeyframeStore:
         state["pose"] = self.poses(0, len(self))
         state["prior_log_scale"] = np.array([k.prior_log_scale for k in self._keyframes])
         state["segment"] = np.array([k.segment for k in self._keyframes], np.int64)
+        # only matching looks at them, so those of recent keyframes will do
+        recent = self._keyframes[self._retired :]
+        state["moving"] = np.array([k.moving_cells for k in recent], np.uint8)
         return state | {"retired": np.array(self._retired)}
 
     def restore(self, state: Mapping[str, np.ndarray], rebuild: Callable[[int], tuple[Any, Any]]) -> None:
@@ -219,6 +230,7 @@ class KeyframeStore:
                 state["pose"][i].copy(), depth, *prior, prior_log_scale=float(state["prior_log_scale"][i]),
                 segment=int(state["segment"][i]), stored_image=image, stored_inv_depth=(depth, inv_depth),
                 depth_damping=None if known is None else known[0], stored_depth_damping=known,
+                moving=None if old else state["moving"][i - self._retired].copy(),
             ))
 
     def _grid_array(self, row: np.ndarray) -> DiskArray:

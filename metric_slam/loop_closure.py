@@ -34,8 +34,9 @@ from metric_slam.tracking import FrameTracker
 log = logging.getLogger(__name__)
 
 _SAME_VIEW = np.cos(np.radians(40.0))
-_DECOY_PATH_M = 6.0  # from here on an earlier place on the way is another place
+_DECOY_M, _DECOY_WAY_M = 6.0, 40.0  # so far off a place is another one, and so far the map knows how far off it is
 _DECOY_OFF_M = 3.0
+_DECOYS, _DECOYS_APART = 3, 4
 _NEIGHBOURS = 12  # keyframes before and after a match among which the nearest to the query is sought
 _MIN_FIT, _MIN_INLIERS = 0.15, 0.6  # of dense matches: cells that fit, confidence that fits
 _AGREEMENT_M, _AGREEMENT, _AGREEMENT_RAD = 0.3, 0.05, np.radians(1.5)
@@ -137,7 +138,9 @@ class LoopClosure:
         answers = [self._verifier.verify(view, self._view(c), metric=metric) for c in candidates]
         verified = [answer for answer in answers if isinstance(answer, VerifiedLoop)]
         winner = choose(verified, centres) if verified else None
-        if winner is None or not self._plausible(winner, bound.between(query)) or self._alike(view, on_the_way, unit):
+        if winner is None or not self._plausible(winner, bound.between(query)):
+            return None
+        if any(self._repeats(end, segment == segment[end], bound.path_m, unit) for end in (query, winner.match)):
             return None
         return self._dense(winner, ~on_the_way)
 
@@ -201,22 +204,21 @@ class LoopClosure:
         off_m, _ = difference(T_query, T_match @ lie.inverse(loop.T_query_match))
         return off_m < bound[loop.match]
 
-    def _alike(self, view: LoopView, on_the_way: np.ndarray, unit: float) -> bool:
-        """Does a place a little way back, another one for sure, look the same? In a row of alike houses it does."""
-        centres, _ = self._centres_and_views()
-        back = np.linalg.norm(centres - centres[view.position], axis=1) > _DECOY_PATH_M * unit
-        decoys = np.flatnonzero(on_the_way & back)
-        decoys = set(decoys[decoys < view.position].tolist())
-        if not decoys:
-            return False
-        found = self._places.query(view.position, exclude_after=max(decoys), count=2 * self._config.candidates)
-        for place in [p for p in found if p.position in decoys][:2]:
-            verified = self._verifier.verify(view, self._view(place.position))
+    def _repeats(self, position: int, segment: np.ndarray, path_m: np.ndarray, unit: float) -> bool:
+        """Does a place a little way off, another one for sure, look the same as this one? In a row of alike houses it
+        does, and a loop there might as well belong one house further on."""
+        centres, forward = self._centres_and_views()
+        off = np.linalg.norm(centres - centres[position], axis=1) > _DECOY_M * unit
+        near = segment & off & (np.abs(path_m - path_m[position]) < _DECOY_WAY_M * unit)
+        decoys = np.flatnonzero(near & (forward @ forward[position] > _SAME_VIEW))
+        view, T_now = self._view(position), lie.pose_vec_to_matrix(self._store[position].pose)
+        for decoy in self._places.most_alike(position, decoys, count=_DECOYS, apart=_DECOYS_APART):
+            verified = self._verifier.verify(view, self._view(decoy), metric=self._scale.known)
             if isinstance(verified, VerifiedLoop):
-                T_then, T_now = (lie.pose_vec_to_matrix(self._store[p].pose) for p in (place.position, view.position))
+                T_then = lie.pose_vec_to_matrix(self._store[decoy].pose)
                 off_m, _ = difference(T_now @ lie.inverse(T_then), verified.T_query_match)
                 if off_m > _DECOY_OFF_M * unit:
-                    log.debug("keyframe %d looks like %d, another place: no loop", view.position, place.position)
+                    log.debug("keyframe %d looks like %d, another place: no loop", position, decoy)
                     return True
         return False
 

@@ -4,6 +4,10 @@ A loop and the chain between its ends form a cycle that ought to close; so do tw
 ends. What a cycle fails to close by is compared with the covariances along it, to first order. A robust kernel cannot
 do this: it sees the residual of the loop alone, and a long chain gives way so far that little of it remains.
 
+The standard deviation of a step covers scatter, whose sum grows with the root of the number of steps, and what is
+steady (a scale, a heading that creeps), whose sum grows with their number. Held apart, a short way is as sure as it is,
+and a long one may drift. The steady part of a way and of the same way driven again cancels, as it does in truth.
+
 Mangelson et al., *Pairwise consistent measurement set maximization for robust multi-robot map merging*, ICRA 2018; as
 there, loops that contradict others leave until all pairs agree, but one by one (greedy) instead of by largest clique.
 """
@@ -16,6 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import chi2
+
+_SCATTER, _STEADY = 0.3, 0.2
+"""Shares of a step's standard deviation: of what is new in every step, and of what all steps have in common."""
 
 _IMPROBABLE = 1e-9  # of a cycle between true loops; covariances to first order are rough, so not closer
 
@@ -88,14 +95,17 @@ class _Sides:
     error: np.ndarray  # [L, K] logarithms of the closing errors
     motion: Any  # the closing errors
     covariance: np.ndarray  # [L, K, K] of the measurements
-    chain_covariance: np.ndarray  # [N, K, K] from the first keyframe on
+    scatter: np.ndarray  # [N, K, K] covariance of the chain from the first keyframe on
+    steady: np.ndarray  # [N, K, K] error of the chain there for one standard deviation of each steady error
 
     @classmethod
     def of(cls, T_world_cam: Any, chain: Motions, loops: Motions) -> _Sides:
         count = T_world_cam.shape[0]
         piece = pieces(count, chain)
-        step = np.zeros((count, chain.variance.shape[1], chain.variance.shape[1]))
-        step[chain.target] = _spread(T_world_cam[chain.source], chain.variance)
+        scatter = np.zeros((count, chain.variance.shape[1], chain.variance.shape[1]))
+        scatter[chain.target] = _spread(T_world_cam[chain.source], _SCATTER**2 * chain.variance)
+        steady = np.zeros_like(scatter)
+        steady[chain.target] = _adjoint(T_world_cam[chain.source]) * (_STEADY * np.sqrt(chain.variance))[:, None, :]
         motion = closing_errors(T_world_cam, loops)
         covariance = _spread(T_world_cam[loops.target] * loops.T_target_source, loops.variance)
         backward = loops.source > loops.target
@@ -107,23 +117,29 @@ class _Sides:
             motion = type(motion)(data)
         early, late = np.minimum(loops.source, loops.target), np.maximum(loops.source, loops.target)
         ends = np.stack([piece[early], piece[late]], axis=1)
-        return cls(early, late, ends, motion.log().numpy(), motion, covariance, np.cumsum(step, axis=0))
+        sums = np.cumsum(scatter, axis=0), np.cumsum(steady, axis=0)
+        return cls(early, late, ends, motion.log().numpy(), motion, covariance, *sums)
 
     def against_chain(self) -> np.ndarray:
         """Squared Mahalanobis length of every closing error, [L]; it means nothing where the chain is interrupted."""
-        return _mahalanobis(self.error, self.covariance + self._between(self.early, self.late))
+        steady = self.steady[self.late] - self.steady[self.early]
+        scatter = self._scatter_between(self.early, self.late)
+        return _mahalanobis(self.error, self.covariance + scatter + steady @ steady.swapaxes(1, 2))
 
     def against(self, a: int, others: np.ndarray) -> np.ndarray:
         """Squared Mahalanobis length of the cycles through loop ``a`` and every one of ``others`` [M], [M]."""
         error = (self.motion[[a]] * self.motion[others].inv()).log().numpy()
         Ad = _adjoint(self.motion[[a]])[0]
-        begins = Ad @ self._between(self.early[a], self.early[others]) @ Ad.T
-        ends = self._between(self.late[a], self.late[others])
-        return _mahalanobis(error, self.covariance[a] + self.covariance[others] + begins + ends)
+        begins = Ad @ self._scatter_between(self.early[a], self.early[others]) @ Ad.T
+        ends = self._scatter_between(self.late[a], self.late[others])
+        steady = Ad @ (self.steady[self.early[others]] - self.steady[self.early[a]])
+        steady = steady - (self.steady[self.late[others]] - self.steady[self.late[a]])
+        chain = begins + ends + steady @ steady.swapaxes(1, 2)
+        return _mahalanobis(error, self.covariance[a] + self.covariance[others] + chain)
 
-    def _between(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    def _scatter_between(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """Covariance of the chain between keyframes, [..., K, K]."""
-        return self.chain_covariance[np.maximum(i, j)] - self.chain_covariance[np.minimum(i, j)]
+        return self.scatter[np.maximum(i, j)] - self.scatter[np.minimum(i, j)]
 
 
 def _adjoint(T: Any) -> np.ndarray:

@@ -103,11 +103,22 @@ class MetricScale:
         weight = prediction.confidence / self._prior.relative_sigma**2
         return PriorMaps(prediction.depth_m, prediction.confidence, weight)
 
-    def of_start(self, first_state: Any, second_state: Any, T_second_first: np.ndarray) -> float | None:
-        """Metric length of the unit in the first motion [4, 4] of a segment; None where the prior does not see it."""
+    def road_inv_depth(self, position: int) -> np.ndarray | None:
+        """Inverse depth [h, w] of the road in every cell of a keyframe, as far as the prior knows it."""
+        if not self.known:
+            return None
+        return self._prior.road_inv_depth(self._store[position].inv_depth, self._store.camera)
+
+    def of_start(
+        self, first_state: Any, second_state: Any, T_second_first: np.ndarray, inv_depth: np.ndarray
+    ) -> float | None:
+        """Metric length of the unit in the first motion [4, 4] of a segment; None where the prior does not see it.
+
+        ``inv_depth`` [h, w] of the first keyframe in that unit.
+        """
         self._prior.calibrate(np.concatenate([self._recent_motions(), T_second_first[None]]))
         observation = self._prior.observe(
-            first_state, second_state, T_second_first, self._store.camera, search=True
+            first_state, second_state, T_second_first, self._store.camera, search=True, inv_depth=inv_depth
         )
         if observation is None or not observation.used:
             return None
@@ -122,7 +133,13 @@ class MetricScale:
         self._prior.calibrate(self._recent_motions())
         previous, current, T = self._store[position - 1], self._store[position], self._motion(position)
         future = self._worker.submit(
-            self._prior.observe, previous.prior_state, current.prior_state, T, self._store.camera, search=False
+            self._prior.observe,
+            previous.prior_state,
+            current.prior_state,
+            T,
+            self._store.camera,
+            search=False,
+            inv_depth=previous.inv_depth,
         )
         self._pending = _Pending(position, float(np.linalg.norm(T[:3, 3])), future)
 
@@ -209,7 +226,12 @@ class MetricScale:
     def _search(self, position: int) -> MotionObservation | None:
         previous, current = self._store[position - 1], self._store[position]
         return self._prior.observe(
-            previous.prior_state, current.prior_state, self._motion(position), self._store.camera, search=True
+            previous.prior_state,
+            current.prior_state,
+            self._motion(position),
+            self._store.camera,
+            search=True,
+            inv_depth=previous.inv_depth,
         )
 
     def _motion(self, position: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from metric_slam.correspondence.base import (
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.keyframes import Keyframe, KeyframeStore
+from metric_slam.moving_cells import still
 
 _MIN_MATCHES = 30
 _INLIER_PX = 3.0
@@ -39,10 +40,10 @@ class TrackedFrame:
     """A frame matched with the last keyframe."""
 
     forward: Correspondence
-    """Keyframe -> frame."""
+    """Keyframe -> frame, without the keyframe's cells that move with the camera."""
 
     backward: Correspondence
-    """Frame -> keyframe."""
+    """Frame -> keyframe, all cells."""
 
     pose: np.ndarray
     """T_cam_world, float64 [7]."""
@@ -51,7 +52,7 @@ class TrackedFrame:
     """Mean length of confident flow, pixels at working resolution."""
 
     coverage: float
-    """Share of the keyframe's cells that are matched."""
+    """Share of the keyframe's cells that are matched, of those that stand still."""
 
     tracked: bool
     """False: the pose is only the prediction."""
@@ -74,6 +75,7 @@ class FrameTracker:
         """
         keyframe = self._store[-1]
         forward, backward = self.match_both(keyframe, features, predicted_pose if depth_known else None)
+        forward = still(forward, keyframe.moving_cells)
         pose, inliers, fitting = predicted_pose, 1.0, float((forward.confidence > 0).mean())
         if depth_known:
             pose, inliers, fitting = self._pose(keyframe, forward, predicted_pose)
@@ -84,21 +86,22 @@ class FrameTracker:
         matched = int((weight > 0).sum())
         # an empty frame is "matched" by cells that stay where they are; it has no texture of its own to match back
         matched_back = int((backward.confidence > 0).sum())
-        enough = max(_MIN_MATCHES, _LOST_COVERAGE * weight.size)
+        usable = weight.size - int(np.count_nonzero(keyframe.moving_cells))
+        enough = max(_MIN_MATCHES, _LOST_COVERAGE * usable)
         tracked = min(matched, matched_back) >= enough and inliers >= _LOST_INLIERS
         return TrackedFrame(
             forward=forward,
             backward=backward,
             pose=pose if tracked else predicted_pose,
             mean_flow_px=mean_flow * FEATURE_STRIDE,
-            coverage=matched / weight.size,
+            coverage=matched / max(usable, 1),
             tracked=tracked,
             quality=fitting,
         )
 
     def match(self, keyframe: Keyframe, features: Any, pose: np.ndarray) -> Correspondence:
         """Matches keyframe -> frame for a frame that is believed to be at T_cam_world ``pose`` [7]."""
-        return self.match_both(keyframe, features, pose)[0]
+        return still(self.match_both(keyframe, features, pose)[0], keyframe.moving_cells)
 
     def match_both(
         self, keyframe: Keyframe, features: Any, pose: np.ndarray | None

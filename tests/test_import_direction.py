@@ -37,6 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "bundle_adjustment",
         "tracking",
         "motion_filter",
+        "moving_cells",
         "edge_selection",
         "recurrent_edges",
         "place_recognition",

@@ -67,6 +67,13 @@ class DepthPrior(ABC):
     def predict(self, state: Any, camera: PinholeCamera) -> DepthPrediction | None:
         """Depth of a keyframe from what :meth:`prepare` kept; None where nothing is known."""
 
+    def road_inv_depth(self, inv_depth: np.ndarray, camera: PinholeCamera) -> np.ndarray | None:
+        """Inverse depth [h, w] of the road in every cell of a keyframe, 0 where its ray meets none; None: unknown.
+
+        ``inv_depth`` [h, w] is the present estimate of the keyframe, whose unit the result has.
+        """
+        return None
+
     def calibrate(self, motions: np.ndarray) -> None:  # noqa: B027  (a prior without a calibration is complete)
         """Takes the latest estimates of the recent motions between neighbouring keyframes, oldest first.
 
@@ -81,11 +88,13 @@ class DepthPrior(ABC):
         camera: PinholeCamera,
         *,
         search: bool,
+        inv_depth: np.ndarray | None = None,
     ) -> MotionObservation | None:
         """Metric information in a pair of keyframes whose relative pose [4, 4] is known up to scale.
 
-        ``camera`` is the working camera. ``search``: the present scale may be wrong by a factor, look widely. None: the
-        prior learns nothing from this motion.
+        ``camera`` is the working camera. ``search``: the present scale may be wrong by a factor, look widely.
+        ``inv_depth`` [h, w] of the previous keyframe in the unit of the pose, as far as it is known. None: the prior
+        learns nothing from this motion.
         """
         return None
 

@@ -26,6 +26,7 @@ from metric_slam.depth.road_alignment import (
     plane_normal,
     prepare_road_image,
 )
+from metric_slam.depth.road_cells import RoadCells, sort_cells
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry.camera import PinholeCamera
 
@@ -80,6 +81,9 @@ _SEARCHED_STEPS_M = np.geomspace(0.15, 4.0, 80)
 _EXPECTED_RATIOS = np.array([0.55, 0.65, 0.75, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03, 1.06, 1.09, 1.12, 1.35, 1.55, 1.8])
 """Measured over known height that is tried when the scale is about right; the outer ones are there for comparison."""
 
+_HIDDEN = 0.15
+"""Share of the corridor behind a vehicle from which on the road is looked for beside it."""
+
 _MIN_CELL_SUPPORT = 0.75
 """Share of a cell's pixels that must fit the plane before it is called road; by chance a third of them do."""
 
@@ -133,12 +137,14 @@ class GroundPlane(DepthPrior):
         camera: PinholeCamera,
         *,
         search: bool,
+        inv_depth: np.ndarray | None = None,
     ) -> MotionObservation | None:
         """Known over measured height of one pair; see the base class."""
         baseline = float(np.linalg.norm(T_current_previous[:3, 3]))
         if baseline <= 0 or (not search and baseline < self._config.min_baseline_m):
             return None
-        patch = self._patch(previous, current, T_current_previous)
+        cells = self._free_cells(inv_depth, baseline, camera, search)
+        patch = self._patch(previous, current, T_current_previous, cells)
         fit = self._fit(patch, baseline, search)
         if fit is None:
             return None
@@ -182,16 +188,49 @@ class GroundPlane(DepthPrior):
         self._rolls.extend(state["rolls"].tolist())
         self._usual_costs.extend(state["usual_costs"].tolist())
 
-    def _patch(self, previous: RoadImage, current: RoadImage, T_current_previous: np.ndarray) -> RoadPatch:
+    def _free_cells(
+        self, inv_depth: np.ndarray | None, baseline: float, camera: PinholeCamera, search: bool
+    ) -> tuple[np.ndarray, PinholeCamera] | None:
+        """The cells in which to look for the road when a vehicle ahead hides it; None: the corridor is free."""
+        if inv_depth is None:
+            return None
+        cells = self._sorted(inv_depth, camera, baseline / _SEARCHED_STEPS_M if search else _EXPECTED_RATIOS)
+        return None if cells is None or cells.hidden < _HIDDEN else (cells.free, camera.grid())
+
+    def _sorted(self, inv_depth: np.ndarray, camera: PinholeCamera, ratios: np.ndarray) -> RoadCells | None:
+        cfg, prior = self._config, self._plane_prior()
+        return sort_cells(
+            inv_depth,
+            camera.grid(),
+            plane_normal(prior.pitch_rad, prior.roll_rad),
+            inner=cfg.corridor_m / self.height_m,
+            depths=(cfg.nearest_m / self.height_m, cfg.farthest_m / self.height_m),
+            heights=(self.height_m * ratios.min(), self.height_m * ratios.max()),
+        )
+
+    def road_inv_depth(self, inv_depth: np.ndarray, camera: PinholeCamera) -> np.ndarray | None:
+        """Where the road is in the present estimate; see the base class."""
+        cells = self._sorted(inv_depth, camera, _EXPECTED_RATIOS)
+        return None if cells is None else cells.inv_depth
+
+    def _patch(
+        self,
+        previous: RoadImage,
+        current: RoadImage,
+        T_current_previous: np.ndarray,
+        cells: tuple[np.ndarray, PinholeCamera] | None,
+    ) -> RoadPatch:
         cfg = self._config
+        half_width_m = cfg.corridor_m if cells is None else max(cfg.corridor_m, cfg.wide_corridor_m)
         return RoadPatch(
             previous,
             current,
             T_current_previous,
             prior=self._plane_prior(),
             height_m=self.height_m,
-            corridor=(cfg.corridor_m, cfg.nearest_m, cfg.farthest_m),
+            corridor=(half_width_m, cfg.nearest_m, cfg.farthest_m),
             samples=cfg.samples,
+            cells=cells,
         )
 
     def _fit(self, patch: RoadPatch, baseline: float, search: bool) -> RoadFit | None:

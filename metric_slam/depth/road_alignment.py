@@ -128,7 +128,10 @@ class RoadPatch:
         height_m: float,
         corridor: tuple[float, float, float],
         samples: int,
+        cells: tuple[np.ndarray, PinholeCamera] | None = None,
     ) -> None:
+        """``corridor``: half width, nearest and farthest point in metres. ``cells``: only pixels in these cells of the
+        first image are taken, bool [h, w], and the camera whose pixels the cells are; None: all."""
         self._camera, self._second = second.camera, second
         self._R, self._t = T_second_first[:3, :3], T_second_first[:3, 3]
         self.prior = prior
@@ -137,6 +140,9 @@ class RoadPatch:
         slope = plane_normal(prior.pitch_rad, prior.roll_rad) @ rays
         depth_m = height_m / np.maximum(slope, 1e-6)
         chosen = (depth_m > nearest_m) & (depth_m < farthest_m) & (np.abs(rays[0] * depth_m) < half_width_m)
+        if cells is not None:
+            free, grid = cells
+            chosen &= free[_cell_of(rays, grid)]
         index = np.flatnonzero(chosen)
         index = index[:: max(1, len(index) // samples)]
         self._rays = rays[:, index]
@@ -232,11 +238,10 @@ class RoadPatch:
         were taken. ``grid`` is the camera whose pixels are the cells."""
         r, usable, _ = self._residual(np.array([1.0 / fit.height, fit.pitch_rad, fit.roll_rad]), False)
         fits = usable & (np.abs(r) < 2 * _LOSS_WIDTH)
-        x = np.rint(self._rays[0] * grid.fx + grid.cx).astype(int).clip(0, grid.width - 1)
-        y = np.rint(self._rays[1] * grid.fy + grid.cy).astype(int).clip(0, grid.height - 1)
+        cell = _cell_of(self._rays, grid)
         count, good = np.zeros((2, grid.height, grid.width))
-        np.add.at(count, (y, x), 1.0)
-        np.add.at(good, (y, x), fits)
+        np.add.at(count, cell, 1.0)
+        np.add.at(good, cell, fits)
         return np.where(count >= _MIN_CELL_SAMPLES, good / np.maximum(count, 1.0), 0.0)
 
     def describe(self, p: np.ndarray, cost: float, distinctness: float) -> RoadFit:
@@ -257,6 +262,13 @@ class RoadPatch:
             inlier_share=float(inliers.mean()),
             samples=len(self),
         )
+
+
+def _cell_of(rays: np.ndarray, grid: PinholeCamera) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of the cell that each viewing ray [3, P] passes."""
+    x = np.rint(rays[0] * grid.fx + grid.cx).astype(int).clip(0, grid.width - 1)
+    y = np.rint(rays[1] * grid.fy + grid.cy).astype(int).clip(0, grid.height - 1)
+    return y, x
 
 
 def _sample(image: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -1,0 +1,87 @@
+"""Which cells ahead may show the road: not what stands on it, and not what drives along in front.
+
+Nothing that stands still can lie below the road. A cell that seems to is a vehicle that moves with the camera: its back
+hardly moves in the image, so matching puts it far away. Above the road are parked cars, kerbs and walls. All of it is
+told from one quantity that needs no metres: the height of the camera above the point that a cell shows,
+
+    height = (n . ray) / inverse depth        (n: the road's unit normal, pointing down),
+
+which is the same for all cells of a flat road, smaller for what stands on it and larger for what seems to lie below.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from metric_slam.geometry.camera import PinholeCamera
+
+_BELOW, _ABOVE = 1.5, 0.75
+"""Multiples of the road's height beyond which a cell is not road."""
+
+_HORIZON = 0.03
+"""Slope of a ray against the road below which it meets the road too far away, 50 heights, to be told from infinity."""
+
+_BIN = 0.05
+_SMOOTHING = np.array([0.25, 0.5, 1.0, 0.5, 0.25])
+"""Histogram over log(height): width of its bins, and how they are smoothed."""
+
+_MIN_CELLS = 30
+
+
+class RoadCells(NamedTuple):
+    """The cells of a keyframe in the corridor ahead."""
+
+    free: np.ndarray
+    """Cells that may show road, with a margin of one cell around those that do not, bool [h, w]."""
+
+    hidden: float
+    """Share of the inner corridor that seems to lie below the road: hidden by what moves with the camera."""
+
+    inv_depth: np.ndarray
+    """Of the road itself in every cell, float64 [h, w]; 0 where its ray does not meet it."""
+
+
+def sort_cells(
+    inv_depth: np.ndarray,
+    grid: PinholeCamera,
+    normal: np.ndarray,
+    *,
+    inner: float,
+    depths: tuple[float, float],
+    heights: tuple[float, float],
+) -> RoadCells | None:
+    """Sorts the cells of a keyframe by the height of the camera above them.
+
+    ``inv_depth`` [h, w] in any unit; ``normal`` [3] of the road in camera axes. ``inner``, half the width of the
+    corridor, and ``depths``, its nearest and farthest point, are multiples of the camera's height, so they need no
+    unit; ``heights`` are the heights, in the unit of the depths, between which the road is looked for. None where too
+    few cells lie there.
+    """
+    rays = grid.rays()
+    slope = rays @ normal
+    ahead = (slope > 1.0 / depths[1]) & (slope < 1.0 / depths[0])
+    height = np.where(ahead, slope, 0.0) / np.maximum(inv_depth, 1e-9)
+    road = _road_height(height[ahead], heights)
+    if road is None:
+        return None
+    below, above = ahead & (height > _BELOW * road), ahead & (height < _ABOVE * road)
+    near = ahead & (np.abs(rays[..., 0]) < inner * slope)
+    hidden = float(below[near].mean()) if near.any() else 0.0
+    # the horizon hides nothing: beyond the farthest depth a cell's own row says nothing, so only the patch is eroded
+    free = cv2.erode((~(below | above)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return RoadCells(free & ahead, hidden, np.where(slope > _HORIZON, slope / road, 0.0))
+
+
+def _road_height(heights: np.ndarray, limits: tuple[float, float]) -> float | None:
+    """The height on which most cells agree, between ``limits``."""
+    inside = heights[(heights > limits[0]) & (heights < limits[1])]
+    if len(inside) < _MIN_CELLS:
+        return None
+    edges = np.arange(np.log(limits[0]) - _BIN, np.log(limits[1]) + 2 * _BIN, _BIN)
+    counts, _ = np.histogram(np.log(inside), edges)
+    smooth = np.convolve(counts, _SMOOTHING, mode="same")
+    best = int(np.argmax(smooth))
+    return float(np.exp(edges[best] + 0.5 * _BIN))
