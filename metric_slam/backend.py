@@ -44,15 +44,16 @@ class Backend:
         self.cell_step = 1
         """Every so many-th row and column took part in the latest solve."""
 
-    def optimise(self) -> BaReport:
+    def optimise(self, iterations: int | None = None) -> BaReport:
         """Bundle adjustment over the whole trajectory; one pose of every frame of reference stays."""
+        iterations = self._config.iterations if iterations is None else iterations
         count, pairs = len(self._store), self._graph.pairs()
-        if count < 3 or not len(pairs) or self._config.iterations == 0:
+        if count < 3 or not len(pairs) or iterations == 0:
             return BaReport("nothing_to_do")
         self.cell_step = self._affordable_step(len(pairs))
         order = [int(i) for i in narrow_order(count, pairs)]
         window = self._graph.window(order, self._segments.anchors(), cell_step=self.cell_step)
-        window, report = solve_window(window, self._solver, iterations=self._config.iterations, thorough=True)
+        window, report = solve_window(window, self._solver, iterations=iterations, thorough=True)
         fine = self.cell_step == 1
         self._store.update(order, window.poses, window.inv_depth if fine else None, window.prior_log_scale)
         del window

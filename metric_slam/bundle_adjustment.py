@@ -128,8 +128,9 @@ def solve_window(
 ) -> tuple[BaWindow, BaReport]:
     """Optimise poses, inverse depths and prior scales of a window; the input is left as it is.
 
-    With ``motion_only`` depths and scales stay fixed; ``thorough`` goes on in soft directions. Levenberg-Marquardt on
-    the robust cost, so the result is never worse than the start; a failed factorisation returns the start.
+    With ``motion_only`` depths and scales stay fixed; ``thorough`` goes on in soft directions, or takes the damping of
+    the whole trajectory. Levenberg-Marquardt on the robust cost, so that the result is never worse than the start, or
+    plain Gauss-Newton steps as configured; a failed factorisation returns the start.
     """
     scale = window.prior_log_scale
     window = replace(
@@ -147,10 +148,38 @@ def solve_window(
     )
     if iterations is not None:
         options.iterations = iterations
+    if config.solver == "gauss_newton":
+        return _gauss_newton(window, config, options, thorough=thorough)
     if thorough:
         options.initial_damping, options.min_relative_decrease = 1e-8, 1e-7
     report = native.solve_dense_ba(native_problem(window), options)
     return window, BaReport(report.status.name.lower(), report.iterations, report.cost_initial, report.cost_final)
+
+
+def _gauss_newton(
+    window: BaWindow, config: BundleAdjustmentConfig, options: native.DenseBaOptions, *, thorough: bool
+) -> tuple[BaWindow, BaReport]:
+    """All steps, better or not, on a window whose arrays are its own; no costs are reported."""
+    ridge, damping = config.ridge, config.step_damping
+    if thorough:
+        ridge, damping = config.backend_ridge, config.backend_step_damping
+    options.damping = native.Damping.AFTER_SCHUR  # droid_kernels.cu damps the system of the poses
+    start = replace(
+        window,
+        poses=window.poses.copy(),
+        inv_depth=window.inv_depth.copy(),
+        prior_log_scale=window.prior_log_scale.copy(),
+    )
+    free = window.depth_free
+    for done in range(options.iterations):
+        status = native.dense_ba_step(native_problem(window), options, ridge=ridge, damping=damping)
+        finite = bool(np.isfinite(window.poses).all() and np.isfinite(window.inv_depth).all())
+        if status == native.Status.NOT_POSITIVE_DEFINITE or not finite:
+            return start, BaReport("not_positive_definite", done)
+        if status == native.Status.NOTHING_TO_DO:
+            return window, BaReport("nothing_to_do")
+        window.inv_depth[free] = window.inv_depth[free].clip(options.min_inv_depth, options.max_inv_depth)
+    return window, BaReport("max_iterations", options.iterations)
 
 
 def native_options(

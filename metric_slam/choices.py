@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,10 @@ from metric_slam.depth.ground_plane import GroundPlane
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.depth.precomputed import PrecomputedDepth
 from metric_slam.depth.sensor import SensorDepth
-from metric_slam.errors import ConfigError, MissingDependencyError
+from metric_slam.errors import ConfigError, MissingDependencyError, WeightsError
 from metric_slam.frame import CameraMount
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+from metric_slam.weights import find, released, weights_folder
 
 _MIN_SIDE_PX = 8 * FEATURE_STRIDE
 
@@ -100,11 +102,50 @@ def _make_prior(config: Config, name: str, mount: CameraMount | None) -> DepthPr
 
 
 def choose_correspondence(config: Config) -> CorrespondenceChoice:
-    """The matching model that was asked for, or the best one available."""
+    """The matching model that was asked for, or the best one available.
+
+    Raises WeightsError where the network was asked for and its weights are missing or damaged.
+    """
     if config.correspondence == "droid":
-        raise MissingDependencyError("correspondence 'droid' is not part of this version: choose dis")
-    reason = "as asked for" if config.correspondence == "dis" else "needs neither weights nor a GPU"
+        return CorrespondenceChoice(*_make_droid(config, _droid_weights(config)))
+    reason = "as asked for"
+    if config.correspondence == "auto":
+        weights = None if config.droid.weights is None and find("droid") is None else _droid_weights(config)
+        if weights is None:
+            reason = "needs neither weights nor a GPU; droid has no weights here (metric-slam weights)"
+        elif resolve_device(config.device) == "cpu":
+            reason = f"without a GPU; the weights in {weights} are left alone (--correspondence droid uses them)"
+        else:
+            return CorrespondenceChoice(*_make_droid(config, weights))
     return CorrespondenceChoice(DisCorrespondence(config.dis, threads=min(4, os.cpu_count() or 1)), reason)
+
+
+def _droid_weights(config: Config) -> Path:
+    """The file as configured, else where downloads go. Raises WeightsError where there is none."""
+    if config.droid.weights is not None:
+        path = Path(config.droid.weights).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"no weights at {path} (droid.weights): give another path, or see metric-slam weights")
+        return path
+    found = find("droid")
+    if found is None:
+        place = weights_folder() / released("droid").file_name
+        raise WeightsError(
+            f"correspondence 'droid' needs its weights: put droid.pth at {place} (metric-slam weights download droid), "
+            "or set droid.weights; or choose dis"
+        )
+    return found
+
+
+def _make_droid(config: Config, weights: Path) -> tuple[CorrespondenceModel, str]:
+    """The recurrent network and what it runs on; torch networks are imported here and not before."""
+    from metric_slam.correspondence.droid.model import DroidCorrespondence
+    from metric_slam.correspondence.droid.weights import load_droid_network
+
+    device = resolve_device(config.device)
+    model = DroidCorrespondence(load_droid_network(weights, device), config.droid, device)
+    reason = "as asked for" if config.correspondence == "droid" else "there are weights and a GPU"
+    return model, f"{reason}; weights {weights}, on {device}"
 
 
 def resolve_device(name: str) -> str:

@@ -9,29 +9,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from metric_slam.config_droid import DroidConfig
+from metric_slam.config_section import Section as Section
 
 Preset = Literal["fast", "accurate"]
 PriorName = Literal["auto", "metric3d", "ground_plane", "sensor", "precomputed", "none"]
 CorrespondenceName = Literal["auto", "dis", "droid"]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors and a resolved configuration cannot change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _none_by_name(cls, values: Any) -> Any:
-        """``none`` and ``auto`` typed by a user mean None where None is the default (YAML knows only ``null``)."""
-        if not isinstance(values, dict):
-            return values
-        fields = cls.model_fields
-        return {
-            key: None if value in ("none", "auto") and key in fields and fields[key].default is None else value
-            for key, value in values.items()
-        }
 
 
 class InputConfig(Section):
@@ -136,6 +121,11 @@ class BackendConfig(Section):
     """Bundle adjustment over the whole trajectory."""
 
     iterations: int = Field(12, ge=0, description="solver iterations over the whole trajectory; 0: none")
+    updates: tuple[int, int] = Field(
+        (0, 0),
+        description="updates of a recurrent network over the whole trajectory at the end, in two rounds that choose "
+        "their edges anew (7, 12 in DROID-SLAM); an update costs a pass over all edges: minutes on a CPU",
+    )
     max_cells: int = Field(
         12_000_000,
         ge=100_000,
@@ -234,6 +224,17 @@ class BundleAdjustmentConfig(Section):
     """
 
     iterations: int = Field(8, ge=1, description="linearisations when the caller names no other number")
+    solver: Literal["levenberg_marquardt", "gauss_newton"] = Field(
+        "levenberg_marquardt",
+        description="levenberg_marquardt: a step that raises the robust cost is not taken; gauss_newton: every step "
+        "is, as in DROID-SLAM",
+    )
+    ridge: float = Field(
+        0.1, ge=0, description="gauss_newton: added to the diagonal of the poses' system (factor_graph.py)"
+    )
+    step_damping: float = Field(1e-4, ge=0, description="gauss_newton: share of that diagonal that is added to it")
+    backend_ridge: float = Field(1e-2, ge=0, description="the same as ridge for the whole trajectory")
+    backend_step_damping: float = Field(1e-5, ge=0, description="the same as step_damping for the whole trajectory")
     flow_sigma_px: float = Field(
         3.0,
         gt=0,
@@ -302,6 +303,7 @@ class Config(Section):
     seed: int = Field(0, description="seed of every random generator")
     input: InputConfig = InputConfig()
     dis: DisConfig = DisConfig()
+    droid: DroidConfig = DroidConfig()
     motion_filter: MotionFilterConfig = MotionFilterConfig()
     frontend: FrontendConfig = FrontendConfig()
     backend: BackendConfig = BackendConfig()

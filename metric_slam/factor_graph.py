@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from metric_slam.bundle_adjustment import BaReport, Baselines, BaWindow, reproject, solve_window
 from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
+from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery, packed
 from metric_slam.disk_store import DiskArray
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.moving_cells import outline, still
+
+# how much of the damping that a recurrent model predicts counts, and what is added to it (DROID-SLAM, factor_graph.py)
+_DAMPING_WEIGHT, _DAMPING_FLOOR = 0.2, 1e-7
+_FIRST_DAMPING = 1e-6  # of keyframes that no update has seen yet
 
 
 @dataclass
@@ -26,7 +30,8 @@ class Edge:
     source: int
     target: int
     matches: np.ndarray | DiskArray
-    """float32 [h, w, 3]: where each cell lies in the target, grid cells (x, y), and its confidence 0..1."""
+    """float32 [h, w, 3 or 4]: where each cell lies in the target, grid cells (x, y), and its confidence 0..1, one or
+    one for each axis."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,40 @@ class FactorGraph:
 
     def add_matched(self, source: int, target: int, match: Correspondence) -> None:
         """Adds a directed edge whose matches are already known."""
-        matches = np.concatenate([match.target, match.confidence[..., None]], axis=-1).astype(np.float32)
-        edge = self._edges[source][target] = Edge(source, target, matches)
+        edge = self._edges[source][target] = Edge(source, target, packed(match))
         self._in_memory.append(edge)
+
+    def set_matches(self, source: int, target: int, match: Correspondence) -> None:
+        """New matches of a directed edge, which is added if it is not there."""
+        edge = self._edges.get(source, {}).get(target)
+        if edge is None or isinstance(edge.matches, DiskArray):
+            self.add_matched(source, target, match)
+        else:
+            edge.matches = packed(match)
+
+    def matches_of(self, source: int, target: int) -> np.ndarray:
+        """Matches of a directed edge as :class:`Edge` has them."""
+        return np.asarray(self._edges[source][target].matches)
+
+    def remove_keyframe(self, position: int) -> None:
+        """Takes all edges and baselines of a keyframe out; those behind it move up by one."""
+
+        def moved(old: int) -> int:
+            return old - (old > position)
+
+        edges = [e for leaving in self._edges.values() for e in leaving.values()]
+        kept = [e for e in edges if position not in (e.source, e.target)]
+        self._edges = defaultdict(dict)
+        for edge in kept:
+            edge.source, edge.target = moved(edge.source), moved(edge.target)
+            self._edges[edge.source][edge.target] = edge
+        staying = {id(edge) for edge in kept}
+        self._in_memory = [edge for edge in self._in_memory if id(edge) in staying]
+        factors = self.baselines()
+        self._baselines = defaultdict(dict)
+        for factor in factors:
+            if position not in (factor.source, factor.target):
+                self.set_baseline(replace(factor, source=moved(factor.source), target=moved(factor.target)))
 
     def match_pairs(self, pairs: list[tuple[int, int]]) -> None:
         """Matches directed pairs, starting from their present reprojection, and adds them."""
@@ -98,9 +134,10 @@ class FactorGraph:
             matches[moves, 2:] = 0.0
             edge.matches = matches
 
-    def pairs(self) -> np.ndarray:
-        """Source and target of every edge, int64 [E, 2]."""
-        return np.array([(s, t) for s, leaving in self._edges.items() for t in leaving], np.int64).reshape(-1, 2)
+    def pairs(self, begin: int = 0) -> np.ndarray:
+        """Source and target of every edge between keyframes from ``begin`` on, int64 [E, 2]."""
+        found = [(s, t) for s, leaving in self._edges.items() if s >= begin for t in leaving if t >= begin]
+        return np.array(found, np.int64).reshape(-1, 2)
 
     def remove_pair(self, first: int, second: int) -> None:
         """Takes the edges between two keyframes out."""
@@ -184,6 +221,7 @@ class FactorGraph:
             prior_log_scale=np.array([store[i].prior_log_scale for i in positions]),
             scale_previous=self._scale_previous(place),
             scale_sigma=self._scale_sigma,
+            depth_damping=self._depth_damping(positions, cell_step),
             baselines=Baselines(
                 pair=np.array([[place[b.source], place[b.target]] for b in baselines], np.int64).reshape(-1, 2),
                 length_m=np.array([b.length_m for b in baselines]),
@@ -191,6 +229,16 @@ class FactorGraph:
             ),
             cell_step=cell_step,
         )
+
+    def _depth_damping(self, positions: Sequence[int], cell_step: int) -> np.ndarray | None:
+        """What a recurrent model said of these keyframes, as DROID-SLAM weighs it; None where it said nothing."""
+        damping = [self._store[i].depth_damping for i in positions]
+        if all(d is None for d in damping):
+            return None
+        unsaid = np.full_like(self._store[positions[0]].inv_depth, _FIRST_DAMPING)
+        step = slice(cell_step // 2, None, cell_step)
+        stacked = np.stack([(unsaid if d is None else d)[step, step] for d in damping])
+        return (_DAMPING_WEIGHT * stacked + _DAMPING_FLOOR) * cell_step**2
 
     def _scale_previous(self, place: dict[int, int]) -> np.ndarray:
         """Place of each keyframe's predecessor in the same segment; -1: none."""
@@ -216,7 +264,7 @@ class FactorGraph:
 
     def confidence_of(self, position: int) -> np.ndarray:
         """Best confidence of each cell over the edges that leave a keyframe, float32 [h, w]."""
-        leaving = [np.asarray(e.matches)[..., 2] for e in self._edges.get(position, {}).values()]
+        leaving = [np.asarray(e.matches)[..., 2:].min(axis=-1) for e in self._edges.get(position, {}).values()]
         if leaving:
             return np.max(leaving, axis=0)
         return np.zeros_like(self._store[position].inv_depth, dtype=np.float32)
@@ -231,10 +279,11 @@ class FactorGraph:
                 matches = edge.matches
                 stored = matches if isinstance(matches, DiskArray) else self._store.disk.put(matches)
                 in_memory = not isinstance(matches, DiskArray)
-                rows.append((edge.source, edge.target, stored.offset, stored.checksum, in_memory))
+                channels = stored.shape[-1]
+                rows.append((edge.source, edge.target, stored.offset, stored.checksum, in_memory, channels))
         factors = self.baselines()
         return {
-            "edges": np.array(rows, np.int64).reshape(-1, 5),
+            "edges": np.array(rows, np.int64).reshape(-1, 6),
             "baseline_pairs": np.array([(b.source, b.target) for b in factors], np.int64).reshape(-1, 2),
             "baseline_values": np.array([(b.length_m, b.sigma) for b in factors]).reshape(-1, 2),
             "status_names": np.array(list(self.status_counts), np.str_),
@@ -244,8 +293,8 @@ class FactorGraph:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes over a :meth:`state`."""
         grid = self._store.camera.grid()
-        for source, target, offset, checksum, in_memory in state["edges"].tolist():
-            stored = DiskArray(self._store.disk, offset, "<f4", (grid.height, grid.width, 3), checksum)
+        for source, target, offset, checksum, in_memory, channels in state["edges"].tolist():
+            stored = DiskArray(self._store.disk, offset, "<f4", (grid.height, grid.width, channels), checksum)
             edge = self._edges[source][target] = Edge(source, target, stored.load() if in_memory else stored)
             if in_memory:
                 self._in_memory.append(edge)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from metric_slam.correspondence.base import Correspondence
+from metric_slam.correspondence.base import packed, unpacked
 from metric_slam.disk_store import DiskArray
 from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
@@ -46,7 +46,7 @@ class FrameRecord:
     """Share of the reference keyframe's cells whose match fits the frame's pose, 0..1."""
 
     matches: dict[int, DiskArray] = field(default_factory=dict)
-    """Matches keyframe -> frame by the keyframe's position, float32 [h, w, 3], of frames that are no keyframes."""
+    """Matches keyframe -> frame by the keyframe's position, float32 [h, w, 3 or 4], of frames that are no keyframes."""
 
 
 class FramePoses:
@@ -86,7 +86,7 @@ class FramePoses:
             quality=frame.quality,
         )
         if frame.tracked:
-            record.matches[position] = self._store.disk.put(_packed(frame.forward))
+            record.matches[position] = self._store.disk.put(packed(frame.forward))
             if moved:
                 self._waiting.append((record, features))
         self.records.append(record)
@@ -96,7 +96,7 @@ class FramePoses:
         for record, features in self._waiting:
             pose = lie.matrix_to_pose_vec(self.T_cam_world(record))
             match = self._tracker.match(self._store[position], features, pose)
-            record.matches[position] = self._store.disk.put(_packed(match))
+            record.matches[position] = self._store.disk.put(packed(match))
 
     def predicted(self, time_s: float) -> np.ndarray:
         """T_cam_world [7] at ``time_s`` if the motion between the last two frames goes on."""
@@ -124,7 +124,7 @@ class FramePoses:
         start = self.T_cam_world(record)
         if not record.matches:
             return start
-        views = [(self._store[position], _unpacked(stored.load())) for position, stored in record.matches.items()]
+        views = [(self._store[position], unpacked(stored.load())) for position, stored in record.matches.items()]
         pose, inliers, _ = self._tracker.refine(views, lie.matrix_to_pose_vec(start))
         return lie.pose_vec_to_matrix(pose) if inliers >= _MIN_INLIERS else start
 
@@ -156,11 +156,11 @@ class FramePoses:
         rows, matches = [], []
         for n, r in enumerate(self.records):
             rows.append((r.index, r.time_s, r.keyframe, r.unit, r.is_keyframe, r.tracked, r.quality, id(r) in waiting))
-            matches += [(n, position, stored.offset, stored.checksum) for position, stored in r.matches.items()]
+            matches += [(n, position, s.offset, s.checksum, s.shape[-1]) for position, s in r.matches.items()]
         return {
             "records": np.array(rows, np.float64).reshape(-1, 8),
             "T_cam_keyframe": np.array([r.T_cam_keyframe for r in self.records]),
-            "matches": np.array(matches, np.int64).reshape(-1, 4),
+            "matches": np.array(matches, np.int64).reshape(-1, 5),
         }
 
     def restore(self, state: Mapping[str, np.ndarray], features_of: Callable[[int], Any]) -> None:
@@ -181,14 +181,6 @@ class FramePoses:
             if waits:
                 self._waiting.append((record, features_of(record.index)))
         grid = self._store.camera.grid()
-        for n, position, offset, checksum in state["matches"].tolist():
-            stored = DiskArray(self._store.disk, offset, "<f4", (grid.height, grid.width, 3), checksum)
+        for n, position, offset, checksum, channels in state["matches"].tolist():
+            stored = DiskArray(self._store.disk, offset, "<f4", (grid.height, grid.width, channels), checksum)
             self.records[n].matches[position] = stored
-
-
-def _packed(match: Correspondence) -> np.ndarray:
-    return np.concatenate([match.target, match.confidence[..., None]], axis=-1).astype(np.float32)
-
-
-def _unpacked(matches: np.ndarray) -> Correspondence:
-    return Correspondence(matches[..., :2].astype(np.float64), matches[..., 2].astype(np.float64))

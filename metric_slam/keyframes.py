@@ -18,6 +18,7 @@ from metric_slam.geometry.camera import PinholeCamera
 
 _PRIOR_FIELDS = ("prior_depth_m", "prior_confidence", "prior_weight")
 _NOT_STORED = -1  # of an array of zeros
+_NOTHING = (_NOT_STORED, 0, 0)
 
 
 @dataclass
@@ -58,6 +59,9 @@ class Keyframe:
     segment: int = 0
     """Number of the piece of the video that it belongs to: a new one begins where tracking was lost."""
 
+    depth_damping: np.ndarray | None = None
+    """Of inverse depths, from a recurrent model, float64 [h, w]; replaced, never written into."""
+
     moving: np.ndarray | None = None
     """For how many keyframes more each cell is believed to move with the camera, uint8 [h, w]; None: none does."""
 
@@ -65,6 +69,8 @@ class Keyframe:
     stored_inv_depth: tuple[np.ndarray, DiskArray] | None = None
     """The array that was stored, and where: out of date when ``inv_depth`` is another one."""
 
+    stored_depth_damping: tuple[np.ndarray, DiskArray] | None = None
+    """The same of ``depth_damping``."""
 
     @property
     def moving_cells(self) -> np.ndarray:
@@ -98,6 +104,11 @@ class KeyframeStore:
         assert keyframe.inv_depth.shape == self._zeros.shape, keyframe.inv_depth.shape
         self._keyframes.append(keyframe)
         return len(self._keyframes) - 1
+
+    def remove(self, position: int) -> Keyframe:
+        """Takes a keyframe of the window out; those behind it move up by one."""
+        assert self._retired <= position < len(self._keyframes), (self._retired, position, len(self._keyframes))
+        return self._keyframes.pop(position)
 
     def image(self, position: int) -> np.ndarray:
         """uint8 [H, W, 3] RGB, from the disk if need be."""
@@ -170,15 +181,23 @@ class KeyframeStore:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything as plain arrays for a checkpoint; what is large goes to the disk first."""
-        rows = {name: [] for name in ("image", "inv_depth", *_PRIOR_FIELDS)}
+        rows = {name: [] for name in ("image", "inv_depth", "depth_damping", *_PRIOR_FIELDS)}
         for keyframe in self._keyframes:
             rows["image"].append(_row(self._store_image(keyframe).encoded))
             if keyframe.stored_inv_depth is None or keyframe.stored_inv_depth[0] is not keyframe.inv_depth:
                 keyframe.stored_inv_depth = keyframe.inv_depth, self.disk.put(keyframe.inv_depth)
             rows["inv_depth"].append(_row(keyframe.stored_inv_depth[1]))
+            damping = keyframe.depth_damping
+            if damping is not None and (
+                keyframe.stored_depth_damping is None or keyframe.stored_depth_damping[0] is not damping
+            ):
+                keyframe.stored_depth_damping = damping, self.disk.put(damping)
+            rows["depth_damping"].append(
+                _NOTHING if damping is None else _row(keyframe.stored_depth_damping[1])
+            )
             for field in _PRIOR_FIELDS:
                 stored = self._put_away(getattr(keyframe, field))
-                rows[field].append(_row(stored) if isinstance(stored, DiskArray) else (_NOT_STORED, 0, 0))
+                rows[field].append(_row(stored) if isinstance(stored, DiskArray) else _NOTHING)
         state = {name: np.array(row, np.int64).reshape(-1, 3) for name, row in rows.items()}
         state["index"] = np.array([k.index for k in self._keyframes], np.int64)
         state["time_s"] = np.array([k.time_s for k in self._keyframes])
@@ -203,11 +222,14 @@ class KeyframeStore:
             if not old:
                 prior = [np.array(array) for array in prior]
             features, prior_state = (None, None) if old else rebuild(index)
-            depth = inv_depth.load()
+            depth, row = inv_depth.load(), state["depth_damping"][i]
+            damping = None if row[0] == _NOT_STORED else self._grid_array(row)
+            known = None if damping is None else (damping.load(), damping)
             self._keyframes.append(Keyframe(
                 index, float(state["time_s"][i]), image if old else image.load(), features, prior_state,
                 state["pose"][i].copy(), depth, *prior, prior_log_scale=float(state["prior_log_scale"][i]),
                 segment=int(state["segment"][i]), stored_image=image, stored_inv_depth=(depth, inv_depth),
+                depth_damping=None if known is None else known[0], stored_depth_damping=known,
                 moving=None if old else state["moving"][i - self._retired].copy(),
             ))
 

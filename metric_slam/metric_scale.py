@@ -194,6 +194,15 @@ class MetricScale:
         length_m = length * float(np.exp(observation.log_ratio))
         self._graph.set_baseline(BaselineFactor(position - 1, position, length_m, observation.sigma))
 
+    def remove_keyframe(self, position: int) -> None:
+        """Forgets what was measured to and from a keyframe of the window; those behind it move up by one. Called after
+        it has left the store and the graph."""
+        assert self._pending is None
+        taken = {p: value for p, value in self._taken.items() if p not in (position, position + 1)}
+        self._taken = {p - (p > position): value for p, value in taken.items()}
+        if self._first_used is not None:
+            self._first_used -= self._first_used > position
+
     def revise(self) -> bool:
         """Lets the prior correct its observations by the path that was driven afterwards; True if there are any."""
         T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))

@@ -16,14 +16,16 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 import cv2
 import numpy as np
 
+from metric_slam.active_edges import ActiveEdges
 from metric_slam.backend import Backend
 from metric_slam.choices import choose_correspondence, choose_prior, working_camera
 from metric_slam.config import Config
-from metric_slam.correspondence.base import CorrespondenceModel
+from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
 from metric_slam.disk_store import DiskStore
@@ -36,6 +38,10 @@ from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.loop_closure import LoopClosure
 from metric_slam.motion_filter import MotionFilter
+from metric_slam.recurrent import RecurrentPath
+from metric_slam.recurrent_backend import RecurrentBackend
+from metric_slam.recurrent_frames import RecurrentFramePoses
+from metric_slam.recurrent_frontend import RecurrentFrontend
 from metric_slam.result import KeyframeResult, SlamResult
 from metric_slam.segments import Segments
 from metric_slam.tracking import FrameTracker
@@ -86,8 +92,15 @@ class MetricSlam:
         self._graph = FactorGraph(self._store, correspondence, solver, prior.scale_sigma)
         self._tracker = FrameTracker(self._store, correspondence, solver)
         self._filter = MotionFilter(config.motion_filter)
-        self._frontend = Frontend(self._store, self._graph, prior, self._segments, config.frontend)
-        self._backend = Backend(self._store, self._graph, self._segments, config.backend, solver)
+        self._frontend: Frontend | RecurrentFrontend
+        self._backend: Backend
+        self._frames: FramePoses
+        if correspondence.recurrent:
+            active = self._make_recurrent_parts(cast(RecurrentModel, correspondence))
+        else:
+            self._frontend = Frontend(self._store, self._graph, prior, self._segments, config.frontend)
+            self._backend = Backend(self._store, self._graph, self._segments, config.backend, solver)
+            self._frames = FramePoses(self._store, self._tracker)
         self._loops = LoopClosure(
             self._store,
             self._graph,
@@ -98,7 +111,7 @@ class MetricSlam:
             self._backend,
             config.loop,
         )
-        self._frames = FramePoses(self._store, self._tracker)
+        self._recurrent = self._make_recurrent_path(active) if correspondence.recurrent else None
         self._lost_for = 0
 
     def process(self, frame: Frame) -> None:
@@ -108,6 +121,12 @@ class MetricSlam:
             features = self._model.encode(image, self.camera)
         if not self._frames.records:
             self._start_segment(frame, image, features, _ORIGIN)
+            return
+        if self._recurrent is not None:
+            if self._recurrent.wants(features):
+                self._recurrent.add(View(frame.index, frame.time_s, image, features, self._prepared(frame)))
+            else:
+                self._recurrent.wait(frame.index, frame.time_s, features)
             return
         with self._timed("track"):
             predicted = self._frames.predicted(frame.time_s)
@@ -134,6 +153,8 @@ class MetricSlam:
 
     def finish(self) -> SlamResult:
         """Optimise the whole trajectory once more and hand everything out."""
+        if self._recurrent is not None:
+            self._recurrent.finish()
         with self._timed("global_bundle_adjustment"):
             self._loops.finish()
             self._backend.finish(self._frontend.scale)
@@ -170,6 +191,7 @@ class MetricSlam:
             "loops": self._loops.state(),
             "frames": self._frames.state(),
             "filter": self._filter.state(),
+            **({"recurrent": self._recurrent.state()} if self._recurrent is not None else {}),
         }
         state = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
         state["lost_for"] = np.array(self._lost_for)
@@ -190,6 +212,8 @@ class MetricSlam:
             part("store"), lambda index: (features_of(index), self._prior.prepare(read_frame(index), self.camera))
         )
         self._graph.restore(part("graph"))
+        if self._recurrent is not None:
+            self._recurrent.restore(part("recurrent"))
         self._segments.restore(part("segments"))
         self._frontend.scale.restore(part("scale"))
         self._loops.restore(part("loops"))
@@ -199,6 +223,27 @@ class MetricSlam:
         self.timings_s = dict(zip(state["timing_names"].tolist(), state["timings_s"].tolist(), strict=True))
 
     # ------------------------------------------------------------------ private
+
+    def _make_recurrent_parts(self, model: RecurrentModel) -> ActiveEdges:
+        """What stands in for the usual parts where a recurrent network matches."""
+        config, solver = self._config, self._config.bundle_adjustment
+        active = ActiveEdges(self._store, self._graph, model)
+        self._frontend = RecurrentFrontend(
+            self._store, self._graph, active, self._prior, self._segments, config.droid
+        )
+        self._backend = RecurrentBackend(
+            self._store, self._graph, self._segments, config.backend, solver, model, config.droid
+        )
+        self._frames = RecurrentFramePoses(self._store, self._tracker, model, solver, config.droid)
+        return active
+
+    def _make_recurrent_path(self, active: ActiveEdges) -> RecurrentPath:
+        assert isinstance(self._frontend, RecurrentFrontend) and isinstance(self._frames, RecurrentFramePoses)
+        model = cast(RecurrentModel, self._model)
+        return RecurrentPath(
+            self._store, self._graph, model, active, self._frontend, self._frames, self._loops, self._config.droid,
+            self._timed,
+        )
 
     def _resized(self, frame: Frame) -> np.ndarray:
         return cv2.resize(frame.image, self.camera.size, interpolation=cv2.INTER_AREA)

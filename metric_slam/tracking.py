@@ -15,7 +15,13 @@ from scipy.spatial.transform import Rotation
 
 from metric_slam.bundle_adjustment import BaWindow, reproject, solve_window
 from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
+from metric_slam.correspondence.base import (
+    Correspondence,
+    CorrespondenceModel,
+    EdgeQuery,
+    confidence_per_axis,
+    confidence_per_cell,
+)
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.keyframes import Keyframe, KeyframeStore
@@ -148,7 +154,8 @@ class FrameTracker:
         confidence that fits it within 3 px, and the share of the keyframes' cells that do.
         """
         n = len(views)
-        weight = np.stack([match.confidence for _, match in views])
+        confidence = np.stack([match.confidence for _, match in views])
+        weight = confidence_per_cell(confidence)
         target = np.stack([match.target for _, match in views])
         window = BaWindow(
             intrinsics=self._store.camera.grid().vector(),
@@ -157,7 +164,7 @@ class FrameTracker:
             source=np.arange(n),
             target=np.full(n, n),
             flow_target=target,
-            confidence=np.repeat(weight[..., None], 2, axis=-1),
+            confidence=confidence_per_axis(confidence),
             pose_free=np.arange(n + 1) == n,
             depth_free=np.zeros(n + 1, bool),
         )

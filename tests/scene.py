@@ -222,6 +222,7 @@ class ExactMatching:
     """A correspondence model that knows the world: its features are the true poses."""
 
     name = "exact"
+    recurrent = False
 
     def __init__(self, street: Street) -> None:
         self._street = street

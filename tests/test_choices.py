@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from metric_slam.choices import camera_mount, choose_correspondence, choose_prior, working_camera
 from metric_slam.config import Config, InputConfig
-from metric_slam.errors import ConfigError, DatasetError, MissingDependencyError
+from metric_slam.errors import ConfigError, DatasetError, MissingDependencyError, WeightsError
 from metric_slam.frame import CameraMount
 from metric_slam.geometry.camera import PinholeCamera
 from tests.scene import Drive, Street, straight
@@ -68,11 +70,55 @@ def test_a_wish_that_cannot_be_granted_is_explained() -> None:
         choose_prior(config(prior="precomputed", precomputed={"folder": "/nowhere/at/all"}), CAR)
     with pytest.raises(MissingDependencyError, match="metric3d.*choose"):
         choose_prior(config(prior="metric3d"), CAR)
-    with pytest.raises(MissingDependencyError, match="droid.*choose dis"):
+
+
+@pytest.fixture
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without downloaded weights; the file that would hold them."""
+    monkeypatch.setenv("METRIC_SLAM_WEIGHTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "droid.pth"
+
+
+def test_missing_weights_are_said_in_one_line(no_weights: Path) -> None:
+    with pytest.raises(WeightsError, match="metric-slam weights download droid.*choose dis") as caught:
         choose_correspondence(config(correspondence="droid"))
+    assert str(no_weights) in str(caught.value) and "\n" not in str(caught.value)
+    for name in ("droid", "auto"):
+        with pytest.raises(WeightsError, match="nowhere.pth.*droid.weights"):
+            choose_correspondence(config(correspondence=name, droid={"weights": "/nowhere.pth"}))
 
 
-def test_correspondence_is_dis() -> None:
+def test_weights_without_a_gpu_are_left_alone_unless_asked_for(no_weights: Path) -> None:
+    no_weights.write_bytes(b"nonsense")
+    model, reason = choose_correspondence(config(device="cpu"))
+    assert model.name == "dis" and "--correspondence droid" in reason and str(no_weights) in reason
+    with pytest.raises(WeightsError, match="droid.pth"):
+        choose_correspondence(config(correspondence="droid", device="cpu"))
+
+
+def test_weights_make_the_network(tmp_path: Path) -> None:
+    import torch
+
+    from metric_slam.correspondence.droid.network import DroidNetwork
+
+    path = tmp_path / "my.pth"
+    torch.save(DroidNetwork().state_dict(), path)
+    wanted = config(correspondence="droid", device="cpu", droid={"weights": str(path)})
+    model, reason = choose_correspondence(wanted)
+    assert model.name == "droid" and model.recurrent and "as asked for" in reason and "on cpu" in reason
+
+
+def test_without_weights_nothing_of_torch_is_imported() -> None:
+    code = (
+        "import sys; from metric_slam.choices import choose_correspondence; from metric_slam.config import Config; "
+        "choose_correspondence(Config(correspondence='dis')); "
+        "assert not [m for m in sys.modules if m.startswith('metric_slam.correspondence.droid')]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_correspondence_is_dis(no_weights: Path) -> None:
     assert [choose_correspondence(config(correspondence=c)).model.name for c in ("auto", "dis")] == ["dis", "dis"]
     assert choose_correspondence(config()).reason != choose_correspondence(config(correspondence="dis")).reason
 

@@ -183,3 +183,36 @@ def test_confidence_of_a_keyframe_is_the_best_of_what_leaves_it() -> None:
     confidence = graph.confidence_of(0)
     assert confidence[3, 3] == pytest.approx(0.9) and confidence[0, 0] == pytest.approx(0.2)
     assert not graph.confidence_of(3).any() and graph.confidence_of(3).shape == (12, 40)
+
+
+def test_what_a_recurrent_model_says_enters_the_problem() -> None:
+    store, graph = make_graph()
+    target, seen = exact_matches(STREET, PATH[0], PATH[1])
+    confidence = np.stack([seen * 0.8, seen * 0.4], axis=-1)
+    graph.set_matches(0, 1, Correspondence(target, np.ones((12, 40))))
+    graph.set_matches(0, 1, Correspondence(target, confidence))
+    graph.set_matches(1, 0, Correspondence(target, confidence))
+    assert len(graph) == 2 and graph.window(range(0, 2), {0}).depth_damping is None
+    store[1].depth_damping = np.full((12, 40), 0.01)
+    window = graph.window(range(0, 2), {0})
+    np.testing.assert_allclose(window.confidence[0, ..., 0], seen * 0.8, rtol=1e-6)
+    np.testing.assert_allclose(window.confidence[0, ..., 1], seen * 0.4, rtol=1e-6)
+    np.testing.assert_allclose(graph.confidence_of(0), seen * 0.4, rtol=1e-6)
+    np.testing.assert_allclose(window.depth_damping[0], 0.2 * 1e-6 + 1e-7)
+    np.testing.assert_allclose(window.depth_damping[1], 0.2 * 0.01 + 1e-7)
+    coarse = graph.window(range(0, 2), {0}, cell_step=2)
+    assert coarse.depth_damping.shape == (2, 6, 20)
+    np.testing.assert_allclose(coarse.depth_damping[1], 4 * window.depth_damping[1, 0, 0])
+
+
+def test_matches_on_disk_can_be_replaced_and_found_again() -> None:
+    store, graph = make_graph()
+    graph.match_pairs([(0, 1), (1, 2)])
+    graph.retire_before(4)
+    target, seen = exact_matches(STREET, PATH[0], PATH[1])
+    graph.set_matches(0, 1, Correspondence(target, np.repeat(seen[..., None], 2, axis=-1) * 0.5))
+    state = graph.state()
+    other = FactorGraph(store, ExactMatching(STREET), BundleAdjustmentConfig(), 0.0)
+    other.restore(state)
+    assert other.matches_of(0, 1).shape == (12, 40, 4) and other.matches_of(1, 2).shape == (12, 40, 3)
+    np.testing.assert_array_equal(other.matches_of(0, 1), graph.matches_of(0, 1))

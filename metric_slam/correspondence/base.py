@@ -9,6 +9,8 @@ import numpy as np
 
 from metric_slam.geometry.camera import PinholeCamera
 
+_AXES = 2  # no grid is that narrow
+
 
 @dataclass(frozen=True)
 class Correspondence:
@@ -18,7 +20,7 @@ class Correspondence:
     """Where each source cell lies in the target image, grid cells (x, y), float64 [h, w, 2]."""
 
     confidence: np.ndarray
-    """0..1 per cell, float64 [h, w]; 0 where the match must not be used."""
+    """0..1 per cell, float64 [h, w], or [h, w, 2] of x and of y; 0 where the match must not be used."""
 
     depth_damping: np.ndarray | None = None
     """Damping of the source's inverse depths, float64 [h, w], from models that predict it."""
@@ -47,6 +49,9 @@ class CorrespondenceModel(Protocol):
 
     name: str
 
+    recurrent: bool
+    """Is it a :class:`RecurrentModel` as well, which refines its edges together with the bundle adjustment?"""
+
     def encode(self, image: np.ndarray, camera: PinholeCamera) -> Any:
         """Features of one working-resolution image, uint8 [H, W, 3] RGB."""
         ...
@@ -54,3 +59,62 @@ class CorrespondenceModel(Protocol):
     def track(self, edges: list[EdgeQuery]) -> list[Correspondence]:
         """Match directed edges, in the given order. An edge and its reverse in one call may share work."""
         ...
+
+
+@dataclass(frozen=True)
+class EdgeMemory:
+    """What a recurrent model carries along with an edge from one update to the next."""
+
+    hidden: Any
+    """State of the model; opaque."""
+
+    target: np.ndarray
+    """Where the latest update put the cells, grid cells, float32 [h, w, 2]; at the start the present reprojection."""
+
+
+class RecurrentModel(CorrespondenceModel, Protocol):
+    """Dense matching in small steps: after each one the bundle adjustment says how far it agrees."""
+
+    def begin(self, query: EdgeQuery) -> EdgeMemory:
+        """The memory of a new edge: as the source's image has it, with ``query.predicted`` as its last target."""
+        ...
+
+    def update(
+        self, queries: list[EdgeQuery], memories: list[EdgeMemory]
+    ) -> list[tuple[Correspondence, EdgeMemory]]:
+        """One step for all edges; edges from the same source agree on its depth damping. Every ``predicted`` is set."""
+        ...
+
+    def motion_px(self, source: Any, target: Any) -> float:
+        """Mean length of the flow that one step sees between two images, pixels at working resolution."""
+        ...
+
+    def memory_to_array(self, memory: EdgeMemory) -> np.ndarray:
+        """The hidden state as a plain array, for a checkpoint."""
+        ...
+
+    def memory_from_array(self, hidden: np.ndarray, target: np.ndarray) -> EdgeMemory:
+        """The memory whose hidden state and target these are."""
+        ...
+
+
+def confidence_per_cell(confidence: np.ndarray) -> np.ndarray:
+    """[h, w] of [h, w] or [h, w, 2] (or with leading axes ``[..., h, w, 2]``): the lesser of the two axes."""
+    return confidence.min(axis=-1) if confidence.shape[-1] == _AXES else confidence
+
+
+def confidence_per_axis(confidence: np.ndarray) -> np.ndarray:
+    """[..., h, w, 2] of [..., h, w] or [..., h, w, 2]."""
+    return confidence if confidence.shape[-1] == _AXES else np.repeat(confidence[..., None], _AXES, axis=-1)
+
+
+def packed(match: Correspondence) -> np.ndarray:
+    """Target and confidence in single precision, float32 [h, w, 3], or [h, w, 4] with a confidence for each axis."""
+    confidence = match.confidence if match.confidence.ndim == 3 else match.confidence[..., None]
+    return np.concatenate([match.target, confidence], axis=-1).astype(np.float32)
+
+
+def unpacked(matches: np.ndarray) -> Correspondence:
+    """The inverse of :func:`packed`."""
+    confidence = matches[..., 2] if matches.shape[-1] == 3 else matches[..., 2:]
+    return Correspondence(matches[..., :2].astype(np.float64), confidence.astype(np.float64))

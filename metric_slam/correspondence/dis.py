@@ -39,6 +39,7 @@ class DisCorrespondence:
     """DIS flow on whole images, sampled at the centres of the grid cells."""
 
     name = "dis"
+    recurrent = False
 
     def __init__(self, config: DisConfig, threads: int = 2) -> None:
         self._config = config

@@ -1,0 +1,232 @@
+"""The DROID network as a correspondence model: features of images, refinement of edges in small steps.
+
+Tensors stay on the network's device; what leaves this file is numpy on the 1/8 grid. Edges are refined in batches of
+bounded size. Those that leave the same image are never parted, because the network averages over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from metric_slam.config_droid import DroidConfig
+from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuery
+from metric_slam.correspondence.droid.correlation import CorrelationOnTheFly
+from metric_slam.correspondence.droid.network import default_precision, motion_features, pixel_grid
+from metric_slam.correspondence.droid.update import UpdateResult
+from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+
+_FAR_CELLS = 1e4  # a point behind the camera is predicted anywhere; beyond this nothing changes
+
+_PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Network(Protocol):
+    """What is asked of the network; shapes as in :class:`metric_slam.correspondence.droid.network.DroidNetwork`."""
+
+    precision: torch.dtype
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Features [N, C, h, w] of uint8 RGB images [N, 3, H, W]."""
+        ...
+
+    def encode_context(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Initial hidden state and context, [N, C, h, w] each."""
+        ...
+
+    def context_gates(self, context: torch.Tensor) -> torch.Tensor:
+        """What ``refine`` takes instead of the context."""
+        ...
+
+    def refine(
+        self,
+        hidden: torch.Tensor,
+        context: torch.Tensor | None,
+        correlation: torch.Tensor,
+        motion: torch.Tensor | None = None,
+        source: torch.Tensor | None = None,
+        *,
+        context_gates: torch.Tensor | None = None,
+    ) -> UpdateResult:
+        """One update of E edges."""
+        ...
+
+
+class Correlation(Protocol):
+    """Correlation of the features of E edges."""
+
+    def lookup(self, coords: torch.Tensor) -> torch.Tensor:
+        """Windows around positions [E, h, w, 2] -> [E, channels, h, w]."""
+        ...
+
+
+Correlate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Correlation]
+"""Features of images [N, C, h, w], sources and targets of edges among them int64 [E], to the edges' correlation."""
+
+
+@dataclass(eq=False)
+class DroidFeatures:
+    """What the network keeps of an image."""
+
+    image: np.ndarray
+    """uint8 [H, W, 3] RGB."""
+
+    features: torch.Tensor
+    """[C, h, w]."""
+
+    start: tuple[torch.Tensor, torch.Tensor] | None = None
+    """First hidden state [C, h, w] and gates of the context [3 C, h, w] of edges that leave it; made when needed."""
+
+
+class DroidCorrespondence:
+    """Follows :class:`metric_slam.correspondence.base.RecurrentModel`; the same calls give the same bits."""
+
+    name = "droid"
+    recurrent = True
+
+    def __init__(
+        self, network: Network, config: DroidConfig, device: str = "cpu", correlate: Correlate | None = None
+    ) -> None:
+        self._network, self._config, self._device = network, config, torch.device(device)
+        self._correlate: Correlate = CorrelationOnTheFly if correlate is None else correlate
+        chosen = _PRECISIONS.get(config.precision)
+        network.precision = default_precision(self._device) if chosen is None else chosen
+
+    @torch.inference_mode()
+    def encode(self, image: np.ndarray, camera: PinholeCamera) -> DroidFeatures:
+        """Features of one image; what only sources need follows on demand."""
+        return DroidFeatures(image, self._network.encode(self._batch(image))[0])
+
+    @torch.inference_mode()
+    def track(self, edges: list[EdgeQuery]) -> list[Correspondence]:
+        """Matches edges by updates alone, as optical flow: no poses agree on anything in between."""
+        memories = [self.begin(self._with_prediction(edge)) for edge in edges]
+        found: list[Correspondence] = []
+        for _ in range(self._config.iterations):
+            queries = [
+                EdgeQuery(edge.source, edge.target, memory.target)
+                for edge, memory in zip(edges, memories, strict=True)
+            ]
+            stepped = self.update(queries, memories)
+            found, memories = [match for match, _ in stepped], [memory for _, memory in stepped]
+        return found
+
+    @torch.inference_mode()
+    def begin(self, query: EdgeQuery) -> EdgeMemory:
+        """The source's own hidden state."""
+        assert query.predicted is not None
+        return EdgeMemory(self._start(query.source)[0], _bounded(query.predicted))
+
+    @torch.inference_mode()
+    def update(
+        self, queries: list[EdgeQuery], memories: list[EdgeMemory]
+    ) -> list[tuple[Correspondence, EdgeMemory]]:
+        """One update of every edge, ``edges_at_once`` at a time."""
+        found: dict[int, tuple[Correspondence, EdgeMemory]] = {}
+        for chunk in by_source(queries, self._config.edges_at_once):
+            stepped = self._refined([queries[e] for e in chunk], [memories[e] for e in chunk])
+            found |= dict(zip(chunk, stepped, strict=True))
+        return [found[e] for e in range(len(queries))]
+
+    @torch.inference_mode()
+    def motion_px(self, source: DroidFeatures, target: DroidFeatures) -> float:
+        """One update at the identity without any motion told, as DROID-SLAM's motion filter has it."""
+        hidden, gates = self._start(source)
+        h, w = hidden.shape[-2:]
+        coords = pixel_grid(h, w, device=self._device)[None]
+        ends = torch.stack([source.features, target.features]), *torch.arange(2, device=self._device).split(1)
+        correlation = self._correlate(*ends).lookup(coords)
+        result = self._network.refine(hidden[None], None, correlation, context_gates=gates[None])
+        return float(result.delta.norm(dim=-1).mean()) * FEATURE_STRIDE
+
+    def memory_to_array(self, memory: EdgeMemory) -> np.ndarray:
+        """float16 or float32 [C, h, w], as the network computes; bfloat16, which numpy lacks, as float32."""
+        hidden = memory.hidden.float() if memory.hidden.dtype == torch.bfloat16 else memory.hidden
+        return hidden.cpu().numpy()
+
+    def memory_from_array(self, hidden: np.ndarray, target: np.ndarray) -> EdgeMemory:
+        """Back on the device."""
+        state = torch.from_numpy(hidden.copy()).to(self._device, self._network.precision)
+        return EdgeMemory(state, target.astype(np.float32))
+
+    # ------------------------------------------------------------------ private
+
+    def _batch(self, image: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.array(image)).to(self._device).permute(2, 0, 1)[None]
+
+    def _start(self, features: DroidFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+        if features.start is None:
+            hidden, context = self._network.encode_context(self._batch(features.image))
+            hidden = hidden.to(self._network.precision)  # one for every edge: half of the memory counts
+            features.start = hidden[0], self._network.context_gates(context)[0]
+        return features.start
+
+    def _with_prediction(self, edge: EdgeQuery) -> EdgeQuery:
+        if edge.predicted is not None:
+            return edge
+        h, w = edge.source.features.shape[-2:]
+        return EdgeQuery(edge.source, edge.target, pixel_grid(h, w).numpy())
+
+    def _refined(
+        self, queries: Sequence[EdgeQuery], memories: Sequence[EdgeMemory]
+    ) -> list[tuple[Correspondence, EdgeMemory]]:
+        order: dict[int, int] = {}
+        rank = [order.setdefault(id(query.source), len(order)) for query in queries]
+        coords = self._stacked([_bounded(query.predicted) for query in queries])
+        last = self._stacked([memory.target for memory in memories])
+        grid = pixel_grid(*coords.shape[1:3], device=self._device)
+        correlation = self._correlation(queries)
+        result = self._network.refine(
+            torch.stack([memory.hidden for memory in memories]),
+            None,
+            correlation.lookup(coords),
+            motion_features(coords, grid, last),
+            torch.tensor(rank, device=self._device),
+            context_gates=torch.stack([self._start(query.source)[1] for query in queries]),
+        )
+        targets = (coords + result.delta).float().cpu().numpy()
+        confidence = result.confidence.double().cpu().numpy()
+        assert result.depth_damping is not None
+        damping = result.depth_damping.double().cpu().numpy()
+        return [
+            (
+                Correspondence(targets[e].astype(np.float64), confidence[e], damping[rank[e]]),
+                EdgeMemory(result.hidden[e], targets[e]),
+            )
+            for e in range(len(queries))
+        ]
+
+    def _correlation(self, queries: Sequence[EdgeQuery]) -> Correlation:
+        images = {id(end): end for query in queries for end in (query.source, query.target)}
+        place = {key: n for n, key in enumerate(images)}
+        source, target = (
+            torch.tensor([place[id(end)] for end in ends], device=self._device)
+            for ends in ([query.source for query in queries], [query.target for query in queries])
+        )
+        return self._correlate(torch.stack([image.features for image in images.values()]), source, target)
+
+    def _stacked(self, targets: list[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.stack(targets)).to(self._device)
+
+
+def by_source(queries: Sequence[EdgeQuery], at_once: int) -> list[list[int]]:
+    """Positions of edges in batches of at most ``at_once``, more only where a single source has more."""
+    groups: dict[int, list[int]] = {}
+    for e, query in enumerate(queries):
+        groups.setdefault(id(query.source), []).append(e)
+    chunks: list[list[int]] = []
+    for group in groups.values():
+        if chunks and len(chunks[-1]) + len(group) <= at_once:
+            chunks[-1] += group
+        else:
+            chunks.append(list(group))
+    return chunks
+
+
+def _bounded(coords: Any) -> np.ndarray:
+    """Finite and in single precision, as the network takes it."""
+    return np.nan_to_num(coords, nan=_FAR_CELLS).clip(-_FAR_CELLS, _FAR_CELLS).astype(np.float32)
