@@ -2,6 +2,7 @@
 """Whole drives: what loops are worth, whether memory and time stay bounded, and whether killed runs come back.
 
     python benchmarks/long_drive.py loops     # 1.5 km, three loops, degraded prior: with and without closing them
+    python benchmarks/long_drive.py alike     # one and the same house every 12 m, 700 m without and 900 m with one loop
     python benchmarks/long_drive.py length    # 4,541 frames, laps of the rendered block: memory, time per frame
     python benchmarks/long_drive.py kill      # kill -9 at three random moments, then --resume
     python benchmarks/long_drive.py hills     # a road that is not flat, scale from the road
@@ -68,7 +69,7 @@ def run(name: str, dataset: Dataset, config: Config) -> pipeline.RunSummary:
         "t_rel_percent": summary.metrics["kitti"]["alignments"]["none"]["t_rel_percent"],
         "ate_unaligned_m": round(float(np.sqrt((error_m**2).mean())), 3),
         "loops": len(apart_m),
-        "false_loops": sum(apart > TRUE_LOOP_M for apart in apart_m),
+        "false_loops": sum(bool(apart > TRUE_LOOP_M) for apart in apart_m),
         "rejected_loops": info["loops_rejected"],
         "segments": info["segments"],
         "scale_used_withdrawn": [used, len(result.scale_observations) - used],
@@ -93,6 +94,29 @@ def loops() -> None:
         error_m = summary.result.T_world_cam[:, :3, 3] - drive.T_world_cam_true[:, :3, 3]
         ate[name] = float(np.sqrt((error_m**2).sum(axis=1).mean()))
     print(f"unaligned ATE with loops over without: {ate['loops'] / ate['no_loops']:.3f}")
+
+
+def alike() -> None:
+    """A town of one house that stands everywhere: only a true return may be closed."""
+    town = DriveSpec(route="town", length_m=700.0, alike_houses=True, seed=6)
+    for name, spec in (("alike", town), ("alike_loop", replace(town, length_m=900.0, loops=1))):
+        drive = open_demo(spec)
+        folder = cache_folder() / f"degraded_{spec.key()}"
+        write_degraded_depth(drive, folder)
+        summary = run(name, drive, settings(prior="precomputed", precomputed__folder=str(folder)))
+        assert drive.T_world_cam_true is not None
+        again = revisited(drive.T_world_cam_true)
+        found = {p.index for p in summary.result.loops if p.believed and p.index in again}
+        print(f"{name}: {len(again)} frames show a place again, {len(found)} of them are loops")
+
+
+def revisited(T_world_cam: np.ndarray) -> set[int]:
+    """Frames at most 2 m from, and in the same direction as, one that lies 40 m and more back on the way."""
+    centres, forward = T_world_cam[:, :3, 3], T_world_cam[:, :3, 2]
+    way_m = np.cumsum(np.linalg.norm(np.diff(centres, axis=0, prepend=centres[:1]), axis=1))
+    near = np.linalg.norm(centres[:, None] - centres, axis=2) < 2.0
+    near &= (forward @ forward.T > 0.8) & (way_m[:, None] - way_m > 40.0)
+    return set(np.flatnonzero(near.any(axis=1)).tolist())
 
 
 def laps(frames: int) -> ImageSequence:
@@ -172,7 +196,7 @@ def cars() -> None:
 
 def main() -> None:
     """The command."""
-    cases = {"loops": loops, "length": length, "kill": kill, "hills": hills, "cars": cars}
+    cases = {"loops": loops, "alike": alike, "length": length, "kill": kill, "hills": hills, "cars": cars}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=cases)
     cases[parser.parse_args().case]()

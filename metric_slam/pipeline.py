@@ -30,7 +30,7 @@ from metric_slam.config_io import dump_yaml
 from metric_slam.datasets.base import Dataset
 from metric_slam.datasets.read_ahead import read_ahead
 from metric_slam.errors import ConfigError, EvaluationError, MetricSlamError, OutputError
-from metric_slam.progress import show_progress, stop_on_signal
+from metric_slam.progress import show_progress, sigterm_as_ctrl_c, stop_on_signal
 from metric_slam.result import KeyframeResult, SlamResult, frames_csv, loops_csv
 from metric_slam.results_folder import ResultsFolder
 from metric_slam.run_info import StageClock, collect_warnings, machine, package_versions, peak_rss_mb
@@ -123,7 +123,7 @@ def run(
     """
     folder = ResultsFolder.prepare(output_dir, overwrite, resume)
     try:
-        with collect_warnings() as warnings:
+        with sigterm_as_ctrl_c(), collect_warnings() as warnings:
             indices = select_frames(len(dataset), config.input)
             checkpoints = Checkpoints(folder.path, config, dataset, resume=resume)
             try:
@@ -131,7 +131,7 @@ def run(
             finally:
                 checkpoints.remove_unless_saved()
     finally:
-        folder.discard_if_empty()
+        folder.release()
 
 
 def _run(run: _Run, indices: range) -> RunSummary:

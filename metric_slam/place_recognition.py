@@ -1,7 +1,8 @@
 """Places that look alike: a global descriptor of every keyframe in a faiss index.
 
 The descriptor is a histogram of oriented gradients (Dalal and Triggs, CVPR 2005) of a small picture: the layout of
-edges in the image, which a change of brightness leaves alone. It needs no training and tells places apart that a
+edges in the image, which a change of brightness leaves alone. Its square root is taken (Arandjelovic and Zisserman,
+CVPR 2012, do so with SIFT), which makes it forgive a shifted view. It needs no training and tells places apart that a
 vehicle passes on the same lane; what it proposes is verified geometrically.
 """
 
@@ -55,7 +56,7 @@ class PlaceIndex:
         among = int(np.searchsorted(self._positions, exclude_after, side="right"))
         if self._index is None or among == 0:
             return []
-        descriptor = self._index.reconstruct(int(np.searchsorted(self._positions, position)))
+        descriptor = self._descriptor(position)
         allowed = self._faiss.SearchParameters(sel=self._faiss.IDSelectorRange(0, among))
         similarity, rows = self._index.search(descriptor[None], min(among, count * 2 * _DISTINCT), params=allowed)
         places: list[Place] = []
@@ -66,6 +67,21 @@ class PlaceIndex:
             if all(abs(candidate - place.position) >= _DISTINCT for place in places):
                 places.append(Place(candidate, value))
         return places
+
+    def most_alike(self, position: int, among: np.ndarray, *, count: int, apart: int) -> list[int]:
+        """Up to ``count`` of the keyframes ``among`` [M] that look most like keyframe ``position``, at least ``apart``
+        positions from each other, the most alike first."""
+        asked = self._descriptor(position)
+        similarity = np.array([float(self._descriptor(other) @ asked) for other in among.tolist()])
+        chosen: list[int] = []
+        for other in among[np.argsort(-similarity, kind="stable")].tolist():
+            if len(chosen) < count and all(abs(other - one) >= apart for one in chosen):
+                chosen.append(other)
+        return chosen
+
+    def _descriptor(self, position: int) -> np.ndarray:
+        assert self._index is not None, position
+        return self._index.reconstruct(int(np.searchsorted(self._positions, position)))
 
     def _append(self, position: int, descriptor: np.ndarray) -> None:
         if self._index is None:
@@ -89,7 +105,8 @@ class PlaceIndex:
         # each block of 2 x 2 cells is normalised on its own: a shadow changes its part of the image alone
         blocks = np.concatenate([cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]], axis=-1)
         blocks /= np.sqrt((blocks**2).sum(axis=-1, keepdims=True) + _FLOOR**2)
-        descriptor = blocks.reshape(-1).astype(np.float32)
+        # roots: one strong edge, which lies in another block from a metre aside, must not outweigh all others
+        descriptor = np.sqrt(blocks).reshape(-1).astype(np.float32)
         descriptor -= descriptor.mean()
         return descriptor / max(float(np.linalg.norm(descriptor)), 1e-9)
 

@@ -1,4 +1,8 @@
-"""What a person at the terminal sees and does during a run: a progress bar with speed, and Ctrl-C."""
+"""What a person at the terminal sees and does during a run: a progress bar with speed, and Ctrl-C.
+
+SIGTERM, by which a batch system or a container ends a program, does what Ctrl-C does: during the tracking the run ends
+with the frames so far, later the step at work is given up. The command ends with exit code 130 after either.
+"""
 
 from __future__ import annotations
 
@@ -95,3 +99,20 @@ def stop_on_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt inside, as SIGINT does, so that a run is tidied up and what it has is written.
+
+    Outside the main thread no handler can be installed. A handler of the caller is left in its place.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

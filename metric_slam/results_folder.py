@@ -1,18 +1,24 @@
 """The folder a run writes (DESIGN §9): checked before the work starts, never overwritten silently, every file whole.
 
-A file appears under its name only when it is complete: it is written beside its place and renamed.
+A file appears under its name only when it is complete: it is written beside its place and renamed. While a run lasts
+the folder is locked; the lock is one of the operating system on the folder itself, so it leaves no file and goes with
+the process that holds it, however that ends.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import logging
 import math
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +26,8 @@ import numpy as np
 
 from metric_slam.checkpoint import has_checkpoint
 from metric_slam.errors import OutputError
+
+log = logging.getLogger(__name__)
 
 RESULT_FILES = (
     "trajectory.tum",
@@ -40,48 +48,81 @@ RESULT_FOLDERS = {"keyframes": "*.npz", "plots": "*.png"}
 """Folders of a run and the files in them that are ours."""
 
 
+class FolderLock:
+    """A folder that no other run may write, until :meth:`release` or the end of the process.
+
+    Raises OutputError if another run, of this process or another one, holds it. Where the file system knows no locks
+    (some network drives) the run goes on without.
+    """
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        self._close = weakref.finalize(self, os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                self.release()
+                raise OutputError(
+                    f"{path} is being written by another run; wait until it is done or choose another folder with --out"
+                ) from error
+            log.info("%s cannot be locked (%s): no second run may write there", path, error.strerror)
+
+    def release(self) -> None:
+        """Let others in; does nothing the second time."""
+        self._close()
+
+
 @dataclass(frozen=True)
 class ResultsFolder:
-    """A folder that exists, can be written and holds no results that the user did not agree to replace."""
+    """A folder that exists, can be written, is not written by another run and holds no results that the user did not
+    agree to replace."""
 
     path: Path
     overwrite: bool
     created: tuple[Path, ...]
     """Folders that did not exist before, innermost first."""
 
+    lock: FolderLock = field(repr=False, compare=False)
+
     @classmethod
     def prepare(cls, path: Path, overwrite: bool = False, resume: bool = False) -> ResultsFolder:
-        """Create and probe the folder. Raises OutputError when it cannot be written or already holds results.
+        """Create, lock and probe the folder. Raises OutputError when it cannot be written, is in use or already holds
+        results.
 
         With ``resume`` an unfinished run there goes on and replaces what it wrote before.
         """
+        overwrite = overwrite or resume
         with explain_write_errors(path):
-            existing = _existing_results(path)
-            overwrite = overwrite or resume
-            if has_checkpoint(path) and not overwrite:
-                raise OutputError(
-                    f"{path} holds an unfinished run; continue it with --resume, replace it with --overwrite or choose "
-                    "another folder with --out"
-                )
-            if existing and not overwrite:
-                raise OutputError(
-                    f"{path} already holds results ({existing[0].name}); choose another folder with --out or replace "
-                    "them with --overwrite"
-                )
-            for leftover in path.glob(".partial-*"):  # of a run that was killed
-                shutil.rmtree(leftover, ignore_errors=True)
             created = tuple(p for p in (path, *path.parents) if not p.exists())
             path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path):
-                pass
-        return cls(path=path, overwrite=overwrite, created=created)
+            lock = FolderLock(path)
+            try:
+                if not overwrite:
+                    _refuse_existing(path)
+                for leftover in path.glob(".partial-*"):  # of a run that was killed
+                    shutil.rmtree(leftover, ignore_errors=True)
+                with tempfile.TemporaryFile(dir=path):
+                    pass
+            except BaseException:
+                lock.release()
+                raise
+        return cls(path=path, overwrite=overwrite, created=created, lock=lock)
+
+    def release(self) -> None:
+        """The run is over: remove what was created in vain, and let other runs write here."""
+        try:
+            self.discard_if_empty()
+        finally:
+            self.lock.release()
 
     def discard_if_empty(self) -> None:
         """Remove the folders that :meth:`prepare` created, as far as nothing was written into them."""
         for folder in self.created:
-            if any(folder.iterdir()):
-                return
-            folder.rmdir()
+            if folder.is_dir():
+                if any(folder.iterdir()):
+                    return
+                folder.rmdir()
 
     def remove_old_results(self) -> None:
         """Delete the results of an earlier run (only called once there is something to put in their place)."""
@@ -155,6 +196,21 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def _refuse_existing(path: Path) -> None:
+    """Raises OutputError where an unfinished run or results lie."""
+    if has_checkpoint(path):
+        raise OutputError(
+            f"{path} holds an unfinished run; continue it with --resume, replace it with --overwrite or choose "
+            "another folder with --out"
+        )
+    existing = _existing_results(path)
+    if existing:
+        raise OutputError(
+            f"{path} already holds results ({existing[0].name}); choose another folder with --out or replace "
+            "them with --overwrite"
+        )
 
 
 def _existing_results(path: Path) -> list[Path]:

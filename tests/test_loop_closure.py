@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metric_slam.config import Config
+from metric_slam.geometry import lie
 from metric_slam.slam import MetricSlam, build_slam
 from tests.scene import CAMERA, Drive, Street, pose, rotation, straight
 
@@ -60,8 +61,6 @@ def test_a_bent_map_is_straightened_by_its_loops() -> None:
 
 
 def back_moved(pose_vec: np.ndarray, sideways_m: float) -> np.ndarray:
-    from metric_slam.geometry import lie
-
     T_world_cam = lie.inverse(lie.pose_vec_to_matrix(pose_vec))
     T_world_cam[0, 3] += sideways_m
     return lie.matrix_to_pose_vec(lie.inverse(T_world_cam))
@@ -85,6 +84,25 @@ def test_a_row_of_alike_places_is_not_closed() -> None:
     drive = replace(Drive(street, path), images=images)
     slam = drive_through(drive, drift=0.5, drift_floor_m=6.0, every=1)
     assert [loop for loop in slam._loops.results() if loop.believed] == []
+
+
+def test_a_place_that_stands_twice_in_the_map_is_told() -> None:
+    """The later half of the map is moved 10 m on, as if it were another place that looks as the earlier half does."""
+    slam = drive_through(Drive(Street(), straight(14, 0.6, R=R)), every=1000)
+    store, half = slam._store, len(slam._store) // 2
+
+    def repeating() -> list[bool]:
+        centres = np.stack([lie.inverse(lie.pose_vec_to_matrix(k.pose))[:3, 3] for k in store])
+        way_m = np.cumsum(np.linalg.norm(np.diff(centres, axis=0, prepend=centres[:1]), axis=1))
+        everywhere = np.ones(len(store), bool)
+        return [slam._loops._repeats(position, everywhere, way_m, 1.0) for position in (half - 1, half)]
+
+    assert repeating() == [False, False]
+    for position in range(half, len(store)):
+        T_world_cam = lie.inverse(lie.pose_vec_to_matrix(store[position].pose))
+        T_world_cam[2, 3] += 10.0
+        store[position].pose = lie.matrix_to_pose_vec(lie.inverse(T_world_cam))
+    assert repeating() == [True, True]
 
 
 def test_segments_are_joined_when_a_loop_allows() -> None:

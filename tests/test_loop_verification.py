@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from metric_slam.geometry import lie
-from metric_slam.loop_verification import LoopRejection, LoopVerifier, LoopView, VerifiedLoop, choose
+from metric_slam.loop_verification import (
+    LoopRejection,
+    LoopVerifier,
+    LoopView,
+    VerificationLimits,
+    VerifiedLoop,
+    choose,
+)
 from tests.scene import CAMERA, Street, grid_depth_m, pose, rotation
 
 STREET = Street(end_m=30.0)
@@ -65,6 +73,64 @@ def test_depth_that_is_a_guess_verifies_nothing() -> None:
 def test_an_empty_image_is_rejected() -> None:
     black = replace(seen(50, HERE), image=np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8))
     assert isinstance(LoopVerifier(CAMERA).verify(black, seen(3, HERE)), LoopRejection)
+
+
+@pytest.mark.parametrize("there", [pose(z_m=2.5, R=rotation(0.01)), pose(0.8, 2.0, R=rotation(0.01, 0.0, -0.1))])
+def test_a_place_is_recognised_from_some_metres_away(there: np.ndarray) -> None:
+    found = LoopVerifier(CAMERA).verify(seen(50, there), seen(3, HERE))
+    assert isinstance(found, VerifiedLoop), found
+    true = lie.inverse(there) @ HERE
+    assert np.linalg.norm(found.T_query_match[:3, 3] - true[:3, 3]) < 0.1
+
+
+def test_depths_that_err_by_some_per_cent_cost_no_place() -> None:
+    """Each on its own, so that no other pose explains them."""
+    rng = np.random.default_rng(0)
+    views = [seen(50, pose(z_m=2.0, R=rotation(0.01))), seen(3, HERE)]
+    views = [replace(v, inv_depth=v.inv_depth * np.exp(rng.normal(0, 0.08, v.inv_depth.shape))) for v in views]
+    found = LoopVerifier(CAMERA).verify(*views)
+    assert isinstance(found, VerifiedLoop), found
+    true = lie.inverse(pose(z_m=2.0, R=rotation(0.01))) @ HERE
+    assert np.linalg.norm(found.T_query_match[:3, 3] - true[:3, 3]) < 0.2
+
+
+# ---- what only looks alike
+
+
+def tiled(position: int, seed: int, shift_px: tuple[int, int]) -> LoopView:
+    """A wall 8 m away on which one and the same picture repeats; dirt, noise and the place on the wall are its own."""
+    tile = cv2.GaussianBlur(np.random.default_rng(7).normal(size=(96, 96)), (0, 0), 1.5)[32:64, 32:64]
+    wall = np.tile(120 + 50 * tile / tile.std(), (CAMERA.height // 32 + 2, CAMERA.width // 32 + 2))
+    wall = wall[shift_px[1] :, shift_px[0] :][: CAMERA.height, : CAMERA.width]
+    rng = np.random.default_rng(seed)
+    dirt = cv2.GaussianBlur(rng.normal(size=wall.shape), (0, 0), 12)
+    grey = np.clip(wall + 20 * dirt / dirt.std() + rng.normal(0, 2, wall.shape), 0, 255).astype(np.uint8)
+    return LoopView(position, np.repeat(grey[..., None], 3, axis=-1), np.full((12, 40), 1 / 8.0), np.ones((12, 40)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_texture_that_repeats_is_no_place(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    shift = tuple(int(n) for n in rng.integers(0, 32, 2))
+    answer = LoopVerifier(CAMERA).verify(tiled(50, 100 + seed, shift), tiled(3, 200 + seed, (0, 0)))
+    assert isinstance(answer, LoopRejection), answer
+
+
+def test_one_thing_that_stands_in_two_places_is_no_place() -> None:
+    """The same poster, as large and as far away, in two streets: a pose fits it perfectly, but little around it."""
+    rows, columns = slice(16, 64), slice(112, 208)
+    fooled = 0
+    for seed in range(1, 8):
+        here, there = seen(3, HERE), seen(50, HERE, Street(seed=40 + seed, half_width_m=5.0))
+        image, inv_depth = there.image.copy(), there.inv_depth.copy()
+        image[rows, columns] = here.image[rows, columns]
+        inv_depth[2:8, 14:26] = here.inv_depth[2:8, 14:26]
+        there = replace(there, image=image, inv_depth=inv_depth)
+        answer = LoopVerifier(CAMERA).verify(there, here)
+        assert isinstance(answer, LoopRejection), (seed, answer)
+        without_shares = LoopVerifier(CAMERA, VerificationLimits(min_share=0.0, min_better_share=0.0))
+        fooled += isinstance(without_shares.verify(there, here), VerifiedLoop)
+    assert fooled, "counting points alone would have accepted some"
 
 
 def verified(match: int, inliers: int) -> VerifiedLoop:

@@ -50,6 +50,18 @@ def test_places_are_distinct_and_ranked(index: PlaceIndex) -> None:
     assert similarities == sorted(similarities, reverse=True)
 
 
+def test_the_most_alike_of_some_are_chosen() -> None:
+    index = PlaceIndex()
+    for position in range(30):
+        index.add(position, view(position))
+    for position, shift_px in ((30, 3), (31, 6), (35, 12)):
+        index.add(position, view(7, shift_px))
+    among = np.array([3, 4, 5, 30, 31, 35])
+    assert index.most_alike(7, among, count=2, apart=4) == [30, 35], "31 is next to 30"
+    assert index.most_alike(7, among, count=2, apart=1) == [30, 31]
+    assert index.most_alike(7, among[:0], count=2, apart=4) == []
+
+
 def test_a_checkpoint_gives_the_same_answers(index: PlaceIndex) -> None:
     other = PlaceIndex()
     other.restore(index.state())

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +99,57 @@ def test_json_has_null_where_there_is_no_number(tmp_path: Path) -> None:
         "a": 1.5, "b": None, "c": [3, None], "4": ["x", None, True],
     }  # fmt: skip
     assert jsonable(np.array([[1, 2]])) == [[1, 2]]
+
+
+# ---- two runs
+
+HOLDER = """
+import sys
+from pathlib import Path
+from metric_slam.results_folder import ResultsFolder
+folder = ResultsFolder.prepare(Path(sys.argv[1]), overwrite=True)
+(folder.path / ".partial-of-the-first").mkdir(exist_ok=True)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_in_use_is_refused_until_the_other_process_is_gone(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None and other.stdout.readline() == "held\n"
+            for again in ({}, {"overwrite": True}, {"resume": True}):
+                with pytest.raises(OutputError, match="another run.*--out") as error:
+                    ResultsFolder.prepare(tmp_path, **again)
+                assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+            assert (tmp_path / ".partial-of-the-first").is_dir(), "its files are left alone"
+            ResultsFolder.prepare(tmp_path / "below").release()
+        finally:
+            other.kill()  # no time to tidy up
+    folder = ResultsFolder.prepare(tmp_path)
+    assert list(tmp_path.iterdir()) == [], "what the killed one left is removed, and the lock is no file"
+    folder.release()
+
+
+def test_a_folder_is_free_when_its_run_is_over(tmp_path: Path) -> None:
+    folder = ResultsFolder.prepare(tmp_path / "a" / "b")
+    with pytest.raises(OutputError, match="another run"):
+        ResultsFolder.prepare(tmp_path / "a" / "b")
+    folder.release()
+    folder.release()
+    assert list(tmp_path.iterdir()) == [], "created in vain"
+    ResultsFolder.prepare(tmp_path).release()
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(OutputError, match="already holds results"):
+        ResultsFolder.prepare(tmp_path)
+    ResultsFolder.prepare(tmp_path, overwrite=True).release()
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    ResultsFolder.prepare(tmp_path).write_text("run.json", "{}")
+    assert (tmp_path / "run.json").exists()
