@@ -13,10 +13,10 @@ import numpy as np
 
 from metric_slam.bundle_adjustment import BaReport, Baselines, BaWindow, reproject, solve_window
 from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery, packed
+from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery, packed, unpacked
 from metric_slam.disk_store import DiskArray
 from metric_slam.keyframes import KeyframeStore
-from metric_slam.moving_cells import outline, still
+from metric_slam.moving_cells import still
 
 # how much of the damping that a recurrent model predicts counts, and what is added to it (DROID-SLAM, factor_graph.py)
 _DAMPING_WEIGHT, _DAMPING_FLOOR = 0.2, 1e-7
@@ -126,13 +126,10 @@ class FactorGraph:
 
     def leave_out_moving(self, source: int) -> None:
         """Takes the confidence of the cells that move from the edges that leave a keyframe of the sliding window."""
-        moves = outline(self._store[source].moving_cells)
-        if not moves.any():
-            return
-        for edge in self._edges.get(source, {}).values():
-            matches = np.array(edge.matches)
-            matches[moves, 2:] = 0.0
-            edge.matches = matches
+        moving = self._store[source].moving_cells
+        if moving.any():
+            for edge in self._edges.get(source, {}).values():
+                edge.matches = packed(still(unpacked(np.asarray(edge.matches)), moving))
 
     def pairs(self, begin: int = 0) -> np.ndarray:
         """Source and target of every edge between keyframes from ``begin`` on, int64 [E, 2]."""

@@ -18,6 +18,7 @@ from metric_slam.depth.base import DepthPrior
 from metric_slam.edge_selection import new_keyframe_pairs
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.geometry import lie
+from metric_slam.geometry.triangulation import triangulate
 from metric_slam.keyframes import Keyframe, KeyframeStore
 from metric_slam.metric_scale import MetricScale, PriorMaps
 from metric_slam.moving_cells import carried, look_at, still
@@ -124,7 +125,7 @@ class Frontend:
         return True
 
     def _look_for_moving_cells(self, position: int, expected: np.ndarray, frame: TrackedFrame) -> None:
-        keyframe, road = self._store[position], self.scale.road_inv_depth(position)
+        keyframe, road = self._store[position], self.scale.road_inv_depth(self._store[position].seen)
         if road is None:
             return
         before, new = lie.pose_vec_to_matrix(self._store.poses(position - 1, position + 1))
@@ -149,6 +150,7 @@ class Frontend:
         """Two views without depth: relative pose up to scale; the second keyframe's motion is the unit of length,
         until a prior measures it."""
         store = self._store
+        grid = store.camera.grid()
         motion = motion_from_matches(frame.forward, store.camera)
         if motion is None:
             return None
@@ -156,8 +158,13 @@ class Frontend:
         first = store[-1]
         known = np.isfinite(inv_depth)
         first.inv_depth = np.where(known, inv_depth, np.nanmedian(inv_depth))
+        road = self.scale.road_inv_depth(first.seen, baseline=1.0)
+        if road is not None:
+            alone, _ = triangulate(frame.forward.target, T_second_first, grid)  # nothing is expected yet
+            look = look_at(first.moving_cells, first.inv_depth, alone, frame.forward, T_second_first, road, grid)
+            first.moving = look.moving
         usual_step = self._usual_step() if self.scale.known else None
-        scale = self.scale.of_start(first.prior_state, prior_state, T_second_first, first.inv_depth, usual_step)
+        scale = self.scale.of_start(first.prior_state, prior_state, T_second_first, first.seen, usual_step)
         if scale is None:
             scale = 1.0 if usual_step is None else usual_step
             if self._prior_is_metric:

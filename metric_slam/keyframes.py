@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from metric_slam.depth.base import SeenDepth
 from metric_slam.disk_store import DiskArray, DiskImage, DiskStore
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
@@ -76,6 +77,11 @@ class Keyframe:
     def moving_cells(self) -> np.ndarray:
         """``moving``, zeros where it is None."""
         return np.zeros(self.inv_depth.shape, np.uint8) if self.moving is None else self.moving
+
+    @property
+    def seen(self) -> SeenDepth:
+        """What matching says about it now; a snapshot, for arrays are replaced and not written into."""
+        return SeenDepth(self.inv_depth, self.moving_cells > 0)
 
 
 class KeyframeStore:

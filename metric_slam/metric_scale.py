@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metric_slam.depth.base import DepthPrior, MotionObservation
+from metric_slam.depth.base import DepthPrior, MotionObservation, SeenDepth
 from metric_slam.factor_graph import BaselineFactor, FactorGraph
 from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
@@ -26,6 +26,7 @@ from metric_slam.segments import Segments
 log = logging.getLogger(__name__)
 
 _CALIBRATION_KEYFRAMES = 60
+_CONFIRMATIONS = 3  # observations in use before a scale is believed: a single one may have been chance
 _KEYFRAMES_AHEAD = 100  # more than a prior needs to see of the path that followed
 
 
@@ -89,7 +90,9 @@ class MetricScale:
         """Is the scale of the present segment more than a first guess, as far as this prior can tell?"""
         if not self._prior.learns_from_motion:
             return True
-        return self._first_used is not None and len(self._store) - 1 - self._first_used >= self._warm_up
+        if self._first_used is None or len(self._store) - 1 - self._first_used < self._warm_up:
+            return False
+        return sum(position > self._segment for position in self._taken) >= _CONFIRMATIONS
 
     @property
     def _segment(self) -> int:
@@ -106,23 +109,26 @@ class MetricScale:
         weight = prediction.confidence / self._prior.relative_sigma**2
         return PriorMaps(prediction.depth_m, prediction.confidence, weight)
 
-    def road_inv_depth(self, position: int) -> np.ndarray | None:
-        """Inverse depth [h, w] of the road in every cell of a keyframe, as far as the prior knows it."""
-        if not self.known:
+    def road_inv_depth(self, seen: SeenDepth, baseline: float | None = None) -> np.ndarray | None:
+        """Inverse depth [h, w] of the road in every cell of a keyframe, as far as the prior knows it.
+
+        ``baseline``: length of the first motion of a segment, whose unit may be wrong by a factor.
+        """
+        if baseline is None and not self.known:
             return None
-        return self._prior.road_inv_depth(self._store[position].inv_depth, self._store.camera)
+        return self._prior.road_inv_depth(seen, self._store.camera, baseline)
 
     def of_start(
         self,
         first_state: Any,
         second_state: Any,
         T_second_first: np.ndarray,
-        inv_depth: np.ndarray,
+        seen: SeenDepth,
         usual_step: float | None,
     ) -> float | None:
         """Metric length of the unit in the first motion [4, 4] of a segment; None where the prior does not see it.
 
-        ``inv_depth`` [h, w] of the first keyframe in that unit. ``usual_step``: what keyframes were apart before
+        ``seen`` of the first keyframe in that unit. ``usual_step``: what keyframes were apart before
         tracking was lost; a vehicle still moves about as fast, so nothing else is believed. None: nobody knows.
         """
         T, unit = T_second_first.copy(), 1.0 if usual_step is None else usual_step
@@ -130,7 +136,12 @@ class MetricScale:
         self._resumed = usual_step is not None
         self._prior.calibrate(np.concatenate([self._recent_motions(), T[None]]))
         observation = self._prior.observe(
-            first_state, second_state, T, self._store.camera, search=not self._resumed, inv_depth=inv_depth / unit
+            first_state,
+            second_state,
+            T,
+            self._store.camera,
+            search=not self._resumed,
+            seen=SeenDepth(seen.inv_depth / unit, seen.moving),
         )
         if observation is None or not observation.used:
             return None
@@ -151,7 +162,7 @@ class MetricScale:
             T,
             self._store.camera,
             search=False,
-            inv_depth=previous.inv_depth,
+            seen=previous.seen,
         )
         self._pending = _Pending(position, float(np.linalg.norm(T[:3, 3])), future)
 
@@ -243,7 +254,7 @@ class MetricScale:
             self._motion(position),
             self._store.camera,
             search=not (self._resumed and position - self._segment <= self._warm_up),
-            inv_depth=previous.inv_depth,
+            seen=previous.seen,
         )
 
     def _motion(self, position: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from metric_slam.correspondence.base import Correspondence
+from metric_slam.correspondence.base import Correspondence, confidence_per_cell
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.geometry.triangulation import triangulate
 
@@ -44,6 +44,12 @@ _FORGIVEN = 10
 
 _JOINING, _LIKE_PX = 3, 1.5
 """Rounds of joining neighbours in a keyframe; pixels by which flow may differ from that of neighbours that move."""
+
+_FARTHEST = 1e-3
+"""Inverse depth of what does not move at all in the image."""
+
+_MINORITY = 0.15
+"""Share of the confidence of a match from which on what moves can take the camera's motion with it."""
 
 _SQUARE = np.ones((3, 3), np.uint8)
 
@@ -96,11 +102,12 @@ def look_at(
     surprise = px * np.abs(alone - expected_inv_depth) / tolerance_px
     mask = np.where(found, BELIEVED_FOR, moving).astype(np.uint8)
     mask = _with_its_sides(mask, backward, matched & (surprise > 1.0))
-    measured = matched & (alone > error)
-    as_expected = _without_specks(measured & (surprise < 0.5)) & ~found
+    as_expected = _without_specks(matched & (surprise < 0.5)) & ~found
     mask = np.where(as_expected, np.maximum(mask, _FORGIVEN) - _FORGIVEN, mask)
     mask = np.where(_without_specks(matched & _within(alone, road, _LIKE_ROAD)) & ~found, 0, mask).astype(np.uint8)
-    return Look(mask, np.where((mask > 0) & measured, alone, inv_depth))
+    # nearer than two baselines a point passes the camera before it is seen again, and says nothing of what comes
+    nearest = 0.5 / max(float(np.linalg.norm(T_before_new[:3, 3])), 1e-6)
+    return Look(mask, np.where((mask > 0) & matched, alone.clip(_FARTHEST, nearest), inv_depth))
 
 
 def _within(value: np.ndarray, reference: np.ndarray, factor: float) -> np.ndarray:
@@ -123,16 +130,18 @@ def _with_its_sides(mask: np.ndarray, backward: Correspondence, surprising: np.n
     return mask
 
 
-def outline(moving: np.ndarray) -> np.ndarray:
-    """The cells that a mask [h, w] spoils, bool: with a margin of one, across which matches bleed."""
-    return cv2.dilate(moving, _SQUARE) > 0
-
-
 def still(match: Correspondence, moving: np.ndarray) -> Correspondence:
-    """The match of a keyframe without its cells that move."""
+    """The match of a keyframe without its cells that move, and a margin of one across which matches bleed.
+
+    As long as most of what matches stands still, the robust loss deals with the rest and nothing is left out.
+    """
     if not moving.any():
         return match
-    return replace(match, confidence=np.where(outline(moving), 0.0, match.confidence))
+    confidence = confidence_per_cell(match.confidence)
+    if confidence[moving > 0].sum() < _MINORITY * confidence.sum():
+        return match
+    keep = (cv2.dilate(moving, _SQUARE) == 0).reshape(moving.shape + (1,) * (match.confidence.ndim - 2))
+    return replace(match, confidence=match.confidence * keep)
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,16 @@ class MotionObservation:
     For map and report; the geometry decides cell by cell whether it applies."""
 
 
+class SeenDepth(NamedTuple):
+    """What matching says about a keyframe."""
+
+    inv_depth: np.ndarray
+    """Float64 [h, w], in the unit of the poses."""
+
+    moving: np.ndarray
+    """Cells of things that move, bool [h, w]."""
+
+
 class DepthPrior(ABC):
     """A source of metric depth. One instance serves one sequence and may calibrate itself on the way."""
 
@@ -67,10 +77,10 @@ class DepthPrior(ABC):
     def predict(self, state: Any, camera: PinholeCamera) -> DepthPrediction | None:
         """Depth of a keyframe from what :meth:`prepare` kept; None where nothing is known."""
 
-    def road_inv_depth(self, inv_depth: np.ndarray, camera: PinholeCamera) -> np.ndarray | None:
+    def road_inv_depth(self, seen: SeenDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
         """Inverse depth [h, w] of the road in every cell of a keyframe, 0 where its ray meets none; None: unknown.
 
-        ``inv_depth`` [h, w] is the present estimate of the keyframe, whose unit the result has.
+        It has the unit of ``seen``; ``baseline`` in that unit, where that may be wrong by a factor; None: it is metres.
         """
         return None
 
@@ -88,13 +98,13 @@ class DepthPrior(ABC):
         camera: PinholeCamera,
         *,
         search: bool,
-        inv_depth: np.ndarray | None = None,
+        seen: SeenDepth | None = None,
     ) -> MotionObservation | None:
         """Metric information in a pair of keyframes whose relative pose [4, 4] is known up to scale.
 
         ``camera`` is the working camera. ``search``: the present scale may be wrong by a factor, look widely.
-        ``inv_depth`` [h, w] of the previous keyframe in the unit of the pose, as far as it is known. None: the prior
-        learns nothing from this motion.
+        ``seen`` of the previous keyframe in the unit of the pose, as far as it is known. None: the prior learns nothing
+        from this motion.
         """
         return None
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from metric_slam.config import GroundPlaneConfig
-from metric_slam.depth.base import DepthPrediction, DepthPrior, MotionObservation
+from metric_slam.depth.base import DepthPrediction, DepthPrior, MotionObservation, SeenDepth
 from metric_slam.depth.road_alignment import (
     PlanePrior,
     RoadFit,
@@ -81,8 +81,9 @@ _SEARCHED_STEPS_M = np.geomspace(0.15, 4.0, 80)
 _EXPECTED_RATIOS = np.array([0.55, 0.65, 0.75, 0.88, 0.91, 0.94, 0.97, 1.0, 1.03, 1.06, 1.09, 1.12, 1.35, 1.55, 1.8])
 """Measured over known height that is tried when the scale is about right; the outer ones are there for comparison."""
 
-_HIDDEN = 0.15
-"""Share of the corridor behind a vehicle from which on the road is looked for beside it."""
+_HIDDEN, _MOSTLY_HIDDEN = 0.15, 0.5
+"""Shares of the corridor behind a vehicle from which on its cells are left out, and other lanes are looked at as well.
+These may lie a little higher or lower than the own one, so as long as enough of that is seen it alone counts."""
 
 _LEAST_LOG_RATIO_BESIDE = -0.2
 """Beside a vehicle, a fit that makes the road much lower than the map has it has locked on what moves along."""
@@ -140,14 +141,14 @@ class GroundPlane(DepthPrior):
         camera: PinholeCamera,
         *,
         search: bool,
-        inv_depth: np.ndarray | None = None,
+        seen: SeenDepth | None = None,
     ) -> MotionObservation | None:
         """Known over measured height of one pair; see the base class."""
         baseline = float(np.linalg.norm(T_current_previous[:3, 3]))
         if baseline <= 0 or (not search and baseline < self._config.min_baseline_m):
             return None
-        cells = self._free_cells(inv_depth, baseline, camera, search)
-        patch = self._patch(previous, current, T_current_previous, cells)
+        cells = self._free_cells(seen, baseline if search else None, camera)
+        patch = self._patch(previous, current, T_current_previous, cells, camera.grid())
         fit = self._fit(patch, baseline, search)
         if fit is None:
             return None
@@ -193,19 +194,22 @@ class GroundPlane(DepthPrior):
         self._rolls.extend(state["rolls"].tolist())
         self._usual_costs.extend(state["usual_costs"].tolist())
 
-    def _free_cells(
-        self, inv_depth: np.ndarray | None, baseline: float, camera: PinholeCamera, search: bool
-    ) -> tuple[np.ndarray, PinholeCamera] | None:
-        """The cells in which to look for the road when a vehicle ahead hides it; None: the corridor is free."""
-        if inv_depth is None:
-            return None
-        cells = self._sorted(inv_depth, camera, baseline / _SEARCHED_STEPS_M if search else _EXPECTED_RATIOS)
-        return None if cells is None or cells.hidden < _HIDDEN else (cells.free, camera.grid())
+    def road_inv_depth(self, seen: SeenDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
+        """Where most cells ahead agree on a plane; see the base class."""
+        cells = self._sorted(seen, baseline, camera)
+        return None if cells is None else cells.inv_depth
 
-    def _sorted(self, inv_depth: np.ndarray, camera: PinholeCamera, ratios: np.ndarray) -> RoadCells | None:
+    def _free_cells(self, seen: SeenDepth | None, baseline: float | None, camera: PinholeCamera) -> RoadCells | None:
+        """The cells in which to look for the road when a vehicle ahead hides it; None: the corridor is free."""
+        cells = None if seen is None else self._sorted(seen, baseline, camera)
+        return None if cells is None or cells.hidden < _HIDDEN else cells
+
+    def _sorted(self, seen: SeenDepth, baseline: float | None, camera: PinholeCamera) -> RoadCells | None:
         cfg, prior = self._config, self._plane_prior()
+        ratios = _EXPECTED_RATIOS if baseline is None else baseline / _SEARCHED_STEPS_M
         return sort_cells(
-            inv_depth,
+            seen.inv_depth,
+            seen.moving,
             camera.grid(),
             plane_normal(prior.pitch_rad, prior.roll_rad),
             inner=cfg.corridor_m / self.height_m,
@@ -213,20 +217,16 @@ class GroundPlane(DepthPrior):
             heights=(self.height_m * ratios.min(), self.height_m * ratios.max()),
         )
 
-    def road_inv_depth(self, inv_depth: np.ndarray, camera: PinholeCamera) -> np.ndarray | None:
-        """Where the road is in the present estimate; see the base class."""
-        cells = self._sorted(inv_depth, camera, _EXPECTED_RATIOS)
-        return None if cells is None else cells.inv_depth
-
     def _patch(
         self,
         previous: RoadImage,
         current: RoadImage,
         T_current_previous: np.ndarray,
-        cells: tuple[np.ndarray, PinholeCamera] | None,
+        cells: RoadCells | None,
+        grid: PinholeCamera,
     ) -> RoadPatch:
-        cfg = self._config
-        half_width_m = cfg.corridor_m if cells is None else max(cfg.corridor_m, cfg.wide_corridor_m)
+        cfg, wide = self._config, cells is not None and cells.hidden > _MOSTLY_HIDDEN
+        half_width_m = max(cfg.corridor_m, cfg.wide_corridor_m) if wide else cfg.corridor_m
         return RoadPatch(
             previous,
             current,
@@ -235,7 +235,7 @@ class GroundPlane(DepthPrior):
             height_m=self.height_m,
             corridor=(half_width_m, cfg.nearest_m, cfg.farthest_m),
             samples=cfg.samples,
-            cells=cells,
+            cells=None if cells is None else (cells.free, grid),
         )
 
     def _fit(self, patch: RoadPatch, baseline: float, search: bool) -> RoadFit | None:

@@ -1,12 +1,12 @@
 """Which cells ahead may show the road: not what stands on it, and not what drives along in front.
 
-Nothing that stands still can lie below the road. A cell that seems to is a vehicle that moves with the camera: its back
-hardly moves in the image, so matching puts it far away. Above the road are parked cars, kerbs and walls. All of it is
-told from one quantity that needs no metres: the height of the camera above the point that a cell shows,
+What moves is told by :mod:`metric_slam.moving_cells`. What stands on the road, parked cars, kerbs and walls, is told by
+one quantity that needs no metres: the height of the camera above the point that a cell shows,
 
     height = (n . ray) / inverse depth        (n: the road's unit normal, pointing down),
 
-which is the same for all cells of a flat road, smaller for what stands on it and larger for what seems to lie below.
+which is the same for all cells of a flat road, smaller for what stands on it, and larger where something that moves has
+drawn the matches of the cells around it along.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 
 from metric_slam.geometry.camera import PinholeCamera
 
-_BELOW, _ABOVE = 1.5, 0.75
-"""Multiples of the road's height beyond which a cell is not road."""
+_ABOVE, _BELOW = 0.75, 1.5
+"""Multiples of the road's height between which a cell may be road."""
 
 _HORIZON = 0.03
 """Slope of a ray against the road below which it meets the road too far away, 50 heights, to be told from infinity."""
@@ -38,7 +38,7 @@ class RoadCells(NamedTuple):
     """Cells that may show road, with a margin of one cell around those that do not, bool [h, w]."""
 
     hidden: float
-    """Share of the inner corridor that seems to lie below the road: hidden by what moves with the camera."""
+    """Share of the inner corridor that is hidden by what moves."""
 
     inv_depth: np.ndarray
     """Of the road itself in every cell, float64 [h, w]; 0 where its ray does not meet it."""
@@ -46,6 +46,7 @@ class RoadCells(NamedTuple):
 
 def sort_cells(
     inv_depth: np.ndarray,
+    moving: np.ndarray,
     grid: PinholeCamera,
     normal: np.ndarray,
     *,
@@ -55,23 +56,22 @@ def sort_cells(
 ) -> RoadCells | None:
     """Sorts the cells of a keyframe by the height of the camera above them.
 
-    ``inv_depth`` [h, w] in any unit; ``normal`` [3] of the road in camera axes. ``inner``, half the width of the
-    corridor, and ``depths``, its nearest and farthest point, are multiples of the camera's height, so they need no
-    unit; ``heights`` are the heights, in the unit of the depths, between which the road is looked for. None where too
-    few cells lie there.
+    ``inv_depth`` [h, w] in any unit; ``moving`` bool [h, w]; ``normal`` [3] of the road in camera axes. ``inner``, half
+    the width of the corridor, and ``depths``, its nearest and farthest point, are multiples of the camera's height, so
+    they need no unit; ``heights`` are those, in the unit of the depths, between which the road is looked for. None
+    where too few cells lie there.
     """
     rays = grid.rays()
     slope = rays @ normal
     ahead = (slope > 1.0 / depths[1]) & (slope < 1.0 / depths[0])
-    height = np.where(ahead, slope, 0.0) / np.maximum(inv_depth, 1e-9)
-    road = _road_height(height[ahead], heights)
+    height = slope / np.maximum(inv_depth, 1e-9)
+    road = _road_height(height[ahead & ~moving], heights)
     if road is None:
         return None
-    below, above = ahead & (height > _BELOW * road), ahead & (height < _ABOVE * road)
     near = ahead & (np.abs(rays[..., 0]) < inner * slope)
-    hidden = float(below[near].mean()) if near.any() else 0.0
-    # the horizon hides nothing: beyond the farthest depth a cell's own row says nothing, so only the patch is eroded
-    free = cv2.erode((~(below | above)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    hidden = float(moving[near].mean()) if near.any() else 0.0
+    taken = moving | (ahead & ((height < _ABOVE * road) | (height > _BELOW * road)))
+    free = cv2.erode((~taken).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return RoadCells(free & ahead, hidden, np.where(slope > _HORIZON, slope / road, 0.0))
 
 
