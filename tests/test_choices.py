@@ -11,7 +11,7 @@ import pytest
 
 from metric_slam.choices import camera_mount, choose_correspondence, choose_prior, working_camera
 from metric_slam.config import Config, InputConfig
-from metric_slam.errors import ConfigError, DatasetError, MissingDependencyError, WeightsError
+from metric_slam.errors import ConfigError, DatasetError, WeightsError
 from metric_slam.frame import CameraMount
 from metric_slam.geometry.camera import PinholeCamera
 from tests.scene import Drive, Street, straight
@@ -68,8 +68,6 @@ def test_a_wish_that_cannot_be_granted_is_explained() -> None:
         choose_prior(config(prior="precomputed"), CAR)
     with pytest.raises(DatasetError, match="no such folder"):
         choose_prior(config(prior="precomputed", precomputed={"folder": "/nowhere/at/all"}), CAR)
-    with pytest.raises(MissingDependencyError, match="metric3d.*choose"):
-        choose_prior(config(prior="metric3d"), CAR)
 
 
 @pytest.fixture
