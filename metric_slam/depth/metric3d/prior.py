@@ -17,6 +17,7 @@ from metric_slam.depth.metric3d.weights import load_metric3d
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
 
+
 class Metric3DPrior(DepthPrior):
     """Depth of the data set's own image with its own intrinsics, brought to the grid of the working camera."""
 
