@@ -14,10 +14,11 @@ from metric_slam.correspondence.dis import DisCorrespondence
 from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
 from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.depth.metric3d.locate import locate
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.depth.precomputed import PrecomputedDepth
 from metric_slam.depth.sensor import SensorDepth
-from metric_slam.errors import ConfigError, MissingDependencyError, WeightsError
+from metric_slam.errors import ConfigError, WeightsError
 from metric_slam.frame import CameraMount
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.weights import find, released, weights_folder
@@ -53,23 +54,47 @@ def working_camera(config: InputConfig, camera: PinholeCamera) -> PinholeCamera:
 def choose_prior(config: Config, dataset: Dataset) -> PriorChoice:
     """The depth prior that was asked for, or the best one available.
 
-    Raises ConfigError or MissingDependencyError where the one asked for cannot work on this data set.
+    Raises ConfigError or WeightsError where the one asked for cannot work on this data set.
     """
     mount = camera_mount(config, dataset)
+    if config.prior == "metric3d":
+        return _make_metric3d(config, "as asked for")
     if config.prior != "auto":
         return PriorChoice(_make_prior(config, config.prior, mount), "as asked for")
     if config.precomputed.folder is not None:
         return PriorChoice(_make_prior(config, "precomputed", mount), f"depth maps in {config.precomputed.folder}")
+    no_network = _why_no_metric3d(config)
+    if no_network is None and not (mount is None and _has_depth(dataset)):
+        return _make_metric3d(config, "there are weights and a GPU")
     if mount is not None:
-        reason = f"the camera rides {mount.height_m:.2f} m above the road"
+        reason = f"the camera rides {mount.height_m:.2f} m above the road; {no_network}"
         if _has_depth(dataset):
             reason += "; the data set's depth images are left alone (--prior sensor uses them)"
         return PriorChoice(_make_prior(config, "ground_plane", mount), reason)
     if _has_depth(dataset):
         return PriorChoice(_make_prior(config, "sensor", mount), "the data set has depth images")
     return PriorChoice(
-        NoPrior(), "no depth images, no depth maps and no known camera height: the scale stays unknown"
+        NoPrior(),
+        f"no depth images, no depth maps and no known camera height; {no_network}: the scale stays unknown",
     )
+
+
+def _why_no_metric3d(config: Config) -> str | None:
+    """Why ``auto`` leaves the network alone; None where it takes it. WeightsError where configured weights are gone."""
+    found = locate(config.metric3d)
+    if found is None:
+        return "metric3d has no weights here (metric-slam weights)"
+    if resolve_device(config.device) == "cpu":
+        return f"without a GPU the weights in {found.path} are left alone (--prior metric3d uses them)"
+    return None
+
+
+def _make_metric3d(config: Config, reason: str) -> PriorChoice:
+    """The learned prior and what it runs on; torch networks are imported here and not before."""
+    from metric_slam.depth.metric3d.prior import make_metric3d_prior
+
+    prior, what = make_metric3d_prior(config.metric3d, resolve_device(config.device))
+    return PriorChoice(prior, f"{reason}; {what}")
 
 
 def camera_mount(config: Config, dataset: Dataset) -> CameraMount | None:
@@ -96,9 +121,7 @@ def _make_prior(config: Config, name: str, mount: CameraMount | None) -> DepthPr
                 "prior 'ground_plane' needs the camera's height above the road: give --camera-height METRES"
             )
         return GroundPlane(config.ground_plane, mount)
-    raise MissingDependencyError(
-        f"prior '{name}' is not part of this version: choose ground_plane, sensor, precomputed or none"
-    )
+    raise AssertionError(name)
 
 
 def choose_correspondence(config: Config) -> CorrespondenceChoice:

@@ -76,14 +76,13 @@ def verify_command(
 
 @weights_app.command("download")
 def download_command(name: NameArgument = None) -> None:
-    """Fetch a file into the weights folder and check it. Without NAME: the files that this version uses."""
-    entries = [entry for entry in RELEASED if entry.used_by is not None] if name is None else [released(name)]
-    for entry in entries:
-        with _shown(entry) as progress:
-            path = download(entry, progress=progress)
-        print(f"{entry.file_name} is at {path} ({verify(path, entry).reason}; licence: {entry.licence})")
-        if entry.used_by is None:
-            print("no part of this version uses it yet")
+    """Fetch a file into the weights folder and check it. Without NAME: droid; depth networks are fetched by name."""
+    entry = released("droid" if name is None else name)
+    with _shown(entry) as progress:
+        path = download(entry, progress=progress)
+    print(f"{entry.file_name} is at {path} ({verify(path, entry).reason}; licence: {entry.licence})")
+    if entry.used_by is None:
+        print("no part of this version uses it yet")
 
 
 def _row(entry: ReleasedWeights) -> tuple[str, ...]:

@@ -12,7 +12,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from metric_slam.config_droid import DroidConfig
+from metric_slam.config_metric3d import Metric3DConfig
 from metric_slam.config_section import Section as Section
+from metric_slam.config_section import size_from_text
 
 Preset = Literal["fast", "accurate"]
 PriorName = Literal["auto", "metric3d", "ground_plane", "sensor", "precomputed", "none"]
@@ -36,12 +38,7 @@ class InputConfig(Section):
     @classmethod
     def _size_from_text(cls, value: Any) -> Any:
         """Accept ``640x192`` as well as a pair of numbers."""
-        if not isinstance(value, str):
-            return value
-        width, _, height = value.lower().partition("x")
-        if not (width.strip().isdigit() and height.strip().isdigit()):
-            raise ValueError(f"'{value}' is no size; write it as WIDTHxHEIGHT in pixels, e.g. 640x192")
-        return int(width), int(height)
+        return size_from_text(value)
 
     @model_validator(mode="after")
     def _possible(self) -> InputConfig:
@@ -311,6 +308,7 @@ class Config(Section):
     state: StateConfig = StateConfig()
     sensor: SensorConfig = SensorConfig()
     precomputed: PrecomputedConfig = PrecomputedConfig()
+    metric3d: Metric3DConfig = Metric3DConfig()
     ground_plane: GroundPlaneConfig = GroundPlaneConfig()
     bundle_adjustment: BundleAdjustmentConfig = BundleAdjustmentConfig()
     fusion: FusionConfig = FusionConfig()

@@ -23,3 +23,13 @@ class Section(BaseModel):
             key: None if value in ("none", "auto") and key in fields and fields[key].default is None else value
             for key, value in values.items()
         }
+
+
+def size_from_text(value: Any) -> Any:
+    """``640x192`` as a pair of numbers; what is no text stays as it is. Raises ValueError for other texts."""
+    if not isinstance(value, str):
+        return value
+    width, _, height = value.lower().partition("x")
+    if not (width.strip().isdigit() and height.strip().isdigit()):
+        raise ValueError(f"'{value}' is no size; write it as WIDTHxHEIGHT in pixels, e.g. 640x192")
+    return int(width), int(height)

@@ -74,7 +74,7 @@ def _metric3d(name: str, file_name: str, sha256: str, size_bytes: int) -> Releas
         urls=(f"https://huggingface.co/JUGGHM/Metric3D/resolve/main/{file_name}",),
         licence="BSD-2-Clause (code; weights: not stated)",
         page="https://huggingface.co/JUGGHM/Metric3D/tree/main",
-        used_by=None,
+        used_by="--prior metric3d",
     )
 
 

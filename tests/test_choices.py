@@ -11,7 +11,7 @@ import pytest
 
 from metric_slam.choices import camera_mount, choose_correspondence, choose_prior, working_camera
 from metric_slam.config import Config, InputConfig
-from metric_slam.errors import ConfigError, DatasetError, MissingDependencyError, WeightsError
+from metric_slam.errors import ConfigError, DatasetError, WeightsError
 from metric_slam.frame import CameraMount
 from metric_slam.geometry.camera import PinholeCamera
 from tests.scene import Drive, Street, straight
@@ -37,6 +37,7 @@ def config(**settings: object) -> Config:
     ],
     ids=["car", "car with depth", "rgbd", "handheld"],
 )
+@pytest.mark.usefixtures("no_weights")
 def test_auto_takes_the_best_and_says_why(drive: Drive, name: str, word: str) -> None:
     prior, reason = choose_prior(config(), drive)
     assert prior.name == name and word in reason
@@ -47,6 +48,7 @@ def test_a_folder_of_maps_comes_first(tmp_path: Path) -> None:
     assert prior.name == "precomputed" and str(tmp_path) in reason
 
 
+@pytest.mark.usefixtures("no_weights")
 def test_a_configured_height_makes_a_vehicle_of_any_camera() -> None:
     wanted = config(ground_plane={"camera_height_m": 1.2})
     assert camera_mount(wanted, HANDHELD) == CameraMount(1.2)
@@ -68,8 +70,6 @@ def test_a_wish_that_cannot_be_granted_is_explained() -> None:
         choose_prior(config(prior="precomputed"), CAR)
     with pytest.raises(DatasetError, match="no such folder"):
         choose_prior(config(prior="precomputed", precomputed={"folder": "/nowhere/at/all"}), CAR)
-    with pytest.raises(MissingDependencyError, match="metric3d.*choose"):
-        choose_prior(config(prior="metric3d"), CAR)
 
 
 @pytest.fixture
@@ -97,6 +97,28 @@ def test_weights_without_a_gpu_are_left_alone_unless_asked_for(no_weights: Path)
         choose_correspondence(config(correspondence="droid", device="cpu"))
 
 
+def test_learned_depth_is_taken_with_weights_and_a_gpu(no_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metric_slam.depth.metric3d.prior.load_metric3d", lambda *_: None)
+    weights = no_weights.with_name("metric_depth_vit_small_800k.pth")
+    assert "metric3d has no weights here" in choose_prior(config(), CAR).reason
+    weights.write_bytes(b"nonsense")
+    for drive, otherwise in ((CAR, "ground_plane"), (HANDHELD, "none"), (RGBD, "sensor")):
+        prior, reason = choose_prior(config(device="cpu"), drive)
+        assert prior.name == otherwise
+        assert drive is RGBD or ("without a GPU" in reason and str(weights) in reason and "--prior metric3d" in reason)
+    monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda")
+    for drive, name in ((CAR, "metric3d"), (HANDHELD, "metric3d"), (RGBD, "sensor"), (CAR_WITH_DEPTH, "metric3d")):
+        prior, reason = choose_prior(config(), drive)
+        assert prior.name == name
+        assert drive is RGBD or ("weights and a GPU" in reason and "vit_small at 1064x616" in reason)
+
+
+def test_configured_weights_that_are_gone_are_told(no_weights: Path) -> None:
+    for name in ("metric3d", "auto"):
+        with pytest.raises(WeightsError, match="nowhere.pth.*metric3d.weights"):
+            choose_prior(config(prior=name, metric3d={"weights": "/nowhere.pth"}), CAR)
+
+
 def test_weights_make_the_network(tmp_path: Path) -> None:
     import torch
 
@@ -113,7 +135,8 @@ def test_without_weights_nothing_of_torch_is_imported() -> None:
     code = (
         "import sys; from metric_slam.choices import choose_correspondence; from metric_slam.config import Config; "
         "choose_correspondence(Config(correspondence='dis')); "
-        "assert not [m for m in sys.modules if m.startswith('metric_slam.correspondence.droid')]"
+        "assert not [m for m in sys.modules if m.startswith('metric_slam.correspondence.droid')]; "
+        "import metric_slam.depth.metric3d.locate; assert 'metric_slam.depth.metric3d.model' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -1,0 +1,82 @@
+"""The depth prior ``metric3d``: a network's depth of every keyframe, with what it says about its own errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from metric_slam.config_metric3d import Metric3DConfig
+from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
+from metric_slam.depth.metric3d.cache import DepthCache
+from metric_slam.depth.metric3d.locate import input_size, located
+from metric_slam.depth.metric3d.predictor import DepthPredictor, ImageDepth
+from metric_slam.depth.metric3d.weights import load_metric3d
+from metric_slam.frame import Frame
+from metric_slam.geometry.camera import PinholeCamera
+
+
+class Metric3DPrior(DepthPrior):
+    """Depth of the data set's own image with its own intrinsics, brought to the grid of the working camera."""
+
+    name = "metric3d"
+
+    def __init__(
+        self,
+        config: Metric3DConfig,
+        predict: Callable[[np.ndarray, PinholeCamera], ImageDepth],
+        cache: DepthCache | None = None,
+    ) -> None:
+        self._predict, self._cache = predict, cache
+        self._farthest_m = config.max_depth_m
+        self.relative_sigma = config.sigma
+        self.scale_sigma = config.scale_sigma
+
+    def prepare(self, frame: Frame, camera: PinholeCamera) -> DepthPrediction:
+        """The network's depth on the grid; unknown (0) beyond the far limit and in the sky.
+
+        The confidence of a cell is that of its depth edges times the mean of what the network says of its pixels, which
+        counts as none where depth is unknown.
+        """
+        found = self._image_depth(frame)
+        known = (found.depth_m > 0) & (found.depth_m <= self._farthest_m)
+        cells = depth_to_grid(np.where(known, found.depth_m, 0.0), camera)
+        h, w = cells.depth_m.shape
+        own = cv2.resize(np.where(known, found.confidence, 0.0), (w, h), interpolation=cv2.INTER_AREA)
+        return DepthPrediction(cells.depth_m, cells.confidence * own)
+
+    def predict(self, state: DepthPrediction, camera: PinholeCamera) -> DepthPrediction:
+        """The depth as it was prepared."""
+        return state
+
+    def _image_depth(self, frame: Frame) -> ImageDepth:
+        found = None if self._cache is None else self._cache.load(frame)
+        if found is None:
+            found = self._predict(frame.image, frame.camera)
+            if self._cache is not None:
+                self._cache.save(frame, found)
+        return found
+
+
+def make_metric3d_prior(config: Metric3DConfig, device: str) -> tuple[Metric3DPrior, str]:
+    """The prior as configured on a torch device, and which network it is, for the log.
+
+    Raises:
+        WeightsError: weights are missing, damaged or another network's.
+        ConfigError: the network cannot take the configured input size.
+    """
+    spec, path = located(config)
+    size = input_size(config, spec)
+    network = load_metric3d(spec, path, device)
+    cache = None
+    if config.cache is not None:
+        cache = DepthCache(Path(config.cache), f"{spec.name} {size[0]}x{size[1]}, weights {_identity(path)}")
+    what = f"{spec.name} at {size[0]}x{size[1]} with {path}, on {device}"
+    return Metric3DPrior(config, DepthPredictor(network, size, spec.decoder.farthest_m, device), cache), what
+
+
+def _identity(path: Path) -> str:
+    """Name and size of a weights file: tells released files apart; contents are not read again for it."""
+    return f"{path.name} of {path.stat().st_size} bytes"
