@@ -63,16 +63,16 @@ def choose_prior(config: Config, dataset: Dataset) -> PriorChoice:
         return PriorChoice(_make_prior(config, config.prior, mount), "as asked for")
     if config.precomputed.folder is not None:
         return PriorChoice(_make_prior(config, "precomputed", mount), f"depth maps in {config.precomputed.folder}")
-    no_network = _why_no_metric3d(config)
-    if no_network is None and not (mount is None and _has_depth(dataset)):
-        return _make_metric3d(config, "there are weights and a GPU")
-    if mount is not None:
-        reason = f"the camera rides {mount.height_m:.2f} m above the road; {no_network}"
+    if mount is not None:  # within one per cent on real drives; what the network reaches there is not measured yet
+        reason = f"the camera rides {mount.height_m:.2f} m above the road"
         if _has_depth(dataset):
             reason += "; the data set's depth images are left alone (--prior sensor uses them)"
         return PriorChoice(_make_prior(config, "ground_plane", mount), reason)
     if _has_depth(dataset):
         return PriorChoice(_make_prior(config, "sensor", mount), "the data set has depth images")
+    no_network = _why_no_metric3d(config)
+    if no_network is None:
+        return _make_metric3d(config, "no depth images and no known camera height, but weights and a GPU")
     return PriorChoice(
         NoPrior(),
         f"no depth images, no depth maps and no known camera height; {no_network}: the scale stays unknown",

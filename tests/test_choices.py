@@ -100,23 +100,25 @@ def test_weights_without_a_gpu_are_left_alone_unless_asked_for(no_weights: Path)
 def test_learned_depth_is_taken_with_weights_and_a_gpu(no_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metric_slam.depth.metric3d.prior.load_metric3d", lambda *_: None)
     weights = no_weights.with_name("metric_depth_vit_small_800k.pth")
-    assert "metric3d has no weights here" in choose_prior(config(), CAR).reason
+    assert "metric3d has no weights here" in choose_prior(config(), HANDHELD).reason
     weights.write_bytes(b"nonsense")
     for drive, otherwise in ((CAR, "ground_plane"), (HANDHELD, "none"), (RGBD, "sensor")):
         prior, reason = choose_prior(config(device="cpu"), drive)
         assert prior.name == otherwise
-        assert drive is RGBD or ("without a GPU" in reason and str(weights) in reason and "--prior metric3d" in reason)
+        told = "without a GPU" in reason and str(weights) in reason and "--prior metric3d" in reason
+        assert told == (drive is HANDHELD)
     monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda")
-    for drive, name in ((CAR, "metric3d"), (HANDHELD, "metric3d"), (RGBD, "sensor"), (CAR_WITH_DEPTH, "metric3d")):
+    road = "ground_plane"  # measured on real drives, which the network is not yet
+    for drive, name in ((CAR, road), (HANDHELD, "metric3d"), (RGBD, "sensor"), (CAR_WITH_DEPTH, road)):
         prior, reason = choose_prior(config(), drive)
         assert prior.name == name
-        assert drive is RGBD or ("weights and a GPU" in reason and "vit_small at 1064x616" in reason)
+        assert ("weights and a GPU" in reason and "vit_small at 1064x616" in reason) == (drive is HANDHELD)
 
 
 def test_configured_weights_that_are_gone_are_told(no_weights: Path) -> None:
     for name in ("metric3d", "auto"):
         with pytest.raises(WeightsError, match="nowhere.pth.*metric3d.weights"):
-            choose_prior(config(prior=name, metric3d={"weights": "/nowhere.pth"}), CAR)
+            choose_prior(config(prior=name, metric3d={"weights": "/nowhere.pth"}), HANDHELD)
 
 
 def test_weights_make_the_network(tmp_path: Path) -> None:
