@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from metric_slam.config import FrontendConfig
-from metric_slam.depth.base import DepthPrior
+from metric_slam.depth.base import DepthPrior, SeenDepth
 from metric_slam.edge_selection import new_keyframe_pairs
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.geometry import lie
@@ -158,7 +158,8 @@ class Frontend:
         first = store[-1]
         known = np.isfinite(inv_depth)
         first.inv_depth = np.where(known, inv_depth, np.nanmedian(inv_depth))
-        road = self.scale.road_inv_depth(first.seen, baseline=1.0)
+        # cells that were filled with the median agree on a road of their own
+        road = self.scale.road_inv_depth(SeenDepth(first.inv_depth, ~known), baseline=1.0)
         if road is not None:
             alone, _ = triangulate(frame.forward.target, T_second_first, grid)  # nothing is expected yet
             look = look_at(first.moving_cells, first.inv_depth, alone, frame.forward, T_second_first, road, grid)
