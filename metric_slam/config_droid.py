@@ -69,6 +69,10 @@ class DroidConfig(Section):
         6000, ge=20, description="edges there in all beyond which those updates are left out: each keeps a hidden "
         "state in memory, 1 MB at 960x288 in half precision"
     )
+    dense_depth: bool = Field(
+        True, description="keep what the network says of the pixels between cells, for the map: of every keyframe 18 "
+        "bytes a pixel on the disk, 5 MB at 960x288"
+    )
     features_in_memory: int = Field(
         64, ge=2, description="keyframes whose features are kept while the whole trajectory is updated"
     )

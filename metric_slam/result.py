@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from metric_slam.disk_store import DiskImage
+from metric_slam.disk_store import DiskArray, DiskImage
 from metric_slam.geometry.camera import PinholeCamera
 
 
@@ -41,6 +41,10 @@ class KeyframeResult:
 
     prior_log_scale: float
     """Bounded log-scale of the prior, s_k (0 without a prior)."""
+
+    dense_inv_depth: np.ndarray | DiskArray | None = None
+    """``inv_depth`` at every pixel as a recurrent model spreads it, float32 [H, W], or where on the disk it lies
+    (``np.asarray`` reads it); None where no such model matched."""
 
     @property
     def pixels(self) -> np.ndarray:

@@ -28,7 +28,8 @@ from metric_slam.config import Config
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
-from metric_slam.disk_store import DiskStore
+from metric_slam.disk_store import DiskArray, DiskStore
+from metric_slam.errors import OutputError
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.frame import Frame
 from metric_slam.frame_poses import FramePoses
@@ -168,7 +169,10 @@ class MetricSlam:
             T_world_cam=T_world_cam,
             is_keyframe=np.array([r.is_keyframe for r in records]),
             tracked=np.array([r.tracked for r in records]),
-            keyframes=[self._keyframe_result(i, T_world_keyframe[i]) for i in range(len(self._store))],
+            keyframes=[
+                self._keyframe_result(i, T_world_keyframe[i], dense_inv_depth)
+                for i, dense_inv_depth in enumerate(self._dense_inv_depths())
+            ],
             scale_source=self._scale_source(),
             scale_observations=self._frontend.scale.observations,
             solver_status_counts=dict(self._graph.status_counts),
@@ -266,7 +270,22 @@ class MetricSlam:
             log.warning("prior %s never measured anything: the scale of this run is unknown", self._prior.name)
         return "unknown"
 
-    def _keyframe_result(self, position: int, T_world_cam: np.ndarray) -> KeyframeResult:
+    def _dense_inv_depths(self) -> list[DiskArray | None]:
+        """Of every keyframe the inverse depth of all pixels where the model says it; they lie on the disk."""
+        found: list[DiskArray | None] = [None] * len(self._store)
+        with self._timed("dense_depth"):
+            try:
+                for position, keyframe in enumerate(self._store):
+                    if keyframe.upsample_weights is not None:
+                        model, weights = cast(RecurrentModel, self._model), np.asarray(keyframe.upsample_weights)
+                        found[position] = self._store.disk.put(model.upsampled(keyframe.inv_depth, weights))
+            except OutputError as error:  # the map can do without
+                log.warning("no dense depths of the network from keyframe %d on: %s", position, error)
+        return found
+
+    def _keyframe_result(
+        self, position: int, T_world_cam: np.ndarray, dense_inv_depth: DiskArray | None
+    ) -> KeyframeResult:
         keyframe = self._store[position]
         prior_depth_m, confidence = np.asarray(keyframe.prior_depth_m), np.asarray(keyframe.prior_confidence)
         has_prior = bool(confidence.any())
@@ -281,6 +300,7 @@ class MetricSlam:
             prior_depth_m=prior_depth_m.astype(np.float32) if has_prior else None,
             prior_confidence=confidence.astype(np.float32) if has_prior else None,
             prior_log_scale=keyframe.prior_log_scale,
+            dense_inv_depth=dense_inv_depth,
         )
 
     @contextmanager
