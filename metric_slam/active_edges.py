@@ -15,6 +15,7 @@ from metric_slam.bundle_adjustment import reproject
 from metric_slam.correspondence.base import EdgeMemory, EdgeQuery, RecurrentModel
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.keyframes import KeyframeStore
+from metric_slam.moving_cells import still
 from metric_slam.recurrent_edges import Pair
 
 _DEPTHS_AT_ONCE = 256  # edges whose reprojections are made together
@@ -124,7 +125,7 @@ class ActiveEdges:
         ]
         weights: dict[int, np.ndarray] = {}
         for (i, j), (match, memory) in zip(pairs, self._model.update(queries, memories), strict=True):
-            self._graph.set_matches(i, j, match)
+            self._graph.set_matches(i, j, still(match, self._store[i].moving_cells))
             self._store[i].depth_damping = match.depth_damping
             edge = self._edges[i, j]
             edge.memory, edge.age = memory, edge.age + 1

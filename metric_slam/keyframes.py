@@ -158,7 +158,8 @@ class KeyframeStore:
         image and prior depth go to the disk."""
         while self._retired < min(position, len(self._keyframes)):
             keyframe = self._keyframes[self._retired]
-            keyframe.features = keyframe.prior_state = keyframe.moving = None
+            keyframe.features = keyframe.prior_state = None
+            keyframe.moving = keyframe.moving if keyframe.moving_cells.any() else None  # a network may match it again
             keyframe.image = self._store_image(keyframe)
             for field in _PRIOR_FIELDS:
                 setattr(keyframe, field, self._put_away(getattr(keyframe, field)))
@@ -214,9 +215,9 @@ class KeyframeStore:
         state["pose"] = self.poses(0, len(self))
         state["prior_log_scale"] = np.array([k.prior_log_scale for k in self._keyframes])
         state["segment"] = np.array([k.segment for k in self._keyframes], np.int64)
-        # only matching looks at them, so those of recent keyframes will do
-        recent = self._keyframes[self._retired :]
-        state["moving"] = np.array([k.moving_cells for k in recent], np.uint8)
+        moving = {i: k.moving_cells for i, k in enumerate(self._keyframes) if k.moving_cells.any()}
+        state["moving_positions"] = np.array(list(moving), np.int64)
+        state["moving"] = np.array(list(moving.values()), np.uint8)
         return state | self._upsample_state() | {"retired": np.array(self._retired)}
 
     def _upsample_state(self) -> dict[str, np.ndarray]:
@@ -260,8 +261,9 @@ class KeyframeStore:
                 state["pose"][i].copy(), depth, *prior, prior_log_scale=float(state["prior_log_scale"][i]),
                 segment=int(state["segment"][i]), stored_image=image, stored_inv_depth=(depth, inv_depth),
                 depth_damping=None if known is None else known[0], stored_depth_damping=known,
-                moving=None if old else state["moving"][i - self._retired].copy(),
             ))
+        for position, moving in zip(state["moving_positions"], state["moving"], strict=True):
+            self._keyframes[position].moving = moving.copy()
         self._restore_upsample(state)
 
     def _grid_array(self, row: np.ndarray) -> DiskArray:

@@ -132,7 +132,9 @@ def still(match: Correspondence, moving: np.ndarray) -> Correspondence:
     """The match of a keyframe without its cells that move."""
     if not moving.any():
         return match
-    return replace(match, confidence=np.where(outline(moving), 0.0, match.confidence))
+    spoiled = outline(moving)
+    spoiled = spoiled if match.confidence.ndim == spoiled.ndim else spoiled[..., None]
+    return replace(match, confidence=np.where(spoiled, 0.0, match.confidence))
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from metric_slam.correspondence.base import (
 from metric_slam.frame_poses import FramePoses, FrameRecord
 from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
+from metric_slam.moving_cells import still
 from metric_slam.tracking import FrameTracker
 
 _TRACKED_INLIERS = 0.25  # as of a frame that is tracked against a keyframe
@@ -128,7 +129,9 @@ class RecurrentFramePoses(FramePoses):
             queries = self._queries(ends, group, poses, edges)
             memories = memories or [self._model.begin(query) for query in queries]
             stepped = self._model.update(queries, memories)
-            matches, memories = [match for match, _ in stepped], [memory for _, memory in stepped]
+            memories = [memory for _, memory in stepped]
+            masks = [store[ends[n]].moving_cells for n, _ in edges]
+            matches = [still(match, mask) for (match, _), mask in zip(stepped, masks, strict=True)]
             poses = self._solved(ends, poses, edges, matches)
         for f, (record, _) in enumerate(group):
             found = {ends[n]: matches[e] for e, (n, target) in enumerate(edges) if target == len(ends) + f}

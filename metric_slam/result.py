@@ -46,6 +46,9 @@ class KeyframeResult:
     """``inv_depth`` at every pixel as a recurrent model spreads it, float32 [H, W], or where on the disk it lies
     (``np.asarray`` reads it); None where no such model matched."""
 
+    confirmed: np.ndarray | None = None
+    """How many keyframes, of those it shares matches with, have the same depth there to within 5 %: uint8 [h, w]."""
+
     @property
     def pixels(self) -> np.ndarray:
         """Colour, uint8 [H, W, 3] RGB; read from the disk each time if it lies there."""
@@ -136,6 +139,14 @@ class SlamResult:
     def segment_count(self) -> int:
         """Pieces of the trajectory that nothing ties together."""
         return 1 if self.segment is None else len(np.unique(self.segment))
+
+
+    @property
+    def confirmed_share(self) -> float | None:
+        """Of all cells that flow supports, the share that another keyframe confirms; None without such cells."""
+        counts = [k.confirmed[k.confidence > 0] for k in self.keyframes if k.confirmed is not None]
+        total = sum(count.size for count in counts)
+        return sum(int(np.count_nonzero(count)) for count in counts) / total if total else None
 
 
 def frames_csv(result: SlamResult) -> str:

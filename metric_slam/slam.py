@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import cast
 
 import cv2
@@ -25,6 +26,7 @@ from metric_slam.active_edges import ActiveEdges
 from metric_slam.backend import Backend
 from metric_slam.choices import choose_correspondence, choose_prior, working_camera
 from metric_slam.config import Config
+from metric_slam.confirmed_cells import confirmed_cells
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
@@ -161,7 +163,6 @@ class MetricSlam:
             self._backend.finish(self._frontend.scale)
         with self._timed("frame_poses"):
             T_world_cam = self._frames.final()
-        T_world_keyframe = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
         records = self._frames.records
         return SlamResult(
             frame_indices=np.array([r.index for r in records], np.int64),
@@ -169,10 +170,7 @@ class MetricSlam:
             T_world_cam=T_world_cam,
             is_keyframe=np.array([r.is_keyframe for r in records]),
             tracked=np.array([r.tracked for r in records]),
-            keyframes=[
-                self._keyframe_result(i, T_world_keyframe[i], dense_inv_depth)
-                for i, dense_inv_depth in enumerate(self._dense_inv_depths())
-            ],
+            keyframes=self._keyframe_results(),
             scale_source=self._scale_source(),
             scale_observations=self._frontend.scale.observations,
             solver_status_counts=dict(self._graph.status_counts),
@@ -283,12 +281,24 @@ class MetricSlam:
                 log.warning("no dense depths of the network from keyframe %d on: %s", position, error)
         return found
 
-    def _keyframe_result(
-        self, position: int, T_world_cam: np.ndarray, dense_inv_depth: DiskArray | None
-    ) -> KeyframeResult:
+    def _keyframe_results(self) -> list[KeyframeResult]:
+        count = len(self._store)
+        T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, count)))
+        confidence = [self._graph.confidence_of(i).astype(np.float32) for i in range(count)]
+        with self._timed("view_consistency"):
+            confirmed = confirmed_cells(self._store, self._graph, confidence)
+        dense = self._dense_inv_depths()
+        return [
+            replace(
+                self._keyframe_result(i, T_world_cam[i], confidence[i]), dense_inv_depth=dense[i], confirmed=confirmed[i]
+            )
+            for i in range(count)
+        ]
+
+    def _keyframe_result(self, position: int, T_world_cam: np.ndarray, confidence: np.ndarray) -> KeyframeResult:
         keyframe = self._store[position]
-        prior_depth_m, confidence = np.asarray(keyframe.prior_depth_m), np.asarray(keyframe.prior_confidence)
-        has_prior = bool(confidence.any())
+        prior_depth_m, prior_confidence = np.asarray(keyframe.prior_depth_m), np.asarray(keyframe.prior_confidence)
+        has_prior = bool(prior_confidence.any())
         return KeyframeResult(
             index=keyframe.index,
             time_s=keyframe.time_s,
@@ -296,11 +306,10 @@ class MetricSlam:
             camera=self.camera,
             image=keyframe.image,
             inv_depth=keyframe.inv_depth.astype(np.float32),
-            confidence=self._graph.confidence_of(position).astype(np.float32),
+            confidence=confidence,
             prior_depth_m=prior_depth_m.astype(np.float32) if has_prior else None,
-            prior_confidence=confidence.astype(np.float32) if has_prior else None,
+            prior_confidence=prior_confidence.astype(np.float32) if has_prior else None,
             prior_log_scale=keyframe.prior_log_scale,
-            dense_inv_depth=dense_inv_depth,
         )
 
     @contextmanager

@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "factor_graph",
         "active_edges",
+        "confirmed_cells",
         "fusion",
         "dense_matching",
         "dense_stream",
