@@ -17,6 +17,7 @@ from metric_slam.depth.base import DepthPrior
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.frame_distance import frame_distance
 from metric_slam.frontend import View
+from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.metric_scale import MetricScale, PriorMaps
 from metric_slam.moving_cells import carried
@@ -53,9 +54,12 @@ class RecurrentFrontend:
         return self._segments.current_begin
 
     def start(self, view: View, pose: np.ndarray) -> None:
-        """The first keyframe: ``pose`` T_cam_world [7] is given."""
+        """The first keyframe of the video, or of a new segment after a loss: ``pose`` T_cam_world [7] is given."""
         self.scale.begin_segment()
-        segment = self._segments.begin(len(self._store))
+        T_first_before = None
+        if len(self._store):
+            T_first_before = lie.pose_vec_to_matrix(pose) @ lie.inverse(lie.pose_vec_to_matrix(self._store[-1].pose))
+        segment = self._segments.begin(len(self._store), T_first_before)
         self.ready = False
         prior = self.scale.maps(view.prior_state)
         self._store.append(view.keyframe(pose, self._first_depth(prior), prior, segment))

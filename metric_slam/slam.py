@@ -41,7 +41,7 @@ from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.loop_closure import LoopClosure
 from metric_slam.motion_filter import MotionFilter
-from metric_slam.recurrent import RecurrentPath
+from metric_slam.recurrent import RecurrentPath, is_textured
 from metric_slam.recurrent_backend import RecurrentBackend
 from metric_slam.recurrent_frames import RecurrentFramePoses
 from metric_slam.recurrent_frontend import RecurrentFrontend
@@ -126,18 +126,14 @@ class MetricSlam:
             self._start_segment(frame, image, features, _ORIGIN)
             return
         if self._recurrent is not None:
-            if self._recurrent.wants(features):
-                self._recurrent.add(View(frame.index, frame.time_s, image, features, self._prepared(frame)))
-            else:
-                self._recurrent.wait(frame.index, frame.time_s, features)
+            self._process_recurrent(self._recurrent, frame, image, features)
             return
         with self._timed("track"):
             predicted = self._frames.predicted(frame.time_s)
             tracked = self._tracker.track(features, predicted, depth_known=self._frontend.depth_known)
         self._lost_for = 0 if tracked.tracked else self._lost_for + 1
         if self._lost_for > self._config.frontend.max_lost and self._tracker.is_textured(features):
-            log.warning("frame %d: tracking was lost, a new segment of the map starts here", frame.index)
-            self._start_segment(frame, image, features, predicted)
+            self._start_again(frame, image, features, predicted)
             return
         is_keyframe = self._filter.wants(tracked)
         if is_keyframe:
@@ -246,6 +242,27 @@ class MetricSlam:
             self._store, self._graph, model, active, self._frontend, self._frames, self._loops, self._config.droid,
             self._timed,
         )
+
+    def _process_recurrent(self, path: RecurrentPath, frame: Frame, image: np.ndarray, features: object) -> None:
+        textured = is_textured(image)
+        wanted = textured and path.wants(features)
+        if textured and path.follows(features, wanted=wanted):
+            self._lost_for = 0
+            if wanted:
+                path.add(View(frame.index, frame.time_s, image, features, self._prepared(frame)))
+            else:
+                path.wait(frame.index, frame.time_s, features)
+            return
+        self._lost_for += 1
+        if textured and self._lost_for > self._config.frontend.max_lost:
+            path.finish()
+            self._start_again(frame, image, features, self._frames.predicted(frame.time_s))
+        else:
+            path.lose(frame.index, frame.time_s)
+
+    def _start_again(self, frame: Frame, image: np.ndarray, features: object, pose: np.ndarray) -> None:
+        log.warning("frame %d: tracking was lost, a new segment of the map starts here", frame.index)
+        self._start_segment(frame, image, features, pose)
 
     def _resized(self, frame: Frame) -> np.ndarray:
         return cv2.resize(frame.image, self.camera.size, interpolation=cv2.INTER_AREA)
