@@ -51,6 +51,10 @@ class DroidConfig(Section):
     warm_up_suppression: int = Field(2, ge=0, description="suppression in the second of them")
     radius: int = Field(2, ge=1, description="keyframes up to one farther than this are always matched")
     suppression: int = Field(1, ge=0, description="an edge keeps others away that differ by this many keyframes")
+    motion_damping: float = Field(
+        0.0, ge=0, le=1, description="share of the last step between keyframes with which a new one starts beyond the "
+        "last one; 0: it starts there (0.5 in DROID-SLAM's scripts for TUM, ETH3D and TartanAir since 2025)"
+    )
     max_edges: int = Field(48, ge=4, description="edges that the network refines; the oldest retire for new ones")
     max_age: int = Field(25, ge=1, description="updates after which an edge retires: its matches stay as they are")
     updates: int = Field(4, ge=1, description="updates for a new keyframe (3 in DROID-SLAM since 2025)")

@@ -65,12 +65,12 @@ class RecurrentFrontend:
         self._store.append(view.keyframe(pose, self._first_depth(prior), prior, segment))
 
     def add(self, view: View) -> int | None:
-        """A further keyframe, which starts where the last one is. Returns the position of one that is superfluous now
+        """A further keyframe, which starts where the last one is or a little beyond. Returns the position of one that is superfluous now
         and must be removed, if any: then :meth:`after_removal` comes next."""
         store = self._store
         prior = self.scale.maps(view.prior_state)
         inv_depth = self._first_depth(prior)
-        newest = store.append(view.keyframe(store[-1].pose.copy(), inv_depth, prior, len(self._segments) - 1))
+        newest = store.append(view.keyframe(self._first_pose(), inv_depth, prior, len(self._segments) - 1))
         if not self.ready:
             if newest + 1 - self._segment >= self._config.warm_up:
                 self.initialise()
@@ -174,6 +174,14 @@ class RecurrentFrontend:
         """A fresh scale moves the whole segment; what the prior measured then takes part from the next solve on."""
         if self.scale.settle():
             self._update(self._config.more_updates)
+
+    def _first_pose(self) -> np.ndarray:
+        """T_cam_world [7] of a new keyframe, by damped constant velocity (``_init_next_state``) after the warm-up."""
+        last = len(self._store) - 1
+        if not self.ready or last == self._segment or not self._config.motion_damping:
+            return self._store[last].pose.copy()
+        T_before, T_last = lie.pose_vec_to_matrix(self._store.poses(last - 1, last + 1))
+        return lie.matrix_to_pose_vec(lie.interpolate(T_before, T_last, 1.0 + self._config.motion_damping))
 
     def _first_depth(self, prior: PriorMaps) -> np.ndarray:
         """Inverse depth [h, w] of a new keyframe: the prior's where it says something, elsewhere that of the last
