@@ -16,14 +16,17 @@ class DroidConfig(Section):
     """Matching with the recurrent network of DROID-SLAM.
 
     Lengths of flow are cells of the 1/8 grid (8 pixels at working resolution), as in DROID-SLAM. Takes the place of
-    `motion_filter` and `frontend` where `correspondence` is `droid`. Maps are densified with DIS flow as without it.
+    `motion_filter` and `frontend` (but for `frontend.max_lost`) where `correspondence` is `droid`. Maps are densified
+    with DIS flow as without it, from where the network's own upsampling leads.
     """
 
     weights: str | None = Field(
         None, description="file with the network's weights; none: where `metric-slam weights` looks for droid.pth"
     )
     precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="of the network's convolutions; auto: float16 on a GPU, float32 on a CPU"
+        "auto",
+        description="of the network's convolutions; auto: float16 on a GPU, float32 on a CPU, where bfloat16 takes "
+        "half the time if the processor knows it",
     )
     iterations: int = Field(
         12, ge=1, description="updates where an edge is matched once for all: across loops, without poses in between"

@@ -15,7 +15,7 @@ from metric_slam.keyframes import KeyframeStore
 from metric_slam.view_consistency import count_views_relative
 
 MAX_RELATIVE_ERROR = 0.05
-"""Depths that differ by less than this share agree."""
+"""Depths that differ by less than about this share agree; see :func:`count_views_relative`."""
 
 _PIECE = 100  # keyframes that are counted together
 _MOST = np.iinfo(np.uint8).max

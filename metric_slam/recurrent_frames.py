@@ -83,7 +83,7 @@ class RecurrentFramePoses(FramePoses):
         )
 
     def predicted(self, time_s: float) -> np.ndarray:
-        """T_cam_world [7] at ``time_s`` if the motion between the last two keyframes goes on: frames wait for a pose."""
+        """T_cam_world [7] at ``time_s`` if the motion between the last two keyframes goes on."""
         last = self._store[-1]
         if len(self._store) < 2 or self._store[-2].segment != last.segment:
             return last.pose.copy()

@@ -65,8 +65,8 @@ class RecurrentFrontend:
         self._store.append(view.keyframe(pose, self._first_depth(prior), prior, segment))
 
     def add(self, view: View) -> int | None:
-        """A further keyframe, which starts where the last one is or a little beyond. Returns the position of one that is superfluous now
-        and must be removed, if any: then :meth:`after_removal` comes next."""
+        """A further keyframe, which starts where the last one is, or a little beyond. Returns the position of one that
+        is superfluous now and must be removed, if any: then :meth:`after_removal` comes next."""
         store = self._store
         prior = self.scale.maps(view.prior_state)
         inv_depth = self._first_depth(prior)

@@ -47,7 +47,7 @@ class KeyframeResult:
     (``np.asarray`` reads it); None where no such model matched."""
 
     confirmed: np.ndarray | None = None
-    """How many keyframes, of those it shares matches with, have the same depth there to within 5 %: uint8 [h, w]."""
+    """How many keyframes, of those it shares matches with, have the same depth there to about 5 %: uint8 [h, w]."""
 
     @property
     def pixels(self) -> np.ndarray:

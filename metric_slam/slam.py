@@ -306,10 +306,8 @@ class MetricSlam:
             confirmed = confirmed_cells(self._store, self._graph, confidence)
         dense = self._dense_inv_depths()
         return [
-            replace(
-                self._keyframe_result(i, T_world_cam[i], confidence[i]), dense_inv_depth=dense[i], confirmed=confirmed[i]
-            )
-            for i in range(count)
+            replace(self._keyframe_result(i, T, c), dense_inv_depth=dense[i], confirmed=confirmed[i])
+            for i, (T, c) in enumerate(zip(T_world_cam, confidence, strict=True))
         ]
 
     def _keyframe_result(self, position: int, T_world_cam: np.ndarray, confidence: np.ndarray) -> KeyframeResult:

@@ -35,7 +35,8 @@ def cut(at: int, away_m: float = -300.0) -> list[np.ndarray]:
 
 
 def step_errors_m(result: SlamResult, at: Drive) -> np.ndarray:
-    found, true = (np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1) for T in (result.T_world_cam, np.stack(at.path)))
+    paths = result.T_world_cam, np.stack(at.path)
+    found, true = (np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1) for T in paths)
     return np.abs(found - true)
 
 

@@ -1,4 +1,4 @@
-"""A vehicle ahead where a recurrent network matches: what moves with the camera is found against the road and left out."""
+"""A vehicle ahead where a recurrent network matches: what moves with the camera is found by the road and left out."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ class _WithVehicle:
         found = self._truth.lookup(coords)
         y, x = torch.meshgrid(*(torch.arange(n, dtype=coords.dtype) for n in coords.shape[1:3]), indexing="ij")
         still = torch.stack([x, y], dim=-1) - coords
-        found[(slice(None), slice(0, 2), *VEHICLE)] = still.permute(0, 3, 1, 2)[(slice(None), slice(None), *VEHICLE)].to(
-            found.dtype
-        )
+        flow = found[:, :2]
+        flow[(..., *VEHICLE)] = still.permute(0, 3, 1, 2)[(..., *VEHICLE)].to(found.dtype)
         found[(slice(None), 2, *VEHICLE)] = 1.0
         return found
 
