@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The recurrent way of working with flow that is known: what it adds or loses against true flow in the usual way.
+"""The recurrent way of working with flow that is known: what it adds or loses against `dis` with true flow.
 
     python benchmarks/oracle.py [--frames 60] [--budget 61440]      both ways on the rendered drive, with its depth
     python benchmarks/oracle.py --network [--budget 276480]         seconds of the real network, weights of chance
@@ -175,10 +175,10 @@ def compare(frames: int, budget_px: int) -> None:
     print("|---|---|---|---|---|---|---|")
     for prior in ("sensor", "none"):
         given = [*common, f"prior={prior}"]
-        print(drive("usual, true flow", resolve_config(settings=given), dataset, TrueFlow(truth), frames))
+        print(drive("dis with true flow", resolve_config(settings=given), dataset, TrueFlow(truth), frames))
         for name, more in (
-            ("recurrent", []),
-            ("recurrent, bundle adjustment of DROID-SLAM", PLAIN),
+            ("oracle", []),
+            ("oracle, bundle adjustment of DROID-SLAM", PLAIN),
             ("the same, with global updates", [*PLAIN, "backend.updates=[3,3]"]),
         ):
             config = resolve_config(settings=[*given, *more])
@@ -187,17 +187,17 @@ def compare(frames: int, budget_px: int) -> None:
             print(drive(name, config, dataset, model, frames), flush=True)
 
 
-def time_network(budget_px: int, device: str) -> None:
+def time_network(budget_px: int, device: str, precision: str) -> None:
     """What the real network costs; its weights do not matter for that."""
     from metric_slam.correspondence.droid.network import DroidNetwork
 
     torch.manual_seed(0)
-    config = resolve_config(settings=[f"input.pixel_budget_px={budget_px}"])
+    config = resolve_config(settings=[f"input.pixel_budget_px={budget_px}", f"droid.precision={precision}"])
     camera = working_camera(config.input, PinholeCamera(718.9, 718.9, 607.2, 185.2, 1241, 376))
     model = DroidCorrespondence(DroidNetwork().to(device).eval().requires_grad_(False), config.droid, device)
     random = np.random.default_rng(0)
     images = [random.integers(0, 255, (camera.height, camera.width, 3), dtype=np.uint8) for _ in range(4)]
-    print(f"{camera.width}x{camera.height} on {device}, {torch.get_num_threads()} threads\n")
+    print(f"{camera.width}x{camera.height} on {device}, {precision}, {torch.get_num_threads()} threads\n")
     print("| what | ms |")
     print("|---|---|")
     features = [timed("features of an image", lambda image=image: model.encode(image, camera)) for image in images]
@@ -229,9 +229,10 @@ def main() -> None:
     parser.add_argument("--budget", type=int, help="pixel budget of the working size")
     parser.add_argument("--network", action="store_true", help="time the network instead")
     parser.add_argument("--device", default="cpu", help="of the network")
+    parser.add_argument("--precision", default="auto", help="of the network: droid.precision")
     arguments = parser.parse_args()
     if arguments.network:
-        time_network(arguments.budget or 960 * 288, arguments.device)
+        time_network(arguments.budget or 960 * 288, arguments.device, arguments.precision)
     else:
         compare(arguments.frames, arguments.budget or 320 * 192)
 

@@ -15,6 +15,7 @@ from metric_slam.bundle_adjustment import reproject
 from metric_slam.correspondence.base import EdgeMemory, EdgeQuery, RecurrentModel
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.keyframes import KeyframeStore
+from metric_slam.moving_cells import still
 from metric_slam.recurrent_edges import Pair
 
 _DEPTHS_AT_ONCE = 256  # edges whose reprojections are made together
@@ -95,16 +96,17 @@ class ActiveEdges:
             if position not in (i, j)
         }
 
-    def update(self) -> None:
-        """One step of the network from the present poses and depths; matches and dampings are written back."""
+    def update(self, *, dense: bool = True) -> None:
+        """One step of the network from the present poses and depths; matches and dampings are written back, and with
+        ``dense`` what it says of the pixels between the cells."""
         batch: list[Pair] = []
         for group in self._by_source():
             if batch and len(batch) + len(group) > _DEPTHS_AT_ONCE:
-                self._update(batch)
+                self._update(batch, dense)
                 batch = []
             batch += group
         if batch:
-            self._update(batch)
+            self._update(batch, dense)
 
     def _by_source(self) -> list[list[Pair]]:
         """The edges of a source stay together, because the network averages over them."""
@@ -113,7 +115,7 @@ class ActiveEdges:
             groups.setdefault(pair[0], []).append(pair)
         return list(groups.values())
 
-    def _update(self, pairs: Sequence[Pair]) -> None:
+    def _update(self, pairs: Sequence[Pair], dense: bool) -> None:
         predicted = reprojections(self._store, pairs)
         features = {i: self._features_of(i) for i in dict.fromkeys(i for pair in pairs for i in pair)}
         queries = [EdgeQuery(features[i], features[j], coords) for (i, j), coords in zip(pairs, predicted, strict=True)]
@@ -121,11 +123,16 @@ class ActiveEdges:
             self._model.begin(query) if (memory := self._edges[pair].memory) is None else memory
             for pair, query in zip(pairs, queries, strict=True)
         ]
+        weights: dict[int, np.ndarray] = {}
         for (i, j), (match, memory) in zip(pairs, self._model.update(queries, memories), strict=True):
-            self._graph.set_matches(i, j, match)
+            self._graph.set_matches(i, j, still(match, self._store[i].moving_cells))
             self._store[i].depth_damping = match.depth_damping
             edge = self._edges[i, j]
             edge.memory, edge.age = memory, edge.age + 1
+            if dense and match.upsample_weights is not None:
+                weights[i] = match.upsample_weights
+        for position, of_source in weights.items():
+            self._store.set_upsample_weights(position, of_source)
 
     # ------------------------------------------------------------------ checkpoint
 

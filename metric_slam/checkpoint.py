@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "state"
 _FILE = "state.npz"
-_FORMAT = 2
+_FORMAT = 3
 _FREE_TO_CHANGE = ("state", "fusion")  # sections of the configuration that the trajectory does not depend on
 _ANEW = "start anew with --overwrite"
 

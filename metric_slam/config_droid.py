@@ -16,14 +16,17 @@ class DroidConfig(Section):
     """Matching with the recurrent network of DROID-SLAM.
 
     Lengths of flow are cells of the 1/8 grid (8 pixels at working resolution), as in DROID-SLAM. Takes the place of
-    `motion_filter` and `frontend` where `correspondence` is `droid`. Maps are densified with DIS flow as without it.
+    `motion_filter` and `frontend` (but for `frontend.max_lost`) where `correspondence` is `droid`. Maps are densified
+    with DIS flow as without it, from where the network's own upsampling leads.
     """
 
     weights: str | None = Field(
         None, description="file with the network's weights; none: where `metric-slam weights` looks for droid.pth"
     )
     precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="of the network's convolutions; auto: float16 on a GPU, float32 on a CPU"
+        "auto",
+        description="of the network's convolutions; auto: float16 on a GPU, float32 on a CPU, where bfloat16 takes "
+        "half the time if the processor knows it",
     )
     iterations: int = Field(
         12, ge=1, description="updates where an edge is matched once for all: across loops, without poses in between"
@@ -51,6 +54,10 @@ class DroidConfig(Section):
     warm_up_suppression: int = Field(2, ge=0, description="suppression in the second of them")
     radius: int = Field(2, ge=1, description="keyframes up to one farther than this are always matched")
     suppression: int = Field(1, ge=0, description="an edge keeps others away that differ by this many keyframes")
+    motion_damping: float = Field(
+        0.0, ge=0, le=1, description="share of the last step between keyframes with which a new one starts beyond the "
+        "last one; 0: it starts there (0.5 in DROID-SLAM's scripts for TUM, ETH3D and TartanAir since 2025)"
+    )
     max_edges: int = Field(48, ge=4, description="edges that the network refines; the oldest retire for new ones")
     max_age: int = Field(25, ge=1, description="updates after which an edge retires: its matches stay as they are")
     updates: int = Field(4, ge=1, description="updates for a new keyframe (3 in DROID-SLAM since 2025)")
@@ -68,6 +75,10 @@ class DroidConfig(Section):
     backend_max_edges: int = Field(
         6000, ge=20, description="edges there in all beyond which those updates are left out: each keeps a hidden "
         "state in memory, 1 MB at 960x288 in half precision"
+    )
+    dense_depth: bool = Field(
+        True, description="keep what the network says of the pixels between cells, for the map: of every keyframe 18 "
+        "bytes a pixel on the disk, 5 MB at 960x288"
     )
     features_in_memory: int = Field(
         64, ge=2, description="keyframes whose features are kept while the whole trajectory is updated"

@@ -61,8 +61,17 @@ class KeyframeView:
 
     @cached_property
     def coarse(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inverse depth and confidence of the 1/8 grid at every pixel, each float32 [H, W]."""
-        return upsample_grid(self.keyframe.inv_depth, self.keyframe.confidence, self.width, self.height)
+        """Inverse depth and confidence of the 1/8 grid at every pixel, each float32 [H, W].
+
+        Where a recurrent model said how the pixels lie between the cells, and the cell is more than a guess, it counts.
+        """
+        keyframe = self.keyframe
+        inv_depth, confidence = upsample_grid(keyframe.inv_depth, keyframe.confidence, self.width, self.height)
+        if keyframe.dense_inv_depth is not None:
+            supported = (np.nan_to_num(keyframe.confidence) > MIN_CELL_CONFIDENCE).repeat(FEATURE_STRIDE, axis=0)
+            supported = supported.repeat(FEATURE_STRIDE, axis=1)
+            inv_depth = np.where(supported, np.maximum(np.asarray(keyframe.dense_inv_depth), 1e-6), inv_depth)
+        return inv_depth, confidence
 
     @cached_property
     def prior_support(self) -> np.ndarray:

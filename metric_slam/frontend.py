@@ -115,7 +115,7 @@ class Frontend:
         graph.match_pairs([p for p in new_keyframe_pairs(position, cfg) if min(p) >= self._segment])
         self.scale.collect()
         self._solve(position)
-        self._look_for_moving_cells(position, inv_depth, frame)
+        self.scale.look_for_moving_cells(position, inv_depth, frame.backward)
         self.scale.observe(position)
         if self.scale.settle():
             self._solve(position)
@@ -123,18 +123,6 @@ class Frontend:
         store.retire_before(keep)
         graph.retire_before(min(keep, position - cfg.window))
         return True
-
-    def _look_for_moving_cells(self, position: int, expected: np.ndarray, frame: TrackedFrame) -> None:
-        keyframe, road = self._store[position], self.scale.road_inv_depth(self._store[position].seen)
-        if road is None:
-            return
-        before, new = lie.pose_vec_to_matrix(self._store.poses(position - 1, position + 1))
-        grid = self._store.camera.grid()
-        T_before_new = before @ lie.inverse(new)
-        keyframe.moving, keyframe.inv_depth = look_at(
-            keyframe.moving_cells, keyframe.inv_depth, expected, frame.backward, T_before_new, road, grid
-        )
-        self._graph.leave_out_moving(position)
 
     def _solve(self, position: int) -> None:
         cfg = self._config

@@ -66,6 +66,10 @@ class Keyframe:
     moving: np.ndarray | None = None
     """For how many keyframes more each cell is believed to move with the camera, uint8 [h, w]; None: none does."""
 
+    upsample_weights: np.ndarray | DiskArray | None = None
+    """How a recurrent model would spread the inverse depths over the pixels, float16 [channels, h, w]; on the disk once
+    the window has passed."""
+
     stored_image: DiskImage | None = None
     stored_inv_depth: tuple[np.ndarray, DiskArray] | None = None
     """The array that was stored, and where: out of date when ``inv_depth`` is another one."""
@@ -126,6 +130,10 @@ class KeyframeStore:
         self._keyframes[position].prior_depth_m = depth_m
         self._keyframes[position].prior_confidence = confidence
 
+    def set_upsample_weights(self, position: int, weights: np.ndarray) -> None:
+        """New ones of a keyframe; on the disk, where old ones stay as well, if its window has passed."""
+        self._keyframes[position].upsample_weights = self.disk.put(weights) if position < self._retired else weights
+
     def has_prior(self, position: int) -> bool:
         """Does the bundle adjustment give the prior of this keyframe any weight?"""
         weight = self._keyframes[position].prior_weight
@@ -156,10 +164,13 @@ class KeyframeStore:
         image and prior depth go to the disk."""
         while self._retired < min(position, len(self._keyframes)):
             keyframe = self._keyframes[self._retired]
-            keyframe.features = keyframe.prior_state = keyframe.moving = None
+            keyframe.features = keyframe.prior_state = None
+            keyframe.moving = keyframe.moving if keyframe.moving_cells.any() else None  # a network may match it again
             keyframe.image = self._store_image(keyframe)
             for field in _PRIOR_FIELDS:
                 setattr(keyframe, field, self._put_away(getattr(keyframe, field)))
+            if isinstance(keyframe.upsample_weights, np.ndarray):
+                keyframe.upsample_weights = self.disk.put(keyframe.upsample_weights)
             self._retired += 1
 
     def rescale(self, factor: float, begin: int = 0) -> None:
@@ -210,10 +221,30 @@ class KeyframeStore:
         state["pose"] = self.poses(0, len(self))
         state["prior_log_scale"] = np.array([k.prior_log_scale for k in self._keyframes])
         state["segment"] = np.array([k.segment for k in self._keyframes], np.int64)
-        # only matching looks at them, so those of recent keyframes will do
-        recent = self._keyframes[self._retired :]
-        state["moving"] = np.array([k.moving_cells for k in recent], np.uint8)
-        return state | {"retired": np.array(self._retired)}
+        moving = {i: k.moving_cells for i, k in enumerate(self._keyframes) if k.moving_cells.any()}
+        state["moving_positions"] = np.array(list(moving), np.int64)
+        state["moving"] = np.array(list(moving.values()), np.uint8)
+        return state | self._upsample_state() | {"retired": np.array(self._retired)}
+
+    def _upsample_state(self) -> dict[str, np.ndarray]:
+        """Weights that are still in memory are handed out, not appended to the disk: they change until they retire."""
+        everywhere = [k.upsample_weights for k in self._keyframes]
+        recent = {i: weights for i, weights in enumerate(everywhere) if isinstance(weights, np.ndarray)}
+        rows = [_row(weights) if isinstance(weights, DiskArray) else _NOTHING for weights in everywhere]
+        return {
+            "upsample_weights": np.array(rows, np.int64).reshape(-1, 3),
+            "upsample_recent": np.array(list(recent), np.int64),
+            "upsample_recent_weights": np.array(list(recent.values()), np.float16),
+        }
+
+    def _restore_upsample(self, state: Mapping[str, np.ndarray]) -> None:
+        h, w = self._zeros.shape
+        for keyframe, row in zip(self._keyframes, state["upsample_weights"], strict=True):
+            if row[0] != _NOT_STORED:
+                shape = (int(row[1]) // (h * w * np.dtype(np.float16).itemsize), h, w)
+                keyframe.upsample_weights = self._found(row, "<f2", shape)
+        for position, weights in zip(state["upsample_recent"], state["upsample_recent_weights"], strict=True):
+            self._keyframes[position].upsample_weights = weights.copy()
 
     def restore(self, state: Mapping[str, np.ndarray], rebuild: Callable[[int], tuple[Any, Any]]) -> None:
         """Takes over a :meth:`state`; ``rebuild(index)`` gives features and prior state of recent keyframes."""
@@ -236,8 +267,10 @@ class KeyframeStore:
                 state["pose"][i].copy(), depth, *prior, prior_log_scale=float(state["prior_log_scale"][i]),
                 segment=int(state["segment"][i]), stored_image=image, stored_inv_depth=(depth, inv_depth),
                 depth_damping=None if known is None else known[0], stored_depth_damping=known,
-                moving=None if old else state["moving"][i - self._retired].copy(),
             ))
+        for position, moving in zip(state["moving_positions"], state["moving"], strict=True):
+            self._keyframes[position].moving = moving.copy()
+        self._restore_upsample(state)
 
     def _grid_array(self, row: np.ndarray) -> DiskArray:
         return self._found(row, self._zeros.dtype.str, self._zeros.shape)

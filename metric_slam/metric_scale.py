@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metric_slam.correspondence.base import Correspondence
 from metric_slam.depth.base import DepthPrior, MotionObservation, SeenDepth
 from metric_slam.factor_graph import BaselineFactor, FactorGraph
 from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
+from metric_slam.moving_cells import look_at
 from metric_slam.result import ScaleObservation
 from metric_slam.segments import Segments
 
@@ -117,6 +119,22 @@ class MetricScale:
         if baseline is None and not self.known:
             return None
         return self._prior.road_inv_depth(seen, self._store.camera, baseline)
+
+    def look_for_moving_cells(self, position: int, expected: np.ndarray, backward: Correspondence) -> None:
+        """Notes which cells of a keyframe move, and takes them out of its matches, as far as the road betrays them.
+
+        ``expected`` [h, w]: inverse depths as the keyframe before has them; ``backward``: the matches with that one.
+        """
+        keyframe, road = self._store[position], self.road_inv_depth(self._store[position].seen)
+        if road is None:
+            return
+        before, new = lie.pose_vec_to_matrix(self._store.poses(position - 1, position + 1))
+        grid = self._store.camera.grid()
+        T_before_new = before @ lie.inverse(new)
+        keyframe.moving, keyframe.inv_depth = look_at(
+            keyframe.moving_cells, keyframe.inv_depth, expected, backward, T_before_new, road, grid
+        )
+        self._graph.leave_out_moving(position)
 
     def of_start(
         self,

@@ -277,11 +277,8 @@ def keyframe_arrays(keyframe: KeyframeResult) -> dict[str, np.ndarray]:
         "confidence": keyframe.confidence,
         "prior_log_scale": keyframe.prior_log_scale,
     }
-    if keyframe.prior_depth_m is not None:
-        arrays["prior_depth_m"] = keyframe.prior_depth_m
-    if keyframe.prior_confidence is not None:
-        arrays["prior_confidence"] = keyframe.prior_confidence
-    return {name: np.asarray(value) for name, value in arrays.items()}
+    arrays |= {name: getattr(keyframe, name) for name in ("prior_depth_m", "prior_confidence", "confirmed")}
+    return {name: np.asarray(value) for name, value in arrays.items() if value is not None}
 
 
 def _evaluate(run: _Run, result: SlamResult) -> dict[str, Any] | None:
@@ -374,6 +371,7 @@ def _write_run_info(run: _Run, result: SlamResult) -> dict[str, Any]:
         "keyframes": len(result.keyframes),
         "frames_not_tracked": int(np.count_nonzero(~result.tracked)),
         "segments": result.segment_count,
+        "cells_confirmed": None if result.confirmed_share is None else round(result.confirmed_share, 3),
         "loops_closed": sum(loop.believed for loop in result.loops),
         "loops_rejected": sum(not loop.believed for loop in result.loops),
         "prior_withdrawn": sum(not seen.used for seen in result.scale_observations),

@@ -90,8 +90,8 @@ class RecurrentBackend(Backend):
             return
         active.add(pairs, again=True)
         log.info("%d updates of %d edges over the whole trajectory", updates, len(active))
-        for _ in range(updates):
-            active.update()
+        for step in range(updates):
+            active.update(dense=step == updates - 1)  # what is written for old keyframes stays on the disk
             self.optimise(iterations=self._droid.solver_iterations)
         self._graph.retire_before(len(self._store))
 

@@ -25,9 +25,11 @@ from metric_slam.correspondence.base import (
 from metric_slam.frame_poses import FramePoses, FrameRecord
 from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
+from metric_slam.moving_cells import still
 from metric_slam.tracking import FrameTracker
 
 _TRACKED_INLIERS = 0.25  # as of a frame that is tracked against a keyframe
+_FARTHEST_AHEAD = 5.0  # steps between keyframes for which their motion is believed to go on
 _MOST_WAITING = 64  # frames that a standing camera may gather; their features take memory
 
 _Waiting = tuple[FrameRecord, Any]
@@ -65,6 +67,31 @@ class RecurrentFramePoses(FramePoses):
         )
         self.records.append(record)
         self._waiting.append((record, features))
+
+    def add_lost(self, index: int, time_s: float) -> None:
+        """A frame that cannot be matched: it is where the motion of the last keyframes leads."""
+        position = len(self._store) - 1
+        T_keyframe_world, T_cam_world = lie.pose_vec_to_matrix(
+            np.stack([self._store[position].pose, self.predicted(time_s)])
+        )
+        T_cam_keyframe = T_cam_world @ lie.inverse(T_keyframe_world)
+        self.records.append(
+            FrameRecord(
+                index, time_s, position, T_cam_keyframe, self._unit(position), is_keyframe=False, tracked=False,
+                quality=0.0,
+            )
+        )
+
+    def predicted(self, time_s: float) -> np.ndarray:
+        """T_cam_world [7] at ``time_s`` if the motion between the last two keyframes goes on."""
+        last = self._store[-1]
+        if len(self._store) < 2 or self._store[-2].segment != last.segment:
+            return last.pose.copy()
+        before, step_s = self._store[-2], last.time_s - self._store[-2].time_s
+        ahead = (time_s - last.time_s) / step_s if step_s > 0 else 1.0
+        T_before, T_last = lie.pose_vec_to_matrix(np.stack([before.pose, last.pose]))
+        between = lie.interpolate(T_before, T_last, 1.0 + float(np.clip(ahead, 0.0, _FARTHEST_AHEAD)))
+        return lie.matrix_to_pose_vec(between)
 
     @property
     def overflowing(self) -> bool:
@@ -128,7 +155,9 @@ class RecurrentFramePoses(FramePoses):
             queries = self._queries(ends, group, poses, edges)
             memories = memories or [self._model.begin(query) for query in queries]
             stepped = self._model.update(queries, memories)
-            matches, memories = [match for match, _ in stepped], [memory for _, memory in stepped]
+            memories = [memory for _, memory in stepped]
+            masks = [store[ends[n]].moving_cells for n, _ in edges]
+            matches = [still(match, mask) for (match, _), mask in zip(stepped, masks, strict=True)]
             poses = self._solved(ends, poses, edges, matches)
         for f, (record, _) in enumerate(group):
             found = {ends[n]: matches[e] for e, (n, target) in enumerate(edges) if target == len(ends) + f}

@@ -12,17 +12,22 @@ import numpy as np
 
 from metric_slam.active_edges import ActiveEdges
 from metric_slam.config_droid import DroidConfig
+from metric_slam.correspondence.base import Correspondence, confidence_per_cell, unpacked
 from metric_slam.depth.base import DepthPrior
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.frame_distance import frame_distance
 from metric_slam.frontend import View
+from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.metric_scale import MetricScale, PriorMaps
+from metric_slam.moving_cells import carried
 from metric_slam.recurrent_edges import Pair, ProximityRule, candidates, neighbourhood, proximity
 from metric_slam.segments import Segments
+from metric_slam.tracking import carry_depth
 
 _INACTIVE_REACH = 3  # keyframes before the first free one whose retired edges take part (factor_graph.py, update)
 _WARM_UP_STAYS = 4  # newest keyframes of the warm-up whose edges go on being refined
+_MATCHED = 0.1  # confidence of a match that may betray a cell that moves; the network's is never 0
 _DEPTH_KEYFRAMES = 2  # before the last one, whose median depth a new one starts from (_init_next_state)
 
 
@@ -49,26 +54,30 @@ class RecurrentFrontend:
         return self._segments.current_begin
 
     def start(self, view: View, pose: np.ndarray) -> None:
-        """The first keyframe: ``pose`` T_cam_world [7] is given."""
+        """The first keyframe of the video, or of a new segment after a loss: ``pose`` T_cam_world [7] is given."""
         self.scale.begin_segment()
-        segment = self._segments.begin(len(self._store))
+        T_first_before = None
+        if len(self._store):
+            T_first_before = lie.pose_vec_to_matrix(pose) @ lie.inverse(lie.pose_vec_to_matrix(self._store[-1].pose))
+        segment = self._segments.begin(len(self._store), T_first_before)
         self.ready = False
         prior = self.scale.maps(view.prior_state)
         self._store.append(view.keyframe(pose, self._first_depth(prior), prior, segment))
 
     def add(self, view: View) -> int | None:
-        """A further keyframe, which starts where the last one is. Returns the position of one that is superfluous now
-        and must be removed, if any: then :meth:`after_removal` comes next."""
+        """A further keyframe, which starts where the last one is, or a little beyond. Returns the position of one that
+        is superfluous now and must be removed, if any: then :meth:`after_removal` comes next."""
         store = self._store
         prior = self.scale.maps(view.prior_state)
         inv_depth = self._first_depth(prior)
-        newest = store.append(view.keyframe(store[-1].pose.copy(), inv_depth, prior, len(self._segments) - 1))
+        newest = store.append(view.keyframe(self._first_pose(), inv_depth, prior, len(self._segments) - 1))
         if not self.ready:
             if newest + 1 - self._segment >= self._config.warm_up:
                 self.initialise()
             return None
         self.scale.collect()
         self._refine(newest)
+        self._look_for_moving_cells(newest)
         if self._is_near(newest - 1):
             return newest - 1
         self._update(self._config.more_updates)
@@ -93,6 +102,8 @@ class RecurrentFrontend:
         self._update(cfg.warm_up_updates, free_from=self._segment + 1)
         if self.scale.settle():
             self._update(cfg.more_updates, free_from=self._segment + 1)
+        for position in range(self._segment + 1, end):
+            self._look_for_moving_cells(position)
         self._active.retire_sources_before(end - _WARM_UP_STAYS)
         self.ready = True
         self._let_go()
@@ -107,6 +118,19 @@ class RecurrentFrontend:
         targets = range(max(end - cfg.window, self._segment), end)
         self._add_near(sources, targets, cfg.suppression, max_edges=cfg.max_edges)
         self._update(cfg.updates)
+
+    def _look_for_moving_cells(self, position: int) -> None:
+        """With the keyframe's latest matches with the one before it; as :class:`metric_slam.frontend.Frontend` does."""
+        store = self._store
+        if (position, position - 1) not in self._graph:
+            return
+        match = unpacked(self._graph.matches_of(position, position - 1))
+        confidence = confidence_per_cell(match.confidence)
+        backward = Correspondence(match.target, np.where(confidence > _MATCHED, confidence, 0.0))
+        keyframe, before = store[position], store[position - 1]
+        keyframe.moving = carried(before.moving_cells, backward)
+        expected = carry_depth(before, keyframe.pose, backward, store.camera)
+        self.scale.look_for_moving_cells(position, expected, backward)
 
     def _add_near(self, sources: range, targets: range, suppression: int, *, max_edges: int | None = None) -> None:
         cfg = self._config
@@ -150,6 +174,14 @@ class RecurrentFrontend:
         """A fresh scale moves the whole segment; what the prior measured then takes part from the next solve on."""
         if self.scale.settle():
             self._update(self._config.more_updates)
+
+    def _first_pose(self) -> np.ndarray:
+        """T_cam_world [7] of a new keyframe, by damped constant velocity (``_init_next_state``) after the warm-up."""
+        last = len(self._store) - 1
+        if not self.ready or last == self._segment or not self._config.motion_damping:
+            return self._store[last].pose.copy()
+        T_before, T_last = lie.pose_vec_to_matrix(self._store.poses(last - 1, last + 1))
+        return lie.matrix_to_pose_vec(lie.interpolate(T_before, T_last, 1.0 + self._config.motion_damping))
 
     def _first_depth(self, prior: PriorMaps) -> np.ndarray:
         """Inverse depth [h, w] of a new keyframe: the prior's where it says something, elsewhere that of the last

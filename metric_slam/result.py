@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from metric_slam.disk_store import DiskImage
+from metric_slam.disk_store import DiskArray, DiskImage
 from metric_slam.geometry.camera import PinholeCamera
 
 
@@ -41,6 +41,13 @@ class KeyframeResult:
 
     prior_log_scale: float
     """Bounded log-scale of the prior, s_k (0 without a prior)."""
+
+    dense_inv_depth: np.ndarray | DiskArray | None = None
+    """``inv_depth`` at every pixel as a recurrent model spreads it, float32 [H, W], or where on the disk it lies
+    (``np.asarray`` reads it); None where no such model matched."""
+
+    confirmed: np.ndarray | None = None
+    """How many keyframes, of those it shares matches with, have the same depth there to about 5 %: uint8 [h, w]."""
 
     @property
     def pixels(self) -> np.ndarray:
@@ -132,6 +139,14 @@ class SlamResult:
     def segment_count(self) -> int:
         """Pieces of the trajectory that nothing ties together."""
         return 1 if self.segment is None else len(np.unique(self.segment))
+
+
+    @property
+    def confirmed_share(self) -> float | None:
+        """Of all cells that flow supports, the share that another keyframe confirms; None without such cells."""
+        counts = [k.confirmed[k.confidence > 0] for k in self.keyframes if k.confirmed is not None]
+        total = sum(count.size for count in counts)
+        return sum(int(np.count_nonzero(count)) for count in counts) / total if total else None
 
 
 def frames_csv(result: SlamResult) -> str:

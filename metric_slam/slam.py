@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import cast
 
 import cv2
@@ -25,10 +26,12 @@ from metric_slam.active_edges import ActiveEdges
 from metric_slam.backend import Backend
 from metric_slam.choices import choose_correspondence, choose_prior, working_camera
 from metric_slam.config import Config
+from metric_slam.confirmed_cells import confirmed_cells
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
-from metric_slam.disk_store import DiskStore
+from metric_slam.disk_store import DiskArray, DiskStore
+from metric_slam.errors import OutputError
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.frame import Frame
 from metric_slam.frame_poses import FramePoses
@@ -38,7 +41,7 @@ from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.loop_closure import LoopClosure
 from metric_slam.motion_filter import MotionFilter
-from metric_slam.recurrent import RecurrentPath
+from metric_slam.recurrent import RecurrentPath, is_textured
 from metric_slam.recurrent_backend import RecurrentBackend
 from metric_slam.recurrent_frames import RecurrentFramePoses
 from metric_slam.recurrent_frontend import RecurrentFrontend
@@ -123,18 +126,14 @@ class MetricSlam:
             self._start_segment(frame, image, features, _ORIGIN)
             return
         if self._recurrent is not None:
-            if self._recurrent.wants(features):
-                self._recurrent.add(View(frame.index, frame.time_s, image, features, self._prepared(frame)))
-            else:
-                self._recurrent.wait(frame.index, frame.time_s, features)
+            self._process_recurrent(self._recurrent, frame, image, features)
             return
         with self._timed("track"):
             predicted = self._frames.predicted(frame.time_s)
             tracked = self._tracker.track(features, predicted, depth_known=self._frontend.depth_known)
         self._lost_for = 0 if tracked.tracked else self._lost_for + 1
         if self._lost_for > self._config.frontend.max_lost and self._tracker.is_textured(features):
-            log.warning("frame %d: tracking was lost, a new segment of the map starts here", frame.index)
-            self._start_segment(frame, image, features, predicted)
+            self._start_again(frame, image, features, predicted)
             return
         is_keyframe = self._filter.wants(tracked)
         if is_keyframe:
@@ -160,7 +159,6 @@ class MetricSlam:
             self._backend.finish(self._frontend.scale)
         with self._timed("frame_poses"):
             T_world_cam = self._frames.final()
-        T_world_keyframe = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
         records = self._frames.records
         return SlamResult(
             frame_indices=np.array([r.index for r in records], np.int64),
@@ -168,7 +166,7 @@ class MetricSlam:
             T_world_cam=T_world_cam,
             is_keyframe=np.array([r.is_keyframe for r in records]),
             tracked=np.array([r.tracked for r in records]),
-            keyframes=[self._keyframe_result(i, T_world_keyframe[i]) for i in range(len(self._store))],
+            keyframes=self._keyframe_results(),
             scale_source=self._scale_source(),
             scale_observations=self._frontend.scale.observations,
             solver_status_counts=dict(self._graph.status_counts),
@@ -245,6 +243,27 @@ class MetricSlam:
             self._timed,
         )
 
+    def _process_recurrent(self, path: RecurrentPath, frame: Frame, image: np.ndarray, features: object) -> None:
+        textured = is_textured(image)
+        wanted = textured and path.wants(features)
+        if textured and path.follows(features, wanted=wanted):
+            self._lost_for = 0
+            if wanted:
+                path.add(View(frame.index, frame.time_s, image, features, self._prepared(frame)))
+            else:
+                path.wait(frame.index, frame.time_s, features)
+            return
+        self._lost_for += 1
+        if textured and self._lost_for > self._config.frontend.max_lost:
+            path.finish()
+            self._start_again(frame, image, features, self._frames.predicted(frame.time_s))
+        else:
+            path.lose(frame.index, frame.time_s)
+
+    def _start_again(self, frame: Frame, image: np.ndarray, features: object, pose: np.ndarray) -> None:
+        log.warning("frame %d: tracking was lost, a new segment of the map starts here", frame.index)
+        self._start_segment(frame, image, features, pose)
+
     def _resized(self, frame: Frame) -> np.ndarray:
         return cv2.resize(frame.image, self.camera.size, interpolation=cv2.INTER_AREA)
 
@@ -266,10 +285,35 @@ class MetricSlam:
             log.warning("prior %s never measured anything: the scale of this run is unknown", self._prior.name)
         return "unknown"
 
-    def _keyframe_result(self, position: int, T_world_cam: np.ndarray) -> KeyframeResult:
+    def _dense_inv_depths(self) -> list[DiskArray | None]:
+        """Of every keyframe the inverse depth of all pixels where the model says it; they lie on the disk."""
+        found: list[DiskArray | None] = [None] * len(self._store)
+        with self._timed("dense_depth"):
+            try:
+                for position, keyframe in enumerate(self._store):
+                    if keyframe.upsample_weights is not None:
+                        model, weights = cast(RecurrentModel, self._model), np.asarray(keyframe.upsample_weights)
+                        found[position] = self._store.disk.put(model.upsampled(keyframe.inv_depth, weights))
+            except OutputError as error:  # the map can do without
+                log.warning("no dense depths of the network from keyframe %d on: %s", position, error)
+        return found
+
+    def _keyframe_results(self) -> list[KeyframeResult]:
+        count = len(self._store)
+        T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, count)))
+        confidence = [self._graph.confidence_of(i).astype(np.float32) for i in range(count)]
+        with self._timed("view_consistency"):
+            confirmed = confirmed_cells(self._store, self._graph, confidence)
+        dense = self._dense_inv_depths()
+        return [
+            replace(self._keyframe_result(i, T, c), dense_inv_depth=dense[i], confirmed=confirmed[i])
+            for i, (T, c) in enumerate(zip(T_world_cam, confidence, strict=True))
+        ]
+
+    def _keyframe_result(self, position: int, T_world_cam: np.ndarray, confidence: np.ndarray) -> KeyframeResult:
         keyframe = self._store[position]
-        prior_depth_m, confidence = np.asarray(keyframe.prior_depth_m), np.asarray(keyframe.prior_confidence)
-        has_prior = bool(confidence.any())
+        prior_depth_m, prior_confidence = np.asarray(keyframe.prior_depth_m), np.asarray(keyframe.prior_confidence)
+        has_prior = bool(prior_confidence.any())
         return KeyframeResult(
             index=keyframe.index,
             time_s=keyframe.time_s,
@@ -277,9 +321,9 @@ class MetricSlam:
             camera=self.camera,
             image=keyframe.image,
             inv_depth=keyframe.inv_depth.astype(np.float32),
-            confidence=self._graph.confidence_of(position).astype(np.float32),
+            confidence=confidence,
             prior_depth_m=prior_depth_m.astype(np.float32) if has_prior else None,
-            prior_confidence=confidence.astype(np.float32) if has_prior else None,
+            prior_confidence=prior_confidence.astype(np.float32) if has_prior else None,
             prior_log_scale=keyframe.prior_log_scale,
         )
 

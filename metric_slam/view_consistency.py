@@ -11,6 +11,8 @@ from __future__ import annotations
 import droid_backends as native
 import numpy as np
 
+_BAND = 1.5  # depths of a band, from the nearest to the farthest of it, share one limit
+
 
 def count_consistent_views(
     poses: np.ndarray,
@@ -44,4 +46,32 @@ def count_consistent_views(
         limits,
         count,
     )
+    return count
+
+
+def count_views_relative(
+    poses: np.ndarray,
+    inv_depth: np.ndarray,
+    intrinsics: np.ndarray,
+    keyframes: np.ndarray,
+    source: np.ndarray,
+    target: np.ndarray,
+    max_relative_error: float,
+) -> np.ndarray:
+    """As :func:`count_consistent_views`, int32 [K, h, w], with a limit that is a share of each pixel's own depth.
+
+    The kernel knows limits in metres alone, so it is called once for every band of depths, each reaching to 1.5 times
+    its nearest, with that share of the band's middle: a pixel's limit is 0.82 to 1.22 times its share. Finer bands cost
+    as much more time.
+    """
+    own = inv_depth[np.asarray(keyframes)]
+    known = own > 0
+    band = np.zeros(own.shape, np.int64)
+    band[known] = np.floor(-np.log(own[known]) / np.log(_BAND))
+    count = np.zeros(own.shape, np.int32)
+    for number in np.unique(band[known]):
+        limit_m = max_relative_error * _BAND ** (float(number) + 0.5)
+        found = count_consistent_views(poses, inv_depth, intrinsics, keyframes, source, target, limit_m)
+        chosen = known & (band == number)
+        count[chosen] = found[chosen]
     return count

@@ -28,6 +28,14 @@ DAMPING = 1e-4
 """Depth damping of every cell."""
 
 
+def bilinear_logits(h: int, w: int) -> torch.Tensor:
+    """Upsampling weights of one source, [576, h, w], that are bilinear between centres of cells."""
+    offset = (torch.arange(8.0) - 3.5) / 8.0
+    line = torch.stack([(-offset).clamp(min=0.0), 1.0 - offset.abs(), offset.clamp(min=0.0)])  # [neighbour, pixel]
+    share = torch.einsum("ay,bx->abyx", line, line).reshape(576, 1, 1)
+    return share.clamp(min=1e-12).log().expand(-1, h, w)
+
+
 @lru_cache(maxsize=4000)
 def matches(street: Street, source: bytes, target: bytes) -> tuple[np.ndarray, np.ndarray]:
     """As :func:`tests.scene.exact_matches`, remembered; what is not in front of the camera stays where it is."""
@@ -98,7 +106,8 @@ class OracleNetwork:
         confidence = correlation[:, 2:].expand(-1, 2, -1, -1).permute(0, 2, 3, 1)
         sources = 0 if source is None else len(source.unique())
         damping = torch.full((sources, _GRID.height, _GRID.width), DAMPING)
-        return UpdateResult(hidden + 1.0, delta, confidence, damping, None)
+        upsampling = bilinear_logits(_GRID.height, _GRID.width).expand(sources, -1, -1, -1)
+        return UpdateResult(hidden + 1.0, delta, confidence, damping, upsampling)
 
     def correlate(self, features: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> _Truth:
         """For :class:`DroidCorrespondence`."""

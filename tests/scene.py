@@ -204,10 +204,12 @@ def grid_depth_m(street: Street, T_world_cam: np.ndarray, camera: PinholeCamera 
     return street.render(T_world_cam, camera.grid())[1].astype(np.float64)
 
 
-def exact_matches(street: Street, T_world_a: np.ndarray, T_world_b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def exact_matches(
+    street: Street, T_world_a: np.ndarray, T_world_b: np.ndarray, camera: PinholeCamera = CAMERA
+) -> tuple[np.ndarray, np.ndarray]:
     """Where the cells of a lie in b, float64 [h, w, 2] in cells, and whether they are seen there, bool [h, w]."""
-    grid = CAMERA.grid()
-    depth_a, depth_b = grid_depth_m(street, T_world_a), grid_depth_m(street, T_world_b)
+    grid = camera.grid()
+    depth_a, depth_b = grid_depth_m(street, T_world_a, camera), grid_depth_m(street, T_world_b, camera)
     T = relative(T_world_a, T_world_b)
     X = (grid.rays() * depth_a[..., None]) @ T[:3, :3].T + T[:3, 3]
     front = (depth_a > 0) & (X[..., 2] > 0.2)

@@ -7,7 +7,12 @@ import pytest
 
 from metric_slam.backend import Backend
 from metric_slam.config import BackendConfig, BundleAdjustmentConfig
+from metric_slam.depth.no_prior import NoPrior
+from metric_slam.factor_graph import FactorGraph
+from metric_slam.geometry import lie
+from metric_slam.keyframes import KeyframeStore
 from metric_slam.segments import Segments
+from tests.scene import CAMERA, ExactMatching, Start, Street, keyframe_at, pose, rotation, straight
 from tests.test_factor_graph import PAIRS, TRUE_CENTRES, centres, disturb, make_graph, scale_of
 
 
@@ -58,3 +63,98 @@ def test_one_keyframe_is_nothing_to_do() -> None:
     store, graph = make_graph()
     backend = Backend(store, graph, Segments(), BackendConfig(), BundleAdjustmentConfig())
     assert backend.optimise().status == "nothing_to_do"
+
+
+# ---------------------------------------------------------------- segments that nothing ties together
+
+GAP = np.linalg.inv(pose(0.1, 1.5, R=rotation(0.0, 0.0, 0.06)))
+"""T_first_before that was guessed where tracking was lost."""
+
+
+def two_keyframes_each(segments: int) -> tuple[KeyframeStore, Segments, Backend]:
+    """Segments of two keyframes, each as far from the one before as was guessed."""
+    street, store, pieces, T = Street(), KeyframeStore(CAMERA), Segments(), np.eye(4)
+    for segment in range(segments):
+        pieces.begin(len(store), GAP if segment else None)
+        T = T @ np.linalg.inv(GAP) if segment else T
+        for _ in range(2):
+            keyframe = keyframe_at(street, T)
+            keyframe.segment = segment
+            store.append(keyframe)
+            T = T @ pose(z_m=1.0)
+        T = T @ pose(z_m=-1.0)
+    graph = FactorGraph(store, ExactMatching(street), BundleAdjustmentConfig(), 0.0)
+    return store, pieces, Backend(store, graph, pieces, BackendConfig(), BundleAdjustmentConfig())
+
+
+def between(store: KeyframeStore, first: int, second: int) -> np.ndarray:
+    """T_second_first [4, 4]."""
+    T = lie.pose_vec_to_matrix(store.poses(0, len(store)))
+    return T[second] @ lie.inverse(T[first])
+
+
+def moved(store: KeyframeStore, positions: range, T_new_old: np.ndarray) -> None:
+    """Moves these cameras rigidly in the world."""
+    for position in positions:
+        T = lie.pose_vec_to_matrix(store[position].pose) @ lie.inverse(T_new_old)
+        store[position].pose = lie.matrix_to_pose_vec(T)
+
+
+ELSEWHERE = pose(3.0, -2.0, y_m=0.4, R=rotation(0.03, -0.02, 0.5))
+
+
+def test_segments_follow_the_one_before_them_when_the_map_has_moved() -> None:
+    store, _, backend = two_keyframes_each(3)
+    inside = between(store, 2, 3), between(store, 4, 5)
+    moved(store, range(2), ELSEWHERE)
+    before = store.poses(0, 2)
+    assert np.abs(between(store, 1, 2) - GAP).max() > 1.0
+    backend._close_gaps()
+    np.testing.assert_array_equal(store.poses(0, 2), before)
+    for a, b in ((1, 2), (3, 4)):
+        np.testing.assert_allclose(between(store, a, b), GAP, atol=1e-9)
+    np.testing.assert_allclose(between(store, 2, 3), inside[0], atol=1e-9)
+    np.testing.assert_allclose(between(store, 4, 5), inside[1], atol=1e-9)
+
+
+def test_a_map_that_did_not_move_has_no_gap_to_close() -> None:
+    store, _, backend = two_keyframes_each(3)
+    before = store.poses(0, 6)
+    backend._close_gaps()
+    np.testing.assert_allclose(store.poses(0, 6), before, atol=1e-9)
+
+
+def test_a_segment_that_a_loop_has_joined_stays_where_the_loop_put_it() -> None:
+    store, segments, backend = two_keyframes_each(2)
+    segments.join(0, 1)
+    moved(store, range(2), ELSEWHERE)
+    before = store.poses(0, 4)
+    backend._close_gaps()
+    np.testing.assert_array_equal(store.poses(0, 4), before)
+
+
+def test_joined_segments_follow_together() -> None:
+    """The third hangs on the second by a loop: both go where the gap before the second leads."""
+    store, segments, backend = two_keyframes_each(3)
+    segments.join(1, 2)
+    loop = between(store, 2, 5)
+    moved(store, range(2), ELSEWHERE)
+    backend._close_gaps()
+    np.testing.assert_allclose(between(store, 1, 2), GAP, atol=1e-9)
+    np.testing.assert_allclose(between(store, 2, 5), loop, atol=1e-9)
+
+
+def test_the_last_optimisation_closes_the_gaps() -> None:
+    R = rotation(0.01)
+    start = Start(NoPrior())
+    start.start(pose(R=R))
+    start.follow(straight(5, 0.5, R=R)[1:])
+    ahead = lie.matrix_to_pose_vec(np.linalg.inv(pose(z_m=0.5)) @ lie.pose_vec_to_matrix(start.store[-1].pose))
+    start.start(pose(z_m=30.0, R=R), ahead)
+    start.follow(straight(5, 0.5, R=R, start_m=30.0)[1:])
+    guessed, inside = between(start.store, 4, 5), between(start.store, 5, 9)
+    np.testing.assert_allclose(guessed, start.segments.gaps[1], atol=1e-9)
+    moved(start.store, range(1, 5), pose(z_m=0.3))  # what the optimisation will not leave so
+    start.finish()
+    np.testing.assert_allclose(between(start.store, 4, 5), guessed, atol=1e-6)
+    np.testing.assert_allclose(between(start.store, 5, 9), inside, atol=0.1)

@@ -16,6 +16,7 @@ from metric_slam.frame import Frame
 from metric_slam.slam import MetricSlam, build_slam
 from metric_slam.trajectory import read_tum
 from tests.scene import Drive, Street, rotation, straight
+from tests.test_vehicle_ahead import behind, swaying
 
 R = rotation(0.01, 0.005)
 MOVING = straight(8, 0.6, R=R)
@@ -67,6 +68,21 @@ def test_a_restored_system_goes_on_to_the_last_bit(at: int, uninterrupted: np.nd
     for index in range(at, len(DRIVE)):
         second.process(DRIVE[index])
     np.testing.assert_array_equal(second.finish().T_world_cam, uninterrupted)
+
+
+def test_what_is_known_to_move_is_known_to_the_restored_system() -> None:
+    """Behind a vehicle, in the middle of what is left out of matches."""
+    drive, disk, at = behind(swaying), DiskStore(), 12
+    first, second = build_slam(CONFIG, drive, disk), build_slam(CONFIG, drive, disk)
+    for index in range(at):
+        first.process(drive[index])
+    assert first._store[-1].moving_cells.any()
+    second.restore(first.state(), drive.__getitem__)
+    for slam in (first, second):
+        for index in range(at, at + 5):
+            slam.process(drive[index])
+    np.testing.assert_array_equal(poses(second), poses(first))
+    np.testing.assert_array_equal(second._store[-1].moving_cells, first._store[-1].moving_cells)
 
 
 def broken_run(out: Path, at: int) -> Breaks:

@@ -11,6 +11,7 @@ from metric_slam.factor_graph import BaselineFactor, FactorGraph
 from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
 from tests.scene import CAMERA, ExactMatching, Street, exact_matches, grid_depth_m, keyframe_at, pose, rotation
+from tests.vehicle import Block, grown
 
 STREET = Street(end_m=40.0)
 PATH = [pose(0.05 * i, 0.8 * i, R=rotation(0.01, 0.0, 0.01 * i)) for i in range(4)]
@@ -216,3 +217,69 @@ def test_matches_on_disk_can_be_replaced_and_found_again() -> None:
     other.restore(state)
     assert other.matches_of(0, 1).shape == (12, 40, 4) and other.matches_of(1, 2).shape == (12, 40, 3)
     np.testing.assert_array_equal(other.matches_of(0, 1), graph.matches_of(0, 1))
+
+
+LORRY = Block(top=3, bottom=11, left=8, right=30)
+"""In front of nearly half of the view: more than the robust loss would cope with."""
+
+
+def moving_block() -> np.ndarray:
+    """Its mask, uint8 [12, 40]."""
+    return np.where(LORRY.mask((12, 40)), 25, 0).astype(np.uint8)
+
+
+def test_cells_that_move_are_left_out_of_the_edges_that_leave_a_keyframe() -> None:
+    store, graph = make_graph()
+    graph.match_pairs(PAIRS)
+    before = {pair: graph.matches_of(*pair).copy() for pair in PAIRS}
+    stored = graph.matches_of(1, 2)
+    graph.leave_out_moving(1)
+    np.testing.assert_array_equal(graph.matches_of(1, 2), before[1, 2], "nothing moves yet")
+    store[1].moving = moving_block()
+    graph.leave_out_moving(1)
+    wider = grown(LORRY.mask((12, 40)))
+    for i, j in PAIRS:
+        confidence = graph.matches_of(i, j)[..., 2]
+        if i == 1:
+            assert before[i, j][wider, 2].any() and not confidence[wider].any()
+            np.testing.assert_array_equal(confidence[~wider], before[i, j][~wider, 2])
+        else:
+            np.testing.assert_array_equal(confidence, before[i, j][..., 2])
+        np.testing.assert_array_equal(graph.matches_of(i, j)[..., :2], before[i, j][..., :2])
+    np.testing.assert_array_equal(stored, before[1, 2], "replaced, not written into")
+
+
+def test_cells_that_move_are_left_out_of_new_edges_too() -> None:
+    store, graph = make_graph()
+    store[2].moving = moving_block()
+    graph.match_pairs([(2, 3), (3, 2)])
+    wider = grown(LORRY.mask((12, 40)))
+    assert not graph.matches_of(2, 3)[wider, 2].any() and graph.matches_of(2, 3)[~wider, 2].any()
+    seen = exact_matches(STREET, PATH[3], PATH[2])[1]
+    np.testing.assert_array_equal(graph.matches_of(3, 2)[..., 2], seen)
+
+
+def test_both_axes_of_a_match_are_left_out() -> None:
+    store, graph = make_graph()
+    graph.add_matched(0, 1, Correspondence(np.zeros((12, 40, 2)), np.ones((12, 40, 2))))
+    store[0].moving = moving_block()
+    graph.leave_out_moving(0)
+    matches = graph.matches_of(0, 1)
+    wider = grown(LORRY.mask((12, 40)))
+    assert matches.shape == (12, 40, 4) and not matches[wider, 2:].any() and (matches[~wider, 2:] == 1.0).all()
+
+
+def test_a_vehicle_that_is_left_out_does_not_move_the_map() -> None:
+    """A block that keeps its place in all images, and pulls at the poses where it is not known to move."""
+    errors = []
+    for known in (False, True):
+        store, graph = make_graph(flow_loss="none")
+        for i, j in PAIRS:
+            target, seen = exact_matches(STREET, PATH[i], PATH[j])
+            graph.add_matched(i, j, LORRY.held(Correspondence(target, seen.astype(float))))
+        for position in range(4):
+            store[position].moving = moving_block() if known else None
+            graph.leave_out_moving(position)
+        graph.solve(0, 4, {0}, 20)
+        errors.append(np.abs(centres(store) / scale_of(store) - TRUE_CENTRES).max())
+    assert errors[1] < 1e-3 and errors[0] > 20 * errors[1], errors

@@ -70,7 +70,7 @@ def test_a_depth_sensor_is_metric_from_the_first_frame() -> None:
 
 def test_no_road_at_the_start_is_said(caplog: pytest.LogCaptureFixture) -> None:
     start = Start(ground_plane(), street=Street(road=False, walls=False, end_m=20.0))
-    start.prior.observe = lambda *states, search: None  # type: ignore[method-assign]
+    start.prior.observe = lambda *states, **options: None  # type: ignore[method-assign]
     start.start(pose(R=R))
     with caplog.at_level(logging.WARNING):
         assert start.add(pose(0.4, 1.0, R=R))

@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "factor_graph",
         "active_edges",
+        "confirmed_cells",
         "fusion",
         "dense_matching",
         "dense_stream",

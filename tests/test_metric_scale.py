@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from metric_slam.config import GroundPlaneConfig, SensorConfig
-from metric_slam.depth.base import DepthPrior, MotionObservation
+from metric_slam.depth.base import DepthPrior, MotionObservation, SeenDepth
 from metric_slam.depth.ground_plane import GroundPlane
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.depth.sensor import SensorDepth
 from metric_slam.errors import DatasetError
 from metric_slam.frame import CameraMount, Frame
+from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
+from metric_slam.metric_scale import MetricScale
 from tests.scene import CAMERA, HEIGHT_M, Start, grid_depth_m, pose, pose_vec, rotation, straight
 
 R = rotation(0.01, 0.0)
@@ -41,6 +43,7 @@ class ScriptedPrior(DepthPrior):
         self.sees, self.step_m = sees, step_m
         self.calls: list[Call] = []
         self.lengths: list[float] = []
+        self.seen: list[SeenDepth | None] = []
         self.calibrations: list[int] = []
         self.paths: dict[int, np.ndarray] = {}
         self.plane_m: np.ndarray | None = None
@@ -58,22 +61,30 @@ class ScriptedPrior(DepthPrior):
         self.calibrations.append(len(motions))
 
     def observe(
-        self, previous: int, current: int, T_current_previous: np.ndarray, camera: PinholeCamera, *, search: bool
+        self,
+        previous: int,
+        current: int,
+        T_current_previous: np.ndarray,
+        camera: PinholeCamera,
+        *,
+        search: bool,
+        seen: SeenDepth | None = None,
     ) -> MotionObservation | None:
         """True over present length; ``sees`` None: no observation, False: one that is not used."""
         call = Call(current, search)
         self.calls.append(call)
+        self.seen.append(seen)
         used = self.sees(call)
         if used is None:
             return None
         length = float(np.linalg.norm(T_current_previous[:3, 3]))
         self.lengths.append(length)
         ratio = float(np.log(self.step_m * (current - previous) / length))
-        return MotionObservation(ratio, 0.02, used, detail=current, previous_depth_m=self.plane_m)
+        return MotionObservation(ratio, 0.02, used, detail=(current,), previous_depth_m=self.plane_m)
 
     def revised(self, observation: MotionObservation, path_ahead: np.ndarray) -> MotionObservation:
         """Notes the path and stretches the observation."""
-        self.paths[observation.detail] = path_ahead
+        self.paths[int(observation.detail[0])] = path_ahead
         log_ratio = observation.log_ratio + float(np.log(self.later_factor))
         return MotionObservation(log_ratio, observation.sigma, observation.used, observation.detail)
 
@@ -235,9 +246,9 @@ def test_before_the_first_answer_all_of_a_young_segment_is_searched_and_later_on
 
 def test_one_wrong_answer_among_the_first_does_not_set_the_scale() -> None:
     class OneLie(ScriptedPrior):
-        def observe(self, previous: int, current: int, *rest: object, search: bool) -> MotionObservation | None:
+        def observe(self, previous: int, current: int, *rest: object, **options: object) -> MotionObservation | None:
             self.step_m = 3 * STEP_M if current == 2 else STEP_M
-            return super().observe(previous, current, *rest, search=search)
+            return super().observe(previous, current, *rest, **options)
 
     start = drive(OneLie(), 3)
     factors: list[float] = []
@@ -289,6 +300,105 @@ def test_a_new_segment_finds_its_own_scale_and_leaves_the_earlier_alone() -> Non
     np.testing.assert_allclose(start.store[8].pose, before[0][-1], atol=1e-12)
     pairs = [(b.source, b.target) for b in start.graph.baselines()]
     assert (7, 8) not in pairs and (0, 1) in pairs and (11, 12) in pairs
+
+
+def lost_after(keyframes: int, prior: ScriptedPrior, gap_m: float = 60.0) -> Start:
+    """A drive after which tracking is lost: a segment begins that goes on one step ahead, as far as anyone knows."""
+    start = drive(prior, keyframes)
+    start.frontend.scale.collect()
+    step = np.linalg.inv(pose(z_m=STEP_M, R=R)) @ pose(R=R)
+    start.start(pose(z_m=gap_m, R=R), lie.matrix_to_pose_vec(step @ lie.pose_vec_to_matrix(start.store[-1].pose)))
+    return start
+
+
+def test_a_segment_begins_with_the_speed_of_the_one_before() -> None:
+    """Half a metre a step before the loss; then the prior sees nothing for a while."""
+    prior = ScriptedPrior(lambda call: call.index < 8)
+    start = lost_after(8, prior)
+    prior.calls.clear()
+    prior.lengths.clear()
+    start.follow([pose(z_m=60.0 + STEP_M * i, R=R) for i in range(1, 4)])
+    np.testing.assert_allclose(start.steps_m(), STEP_M, rtol=0.03)
+    assert prior.lengths[0] == pytest.approx(STEP_M, rel=0.02), "the first pair is shown to the prior in metres"
+    first_seen = prior.seen[-len(prior.calls)]
+    assert first_seen is not None
+    depth_m = grid_depth_m(start.street, pose(z_m=60.0, R=R))
+    near = (depth_m > 0) & (depth_m < 10)
+    assert np.median(first_seen.inv_depth[near] * depth_m[near]) == pytest.approx(1.0, abs=0.05), "and its depth too"
+
+
+def test_a_segment_that_resumes_is_not_searched_widely_while_it_is_young() -> None:
+    """A vehicle moves about as fast as before, so what a wide search would find elsewhere is not believed: here half
+    the truth."""
+
+    def misled(call: Call) -> bool:
+        prior.step_m = 0.5 * STEP_M if call.search else STEP_M
+        return call.index < 8 or call.search
+
+    prior = ScriptedPrior(misled)
+    prior.sees = lambda call: True
+    start = lost_after(8, prior)
+    prior.sees = misled
+    prior.calls.clear()
+    start.follow([pose(z_m=60.0 + STEP_M * i, R=R) for i in range(1, WARM_UP + 1)])
+    assert prior.calls and not any(call.search for call in prior.calls)
+    np.testing.assert_allclose(start.steps_m()[8:], STEP_M, rtol=0.03)
+    start.follow([pose(z_m=60.0 + STEP_M * i, R=R) for i in range(WARM_UP + 1, WARM_UP + 3)])
+    assert any(call.search for call in prior.calls), "a speed that is never confirmed is no more than a guess"
+
+
+def test_the_first_segment_is_searched_widely_from_its_first_pair() -> None:
+    prior = ScriptedPrior()
+    drive(prior, 3)
+    assert prior.calls[0] == Call(1, search=True)
+
+
+def test_without_metres_before_the_loss_a_segment_is_searched_widely() -> None:
+    """A usual step of a map whose scale is only a guess says nothing."""
+    prior = ScriptedPrior(lambda call: call.index > 9)
+    start = lost_after(8, prior)
+    prior.calls.clear()
+    start.follow([pose(z_m=60.0 + STEP_M, R=R), pose(z_m=60.0 + 2 * STEP_M, R=R)])
+    assert prior.calls[0] == Call(9, search=True)
+    np.testing.assert_allclose(start.steps_m()[8:], STEP_M, rtol=0.03)
+
+
+def test_a_checkpoint_knows_that_a_segment_resumed() -> None:
+    start = lost_after(8, ScriptedPrior())
+    start.follow([pose(z_m=60.0 + STEP_M, R=R)])
+    scale = start.frontend.scale
+    scale.collect()
+    prior = ScriptedPrior()
+    other = MetricScale(start.store, start.graph, prior, start.segments, WARM_UP)
+    assert not other._resumed
+    other.restore(scale.state())
+    assert other._resumed and other.known
+    assert other.settle()
+    assert prior.calls and not any(call.search for call in prior.calls)
+
+
+# ---------------------------------------------------------------- the road in every cell
+
+
+class RoadBelow(ScriptedPrior):
+    """Finds the road where it is told the depth is."""
+
+    def road_inv_depth(self, seen: SeenDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
+        """Twice the depth."""
+        return 0.5 * seen.inv_depth
+
+
+def test_the_road_is_asked_for_once_the_scale_is_known() -> None:
+    blind = drive(RoadBelow(lambda call: None), 4)
+    scale, seen = blind.frontend.scale, blind.store[-1].seen
+    assert scale.road_inv_depth(seen) is None
+    assert scale.road_inv_depth(seen, baseline=1.0) is not None, "a start looks at any scale"
+    start = drive(RoadBelow(), 4)
+    road = start.frontend.scale.road_inv_depth(start.store[2].seen)
+    assert road is not None
+    np.testing.assert_array_equal(road, 0.5 * start.store[2].inv_depth)
+    none = drive(ScriptedPrior(), 4)
+    assert none.frontend.scale.road_inv_depth(none.store[2].seen) is None, "a prior that knows of no road"
 
 
 def test_the_last_answer_of_a_segment_belongs_to_that_segment() -> None:

@@ -13,7 +13,8 @@ from metric_slam.depth.ground_plane import GroundPlane
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.disk_store import DiskStore
 from metric_slam.frame import CameraMount
-from tests.oracle import REMOVING, config, oracle_slam, run, sensor, winding
+from metric_slam.geometry import lie
+from tests.oracle import DROID, REMOVING, config, oracle_slam, rmse_m, run, sensor, winding
 from tests.scene import HEIGHT_M, Drive, Street
 
 DRIVE = Drive(Street(waves=10), winding(20, 0.25), with_depth=True)
@@ -100,6 +101,25 @@ def test_the_first_keyframes_start_from_the_prior_and_else_from_one() -> None:
             np.testing.assert_allclose(keyframe.inv_depth[known], 1.0 / keyframe.prior_depth_m[known])
             assert len(np.unique(keyframe.inv_depth[~known])) == 1
         assert known.mean() > 0.5 if prior.name == "sensor" else (keyframe.inv_depth == 1.0).all()
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.5])
+def test_a_keyframe_may_start_beyond_the_last_one(damping: float) -> None:
+    slam, _ = oracle_slam(config(droid={**DROID, "motion_damping": damping}), DRIVE, sensor())
+    shares: list[float] = []
+    frontend, refine = slam._frontend, slam._frontend._refine
+
+    def spy(newest: int) -> None:
+        z = [np.linalg.inv(lie.pose_vec_to_matrix(slam._store[i].pose))[2, 3] for i in range(newest - 2, newest + 1)]
+        shares.append((z[2] - z[1]) / (z[1] - z[0]))
+        refine(newest)
+
+    frontend._refine = spy  # type: ignore
+    for index in range(len(DRIVE)):
+        slam.process(DRIVE[index])
+    assert len(shares) > 3
+    np.testing.assert_allclose(shares, damping, atol=0.01)
+    assert rmse_m(slam.finish().T_world_cam, DRIVE, scale=True) < 0.002
 
 
 def test_a_later_keyframe_starts_where_the_last_ones_are() -> None:

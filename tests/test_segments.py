@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from metric_slam.segments import Segments
+from tests.scene import pose, rotation
 
 
 def three() -> Segments:
@@ -31,3 +34,22 @@ def test_a_checkpoint_keeps_everything() -> None:
     segments.join(0, 2)
     other.restore(segments.state())
     assert other.begins == segments.begins and other.anchors() == segments.anchors()
+
+
+def test_the_guessed_motion_across_a_loss_is_kept() -> None:
+    segments, other = Segments(), Segments()
+    gap = pose(0.1, 0.8, R=rotation(0.0, 0.0, 0.05))
+    segments.begin(0)
+    segments.begin(5, gap)
+    np.testing.assert_array_equal(segments.gaps, [np.eye(4), gap])
+    other.restore(segments.state())
+    assert len(other.gaps) == 2
+    np.testing.assert_array_equal(other.gaps, segments.gaps)
+    other.begin(9, np.linalg.inv(gap))
+    assert len(other.gaps) == 3 and len(segments.gaps) == 2, "a list of its own"
+
+
+def test_no_segment_has_no_gap_to_restore() -> None:
+    other = Segments()
+    other.restore(Segments().state())
+    assert len(other) == 0 and other.gaps == []

@@ -170,6 +170,35 @@ def test_refining_tells_the_share_that_fits() -> None:
     np.testing.assert_array_equal(keyframe.inv_depth, before[1])
 
 
+def vehicle_over(rows: int) -> tuple[FrameTracker, np.ndarray]:
+    """A tracker whose keyframe knows of so many rows of cells that move; and the exact second pose's features."""
+    store = KeyframeStore(CAMERA)
+    keyframe = keyframe_at(STREET, FIRST, features=FIRST)
+    keyframe.moving = np.zeros((12, 40), np.uint8)
+    keyframe.moving[12 - rows :] = 10
+    store.append(keyframe)
+    return FrameTracker(store, ExactMatching(STREET), BundleAdjustmentConfig()), SECOND
+
+
+@pytest.mark.parametrize("rows", [0, 4, 8])
+def test_coverage_is_that_of_the_cells_that_stand_still(rows: int) -> None:
+    tracker, features = vehicle_over(rows)
+    frame = tracker.track(features, pose_vec(SECOND), depth_known=True)
+    match, margin = exact(), min(rows, 1)
+    matched = int((match.confidence[: 12 - rows - margin] > 0).sum())
+    assert frame.coverage == pytest.approx(matched / (40 * (12 - rows)))
+    assert not frame.forward.confidence[12 - rows - margin :].any() or rows == 0
+    assert frame.backward.confidence[-1].any(), "backward, all cells are told"
+    assert frame.tracked and motion_error(frame.pose, SECOND)[0] < 0.01
+
+
+def test_a_vehicle_that_hides_half_of_the_view_makes_no_new_place_of_it() -> None:
+    """The share of all cells that is matched falls with what moves; that of the cells that stand still does not."""
+    clear, hidden = (vehicle_over(rows)[0].track(SECOND, pose_vec(SECOND), depth_known=True) for rows in (0, 6))
+    assert hidden.coverage > 0.6 * clear.coverage
+    assert (hidden.forward.confidence > 0).mean() < 0.6 * clear.coverage
+
+
 # ---------------------------------------------------------------- the tracker, DIS
 
 

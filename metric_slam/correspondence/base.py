@@ -25,6 +25,10 @@ class Correspondence:
     depth_damping: np.ndarray | None = None
     """Damping of the source's inverse depths, float64 [h, w], from models that predict it."""
 
+    upsample_weights: np.ndarray | None = None
+    """With what :meth:`RecurrentModel.upsampled` spreads the source's inverse depths over the pixels, float16
+    [channels, h, w], from models that predict it; edges of one source share the array."""
+
 
 @dataclass(frozen=True)
 class EdgeQuery:
@@ -83,6 +87,10 @@ class RecurrentModel(CorrespondenceModel, Protocol):
         self, queries: list[EdgeQuery], memories: list[EdgeMemory]
     ) -> list[tuple[Correspondence, EdgeMemory]]:
         """One step for all edges; edges from the same source agree on its depth damping. Every ``predicted`` is set."""
+        ...
+
+    def upsampled(self, inv_depth: np.ndarray, upsample_weights: np.ndarray) -> np.ndarray:
+        """Inverse depth of every pixel, float32 [H, W], from that of the cells [h, w] and what the model said of it."""
         ...
 
     def motion_px(self, source: Any, target: Any) -> float:

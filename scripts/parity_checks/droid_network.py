@@ -15,30 +15,32 @@ from parity_checks.fixture_weights import set_fixture_weights
 
 TOLERANCE = 1e-4
 HALF_TOLERANCE = 1e-3
-ON_THE_FLY_TOLERANCE = 1e-6
+LOOKUP_TOLERANCE = 1e-6
 """Relative, too: values reach about 30, where one step of float32 is 2e-6."""
 
 
 def check(data: Fixture) -> list[Row]:
-    """One row for each output, and one for the lookup without volume against the one with it."""
+    """One row for each output, and one for every other lookup against that of the volume in torch."""
     try:
         import torch
 
+        from metric_slam.correspondence.droid import correlation as _  # noqa: F401 (the compiled lookups)
         from metric_slam.correspondence.droid.network import DroidNetwork
     except ImportError as error:
         raise FixtureError(f"the network cannot be imported ({error}): install the project") from error
     with torch.inference_mode():
-        outputs, on_the_fly = outputs_of(set_fixture_weights(DroidNetwork()).eval(), data)
+        outputs, lookups = outputs_of(set_fixture_weights(DroidNetwork()).eval(), data)
     rows = [_relative(name, ours, data[name], _tolerance(name)) for name, ours in outputs.items()]
-    return [*rows, _relative("on the fly - volume", on_the_fly, outputs["corr_f16"], ON_THE_FLY_TOLERANCE)]
+    volume = outputs["corr_f16"]
+    return [*rows, *(_relative(f"{name} - volume", ours, volume, LOOKUP_TOLERANCE) for name, ours in lookups.items())]
 
 
-def outputs_of(network: Any, data: Fixture) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(our outputs by the fixture's names, the lookup of all edges without volume) for the inputs of a fixture."""
+def outputs_of(network: Any, data: Fixture) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(our outputs by the fixture's names, all edges by every other lookup) for the inputs of a fixture."""
     features = _features(network, data)
-    volume, on_the_fly = _lookups(features["fmaps"], data)
+    volume, others = _lookups(features["fmaps"], data)
     outputs = features | {"corr_f16": volume, "corr_edge0": volume[0]} | _updates(network, features, volume, data)
-    return {name: ours.numpy() for name, ours in outputs.items()}, on_the_fly.numpy()
+    return tuple({name: ours.numpy() for name, ours in found.items()} for found in (outputs, others))
 
 
 def _features(network: Any, data: Fixture) -> dict[str, Any]:
@@ -49,13 +51,19 @@ def _features(network: Any, data: Fixture) -> dict[str, Any]:
     return {"fmaps": network.encode(images_rgb), "net": hidden, "inp": context}
 
 
-def _lookups(features: Any, data: Fixture) -> tuple[Any, Any]:
-    """Of all edges, with and without volume, [E, 196, h, w] each."""
-    from metric_slam.correspondence.droid.correlation_twin import CorrelationOnTheFly, CorrelationVolume
+def _lookups(features: Any, data: Fixture) -> tuple[Any, dict[str, Any]]:
+    """Of all edges, [E, 196, h, w] each: from the volume in torch, and by name without it and from compiled code."""
+    from metric_slam.correspondence.droid import correlation as compiled
+    from metric_slam.correspondence.droid import correlation_twin as twin
 
     ends = features[data["ii"]], features[data["jj"]]
+    others = {
+        "on the fly": twin.CorrelationOnTheFly(*ends),
+        "compiled volume": compiled.CorrelationVolume(*ends),
+        "compiled on the fly": compiled.CorrelationOnTheFly(features, _tensor(data, "ii"), _tensor(data, "jj")),
+    }
     coords = _tensor(data, "coords")
-    return CorrelationVolume(*ends).lookup(coords), CorrelationOnTheFly(*ends).lookup(coords)
+    return twin.CorrelationVolume(*ends).lookup(coords), {name: it.lookup(coords) for name, it in others.items()}
 
 
 def _updates(network: Any, features: dict[str, Any], correlation: Any, data: Fixture) -> dict[str, Any]:

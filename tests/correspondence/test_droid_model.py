@@ -97,6 +97,42 @@ def test_tracking_needs_no_prediction(precision: str) -> None:
     assert droid.track([]) == []
 
 
+def test_half_precision_on_a_cpu_is_a_choice_and_comes_near() -> None:
+    found = {}
+    for precision in ("auto", "float32", "bfloat16"):
+        droid = model(precision=precision)
+        assert droid._network.precision == (torch.bfloat16 if precision == "bfloat16" else torch.float32)
+        edges = queries(encoded(droid))
+        memories = [droid.begin(edge) for edge in edges]
+        for _ in range(2):
+            stepped = droid.update(edges, memories)
+            memories = [memory for _, memory in stepped]
+        assert droid.motion_px(edges[0].source, edges[0].target) > 0
+        found[precision] = [match for match, _ in stepped]
+    for auto, full, half in zip(*found.values(), strict=True):
+        np.testing.assert_array_equal(auto.target, full.target)
+        np.testing.assert_allclose(half.target, full.target, atol=0.02)
+        np.testing.assert_allclose(half.confidence, full.confidence, atol=0.01)
+        np.testing.assert_allclose(half.depth_damping, full.depth_damping, rtol=0.02)
+        assert not np.array_equal(half.target, full.target)
+        assert half.upsample_weights.dtype == np.float16 and half.confidence.dtype == np.float64
+        np.testing.assert_allclose(
+            half.upsample_weights.astype(float), full.upsample_weights.astype(float), atol=0.02
+        )
+
+
+def test_a_pixel_lies_between_the_cells_around_it() -> None:
+    droid = model()
+    match = droid.update(*(lambda edges: (edges, [droid.begin(e) for e in edges]))(queries(encoded(droid))))[0][0]
+    inv_depth = np.random.default_rng(0).uniform(0.1, 1.0, (GRID.height, GRID.width))
+    dense = droid.upsampled(inv_depth, match.upsample_weights)
+    assert dense.shape == (CAMERA.height, CAMERA.width) and dense.dtype == np.float32
+    assert inv_depth.min() < dense.min() and dense.max() < inv_depth.max()
+    wild = np.full_like(match.upsample_weights, -1e4)
+    wild[4 * 64 : 5 * 64] = 1e4
+    np.testing.assert_allclose(droid.upsampled(inv_depth, wild), inv_depth.repeat(8, 0).repeat(8, 1), rtol=1e-6)
+
+
 def test_points_behind_the_camera_do_no_harm() -> None:
     droid = model()
     features = encoded(droid)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from metric_slam.config import GroundPlaneConfig
-from metric_slam.depth.base import MotionObservation
+from metric_slam.depth.base import MotionObservation, SeenDepth
 from metric_slam.depth.ground_plane import GroundPlane, PitchCalibration
+from metric_slam.depth.road_alignment import RoadPatch
 from metric_slam.frame import CameraMount, Frame
 from tests.scene import CAMERA, HEIGHT_M, Street, grid_depth_m, pose, relative, rotation
+from tests.vehicle import Block, painted
 
 R = rotation(0.01, 0.0)
 
@@ -186,6 +190,107 @@ def test_the_measured_plane_is_in_metres_whatever_the_length_of_the_baseline() -
         found.append(got.previous_depth_m)
     both = (found[0] > 0) & (found[1] > 0)
     np.testing.assert_allclose(found[0][both], found[1][both], rtol=0.02)
+
+
+# ---------------------------------------------------------------- a vehicle ahead
+
+WIDE = CAMERA.resized(640, 192)
+IN_THE_LANE = Block(top=4, bottom=24, left=22, right=58)
+"""Hides the own lane from five to twenty metres."""
+
+IN_HALF_OF_IT = Block(top=4, bottom=24, left=20, right=40)
+
+
+def behind(block: Block, seed: int, *, aware: bool, factor: float = 1.0, search: bool = False) -> tuple[
+    GroundPlane, MotionObservation | None
+]:
+    """One metre behind a vehicle that keeps its distance, in a unit of 1/``factor`` metres; ``aware``: the prior is
+    told what matching says, else it sees images alone."""
+    prior, views = ground_plane(), (pose(R=R), pose(z_m=1.0, R=R))
+    prior.calibrate(motions(0.01, 20))
+    corners = [8 * c for c in (block.left, block.top, block.right, block.bottom)]
+    images = [painted(Street(seed=seed).render(T, WIDE)[0], *corners) for T in views]
+    states = [prior.prepare(Frame(0, 0.0, image, WIDE), WIDE) for image in images]
+    depth_m = factor * grid_depth_m(Street(seed=seed), views[0], WIDE)
+    moving = block.mask(depth_m.shape)
+    seen = SeenDepth(np.where(moving, 1e-3, 1.0 / np.where(depth_m > 0, depth_m, 500.0)), moving)
+    T = relative(*views)
+    T[:3, 3] *= factor
+    return prior, prior.observe(*states, T, WIDE, search=search, seen=seen if aware else None)
+
+
+@pytest.mark.parametrize("search", [False, True])
+def test_the_road_is_measured_beside_a_vehicle(search: bool) -> None:
+    """Two per cent on the median of four roads; images alone lock on the vehicle, and that is withdrawn."""
+    found = []
+    for seed in range(3, 7):
+        _, got = behind(IN_THE_LANE, seed, aware=True, search=search)
+        assert got is not None and got.used and abs(got.log_ratio) < 0.04
+        found.append(got.log_ratio)
+        _, blind = behind(IN_THE_LANE, seed, aware=False, search=search)
+        assert blind is None or not blind.used or abs(blind.log_ratio) > 0.1
+    assert abs(np.median(found)) < 0.02
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.0, 1.1])
+def test_the_scale_is_measured_where_half_of_the_lane_is_hidden(factor: float) -> None:
+    _, got = behind(IN_HALF_OF_IT, 3, aware=True, factor=factor)
+    assert got is not None and got.used and got.log_ratio == pytest.approx(-np.log(factor), abs=0.02)
+
+
+def test_beside_a_vehicle_the_road_is_not_made_much_lower() -> None:
+    """A fit that shortens the map by a third is what a vehicle that moves along leads to; on an open road it counts."""
+    factor = 1.4
+    _, got = behind(IN_THE_LANE, 3, aware=True, factor=factor)
+    assert got is not None and got.log_ratio == pytest.approx(-np.log(factor), abs=0.03) and not got.used
+    _, longer = behind(IN_THE_LANE, 3, aware=True, factor=1 / factor)
+    assert longer is not None and longer.used and longer.log_ratio == pytest.approx(np.log(factor), abs=0.03)
+    aside = Block(top=4, bottom=10, left=70, right=80)
+    _, free = behind(aside, 3, aware=True, factor=factor)
+    assert free is not None and free.used and free.log_ratio == pytest.approx(-np.log(factor), abs=0.03)
+
+
+def test_no_metres_are_given_to_the_cells_of_a_vehicle() -> None:
+    _, got = behind(IN_HALF_OF_IT, 3, aware=True)
+    assert got is not None and got.previous_depth_m is not None
+    vehicle = IN_HALF_OF_IT.mask(got.previous_depth_m.shape)
+    assert not got.previous_depth_m[vehicle].any() and (got.previous_depth_m[~vehicle] > 0).sum() > 60
+
+
+def test_other_lanes_are_looked_at_only_where_the_own_is_mostly_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: dict[str, float] = {}
+    blocks = {"lane": IN_THE_LANE, "half": Block(4, 24, 20, 36), "aside": Block(4, 10, 70, 80)}
+    for name, block in blocks.items():
+
+        def noting(*images: object, name: str = name, **options: Any) -> RoadPatch:
+            widths[name] = options["corridor"][0]
+            return RoadPatch(*images, **options)
+
+        monkeypatch.setattr("metric_slam.depth.ground_plane.RoadPatch", noting)
+        behind(block, 3, aware=True)
+    config = GroundPlaneConfig()
+    assert widths == {"lane": config.wide_corridor_m, "half": config.corridor_m, "aside": config.corridor_m}
+
+
+@pytest.mark.parametrize("unit_m", [0.5, 1.0, 2.0])
+def test_the_road_is_known_in_every_cell_in_the_unit_of_the_map(unit_m: float) -> None:
+    """Behind the vehicle too; without metres it is looked for at any scale."""
+    depth_m = grid_depth_m(Street(), pose(R=R), WIDE)
+    moving = IN_THE_LANE.mask(depth_m.shape)
+    inv_depth = unit_m * np.where(moving, 1e-3, 1.0 / np.where(depth_m > 0, depth_m, 500.0))
+    prior = ground_plane()
+    prior.calibrate(motions(0.01, 20))
+    road = prior.road_inv_depth(SeenDepth(inv_depth, moving), WIDE, 1.0 / unit_m)
+    assert road is not None
+    slope = WIDE.grid().rays() @ (R.T @ [0.0, 1.0, 0.0])
+    near = slope > HEIGHT_M / 40.0
+    np.testing.assert_allclose(road[near], unit_m * slope[near] / HEIGHT_M, rtol=0.04)
+    assert not road[slope < 0].any()
+
+
+def test_where_no_road_is_seen_it_is_known_nowhere() -> None:
+    nothing = SeenDepth(np.full((24, 80), 1e-3), np.zeros((24, 80), bool))
+    assert ground_plane().road_inv_depth(nothing, WIDE, None) is None
 
 
 # ---------------------------------------------------------------- honesty

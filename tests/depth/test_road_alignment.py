@@ -43,13 +43,15 @@ def patch(
     seeds: tuple[int, int] = (3, 3),
     camera: PinholeCamera = ROAD_CAMERA,
     blur_px: float = BLUR_PX,
+    free: np.ndarray | None = None,
 ) -> RoadPatch:
     """The patch between two poses; ``unit``: metres per unit of the translation that is handed over; ``seeds``: of the
-    street seen by the first and the second image."""
+    street seen by the first and the second image; ``free``: the cells that are taken, bool [h, w]."""
     T = relative(first, second)
     T[:3, 3] /= unit
     images = (road_image(Street(seed=s), T_i, camera, blur_px) for s, T_i in zip(seeds, (first, second), strict=True))
-    return RoadPatch(*images, T, prior=prior, height_m=HEIGHT_M, corridor=CORRIDOR, samples=4000)
+    cells = None if free is None else (free, camera.grid())
+    return RoadPatch(*images, T, prior=prior, height_m=HEIGHT_M, corridor=CORRIDOR, samples=4000, cells=cells)
 
 
 def fit(pitch_rad: float, roll_rad: float, step_m: float, prior: PlanePrior, seed: int = 3) -> RoadFit:
@@ -209,3 +211,36 @@ def test_a_fit_that_was_compared_with_nothing_is_not_distinct() -> None:
     prior = believed(0.0, 0.0)
     found = fit_road(patch(pose(), pose(z_m=1.0), prior), prior, HEIGHT_M * np.array([0.9, 1.0, 1.1]))
     assert found is not None and found.distinctness == 1.0
+
+
+# ---------------------------------------------------------------- some cells only
+
+RIGHT_HALF = np.zeros((24, 80), bool)
+RIGHT_HALF[:, 40:] = True
+
+
+def test_only_pixels_of_free_cells_are_taken() -> None:
+    prior, views = believed(0.01, 0.0), (pose(R=rotation(0.01)), pose(z_m=1.0, R=rotation(0.01)))
+    every_cell = np.ones((24, 80), bool)
+    everything, all_free, half, none = (
+        patch(*views, prior, free=free) for free in (None, every_cell, RIGHT_HALF, ~every_cell)
+    )
+    assert len(all_free) == len(everything) and len(none) == 0
+    np.testing.assert_array_equal(all_free._rays, everything._rays)
+    u = half._rays[0] * ROAD_CAMERA.fx + ROAD_CAMERA.cx
+    assert len(half) > 1000 and u.min() >= 8 * 40 - 1 and u.max() < ROAD_CAMERA.width
+    assert fit_road(none, prior, NEAR) is None
+
+
+def test_half_of_the_corridor_is_enough_for_the_height() -> None:
+    prior, heights = believed(0.01, 0.0), []
+    for seed in range(4):
+        views = pose(R=rotation(0.01)), pose(z_m=1.0, R=rotation(0.01))
+        road = patch(*views, prior, seeds=(seed, seed), free=RIGHT_HALF)
+        found = fit_road(road, prior, NEAR)
+        assert found is not None
+        heights.append(found.height / HEIGHT_M)
+        support = road.support(found, ROAD_CAMERA.grid())
+        assert not support[~RIGHT_HALF].any() and support[17, 42] > 0.8
+    assert np.median(heights) == pytest.approx(1.0, abs=0.01)
+    np.testing.assert_allclose(heights, 1.0, atol=0.03)

@@ -56,7 +56,7 @@ def test_every_output_counts(
     script: ModuleType, small_fixture: dict[str, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert check_npz(script, tmp_path / "a.npz", small_fixture) == 0
-    assert "16 of 16 outputs within tolerance" in capsys.readouterr().out
+    assert "18 of 18 outputs within tolerance" in capsys.readouterr().out
     falsified = dict(small_fixture)
     for name in ("fmaps", "eta", "upmask_f16", "weight_noagg"):
         wrong = small_fixture[name].copy()
@@ -65,7 +65,7 @@ def test_every_output_counts(
     falsified["delta"] = small_fixture["delta"][:2]
     assert check_npz(script, tmp_path / "b.npz", falsified) == 1
     out = capsys.readouterr().out
-    assert out.count("ABOVE") == 5 and "11 of 16 outputs within tolerance" in out
+    assert out.count("ABOVE") == 5 and "13 of 18 outputs within tolerance" in out
 
 
 def test_an_incomplete_fixture_is_one_line(

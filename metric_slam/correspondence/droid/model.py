@@ -18,9 +18,12 @@ from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuer
 from metric_slam.correspondence.droid.correlation import CorrelationOnTheFly
 from metric_slam.correspondence.droid.network import default_precision, motion_features, pixel_grid
 from metric_slam.correspondence.droid.update import UpdateResult
+from metric_slam.correspondence.droid.upsample import upsample_inv_depth
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 
 _FAR_CELLS = 1e4  # a point behind the camera is predicted anywhere; beyond this nothing changes
+
+_LARGEST_LOGIT = 1e4  # half precision ends at 65504; a softmax does not know the difference
 
 _PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -133,6 +136,14 @@ class DroidCorrespondence:
         return [found[e] for e in range(len(queries))]
 
     @torch.inference_mode()
+    def upsampled(self, inv_depth: np.ndarray, upsample_weights: np.ndarray) -> np.ndarray:
+        """Every pixel between the nine cells around it, none outside the image."""
+        cells, weights = (
+            torch.from_numpy(array)[None].to(self._device, torch.float32) for array in (inv_depth, upsample_weights)
+        )
+        return upsample_inv_depth(cells, weights, inside_only=True)[0].cpu().numpy()
+
+    @torch.inference_mode()
     def motion_px(self, source: DroidFeatures, target: DroidFeatures) -> float:
         """One update at the identity without any motion told, as DROID-SLAM's motion filter has it."""
         hidden, gates = self._start(source)
@@ -192,13 +203,21 @@ class DroidCorrespondence:
         confidence = result.confidence.double().cpu().numpy()
         assert result.depth_damping is not None
         damping = result.depth_damping.double().cpu().numpy()
+        weights = self._kept_weights(result.upsample_weights, len(damping))
         return [
             (
-                Correspondence(targets[e].astype(np.float64), confidence[e], damping[rank[e]]),
+                Correspondence(targets[e].astype(np.float64), confidence[e], damping[rank[e]], weights[rank[e]]),
                 EdgeMemory(result.hidden[e], targets[e]),
             )
             for e in range(len(queries))
         ]
+
+    def _kept_weights(self, logits: torch.Tensor | None, count: int) -> list[np.ndarray] | list[None]:
+        """Upsampling weights of each source [576, h, w], every one an array of its own: they leave memory singly."""
+        if logits is None or not self._config.dense_depth:
+            return [None] * count
+        halves = logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).half()
+        return [half.cpu().numpy().copy() for half in halves]
 
     def _correlation(self, queries: Sequence[EdgeQuery]) -> Correlation:
         images = {id(end): end for query in queries for end in (query.source, query.target)}

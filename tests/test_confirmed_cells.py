@@ -1,0 +1,93 @@
+"""Which cells other keyframes confirm: true depths are, wrong and guessed ones are not, in pieces as in one go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metric_slam import confirmed_cells as module
+from metric_slam.confirmed_cells import confirmed_cells
+from metric_slam.depth.no_prior import NoPrior
+from metric_slam.pipeline import keyframe_arrays
+from metric_slam.view_consistency import count_consistent_views, count_views_relative
+from tests.oracle import config, run, sensor, winding
+from tests.scene import CAMERA, Drive, Start, Street, keyframe_at, pose
+
+STREET = Street()
+PATH = [pose(z_m=0.8 * i) for i in range(6)]
+
+
+@pytest.fixture
+def start() -> Start:
+    return started(STREET)
+
+
+def started(street: Street) -> Start:
+    """Six keyframes with true poses and depths, each matched with those up to two away."""
+    start = Start(NoPrior(), street=street)
+    for T in PATH:
+        start.store.append(keyframe_at(street, T, features=T))
+    start.graph.match_pairs([(i, j) for i in range(6) for j in range(6) if 0 < abs(i - j) <= 2])
+    return start
+
+
+def confidences(start: Start) -> list[np.ndarray]:
+    return [start.graph.confidence_of(i) for i in range(len(start.store))]
+
+
+def test_true_depths_are_confirmed_by_all_that_see_them(start: Start) -> None:
+    confirmed = confirmed_cells(start.store, start.graph, confidences(start))
+    assert len(confirmed) == 6 and confirmed[2].dtype == np.uint8 and confirmed[2].max() == 4
+    seen = confidences(start)[2] > 0
+    assert (confirmed[2][seen] > 0).mean() > 0.85  # near road changes too much from row to row
+    assert not confirmed[2][~seen].any()
+
+
+def test_wrong_depths_are_not() -> None:
+    start = started(Street(road=False, walls=False, end_m=25.0))  # elsewhere the next row has nearly that depth
+    wrong = np.zeros((12, 40), bool)
+    wrong[7:10, 10:30] = True
+    depth = start.store[2].inv_depth.copy()
+    depth[wrong] *= 1.15
+    start.store[2].inv_depth = depth
+    confirmed = confirmed_cells(start.store, start.graph, confidences(start))
+    assert (confirmed[2][wrong] > 0).mean() < 0.1
+    assert (confirmed[2][~wrong & (confidences(start)[2] > 0)] > 0).mean() > 0.8
+
+
+def test_pieces_do_not_matter(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = confirmed_cells(start.store, start.graph, confidences(start))
+    monkeypatch.setattr(module, "_PIECE", 2)
+    np.testing.assert_array_equal(confirmed_cells(start.store, start.graph, confidences(start)), whole)
+
+
+def test_a_keyframe_without_matches_is_confirmed_by_nobody() -> None:
+    start = Start(NoPrior(), street=STREET)
+    start.store.append(keyframe_at(STREET, PATH[0], features=PATH[0]))
+    assert not confirmed_cells(start.store, start.graph, confidences(start))[0].any()
+
+
+@pytest.mark.parametrize("depth_m", [0.5, 7.0, 40.0])
+def test_the_limit_is_a_share_of_the_depth(depth_m: float) -> None:
+    poses = np.tile([0.0, 0, 0, 0, 0, 0, 1], (2, 1))
+    pair = np.array([0]), np.array([0]), np.array([1])
+    for error, agrees in ((0.04, True), (0.06, False)):
+        inv_depth = np.stack([np.full((6, 8), 1.0 / depth_m), np.full((6, 8), 1.0 / (depth_m * (1.0 + error)))])
+        count = count_views_relative(poses, inv_depth, np.array([8.0, 8, 4, 3]), *pair, 0.05)
+        assert (count[0, 1:4, 1:6] == int(agrees)).all()
+        same = count_consistent_views(poses, inv_depth, np.array([8.0, 8, 4, 3]), *pair, 0.05 * depth_m)
+        np.testing.assert_array_equal(count, same)
+    inv_depth[0] = 0.0
+    assert not count_views_relative(poses, inv_depth, np.array([8.0, 8, 4, 3]), *pair, 0.05).any()
+
+
+def test_a_run_hands_it_out() -> None:
+    drive = Drive(Street(waves=10), winding(20, 0.25), with_depth=True)
+    result, _, _ = run(config(), sensor(), drive)
+    for keyframe in result.keyframes:
+        arrays = keyframe_arrays(keyframe)
+        assert arrays["confirmed"].shape == (CAMERA.height // 8, CAMERA.width // 8)
+        assert arrays["confirmed"].dtype == np.uint8
+        assert (keyframe.confirmed[keyframe.confidence > 0.5] > 0).mean() > 0.7
+    share = [np.mean(k.confirmed[k.confidence > 0] > 0) for k in result.keyframes]
+    assert min(share) < result.confirmed_share < max(share)
