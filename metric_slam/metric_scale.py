@@ -114,10 +114,8 @@ class MetricScale:
     def road_inv_depth(self, seen: SeenDepth, baseline: float | None = None) -> np.ndarray | None:
         """Inverse depth [h, w] of the road in every cell of a keyframe, as far as the prior knows it.
 
-        ``baseline``: length of the first motion of a segment, whose unit may be wrong by a factor.
+        ``baseline``: length of a motion of the keyframe, where the unit of the map may be wrong by a factor.
         """
-        if baseline is None and not self.known:
-            return None
         return self._prior.road_inv_depth(seen, self._store.camera, baseline)
 
     def look_for_moving_cells(self, position: int, expected: np.ndarray, backward: Correspondence) -> None:
@@ -125,12 +123,12 @@ class MetricScale:
 
         ``expected`` [h, w]: inverse depths as the keyframe before has them; ``backward``: the matches with that one.
         """
-        keyframe, road = self._store[position], self.road_inv_depth(self._store[position].seen)
+        keyframe, grid = self._store[position], self._store.camera.grid()
+        T_before_new = lie.inverse(self._motion(position))
+        baseline = None if self.known else float(np.linalg.norm(T_before_new[:3, 3]))
+        road = self.road_inv_depth(keyframe.seen, baseline)
         if road is None:
             return
-        before, new = lie.pose_vec_to_matrix(self._store.poses(position - 1, position + 1))
-        grid = self._store.camera.grid()
-        T_before_new = before @ lie.inverse(new)
         keyframe.moving, keyframe.inv_depth = look_at(
             keyframe.moving_cells, keyframe.inv_depth, expected, backward, T_before_new, road, grid
         )

@@ -52,7 +52,7 @@ class TrackedFrame:
     """Mean length of confident flow, pixels at working resolution."""
 
     coverage: float
-    """Share of the keyframe's cells that are matched, of those that stand still."""
+    """Share of the keyframe's cells that are matched, of those that are not left out because they move."""
 
     tracked: bool
     """False: the pose is only the prediction."""
@@ -75,7 +75,7 @@ class FrameTracker:
         """
         keyframe = self._store[-1]
         forward, backward = self.match_both(keyframe, features, predicted_pose if depth_known else None)
-        forward = still(forward, keyframe.moving_cells)
+        matched_all, forward = forward, still(forward, keyframe.moving_cells)
         pose, inliers, fitting = predicted_pose, 1.0, float((forward.confidence > 0).mean())
         if depth_known:
             pose, inliers, fitting = self._pose(keyframe, forward, predicted_pose)
@@ -86,7 +86,8 @@ class FrameTracker:
         matched = int((weight > 0).sum())
         # an empty frame is "matched" by cells that stay where they are; it has no texture of its own to match back
         matched_back = int((backward.confidence > 0).sum())
-        usable = weight.size - int(np.count_nonzero(keyframe.moving_cells))
+        left_out = 0 if forward is matched_all else int(np.count_nonzero(keyframe.moving_cells))
+        usable = weight.size - left_out
         enough = max(_MIN_MATCHES, _LOST_COVERAGE * usable)
         tracked = min(matched, matched_back) >= enough and inliers >= _LOST_INLIERS
         return TrackedFrame(

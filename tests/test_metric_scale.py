@@ -388,14 +388,20 @@ class RoadBelow(ScriptedPrior):
         return 0.5 * seen.inv_depth
 
 
-def test_the_road_is_asked_for_once_the_scale_is_known() -> None:
-    blind = drive(RoadBelow(lambda call: None), 4)
-    scale, seen = blind.frontend.scale, blind.store[-1].seen
-    assert scale.road_inv_depth(seen) is None
-    assert scale.road_inv_depth(seen, baseline=1.0) is not None, "a start looks at any scale"
-    start = drive(RoadBelow(), 4)
+def test_while_the_scale_is_unknown_the_road_is_looked_for_at_any_scale() -> None:
+    baselines = []
+
+    class Listening(RoadBelow):
+        def road_inv_depth(self, seen: SeenDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray:
+            baselines.append(baseline)
+            return super().road_inv_depth(seen, camera, baseline)
+
+    drive(Listening(lambda call: None), 4)
+    assert baselines and None not in baselines and min(baselines) > 0
+    baselines.clear()
+    start = drive(Listening(), 4)
+    assert baselines[-1] is None, "a scale that is known is about right"
     road = start.frontend.scale.road_inv_depth(start.store[2].seen)
-    assert road is not None
     np.testing.assert_array_equal(road, 0.5 * start.store[2].inv_depth)
     none = drive(ScriptedPrior(), 4)
     assert none.frontend.scale.road_inv_depth(none.store[2].seen) is None, "a prior that knows of no road"
