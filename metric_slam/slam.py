@@ -16,7 +16,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import cast
 
 import cv2
@@ -26,18 +25,16 @@ from metric_slam.active_edges import ActiveEdges
 from metric_slam.backend import Backend
 from metric_slam.choices import choose_correspondence, choose_prior, working_camera
 from metric_slam.config import Config
-from metric_slam.confirmed_cells import confirmed_cells
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
-from metric_slam.disk_store import DiskArray, DiskStore
-from metric_slam.errors import OutputError
+from metric_slam.disk_store import DiskStore
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.frame import Frame
 from metric_slam.frame_poses import FramePoses
 from metric_slam.frontend import Frontend, View
-from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
+from metric_slam.keyframe_results import keyframe_results
 from metric_slam.keyframes import KeyframeStore
 from metric_slam.loop_closure import LoopClosure
 from metric_slam.motion_filter import MotionFilter
@@ -45,7 +42,7 @@ from metric_slam.recurrent import RecurrentPath, is_textured
 from metric_slam.recurrent_backend import RecurrentBackend
 from metric_slam.recurrent_frames import RecurrentFramePoses
 from metric_slam.recurrent_frontend import RecurrentFrontend
-from metric_slam.result import KeyframeResult, SlamResult
+from metric_slam.result import SlamResult
 from metric_slam.segments import Segments
 from metric_slam.tracking import FrameTracker
 
@@ -166,7 +163,7 @@ class MetricSlam:
             T_world_cam=T_world_cam,
             is_keyframe=np.array([r.is_keyframe for r in records]),
             tracked=np.array([r.tracked for r in records]),
-            keyframes=self._keyframe_results(),
+            keyframes=keyframe_results(self._store, self._graph, self._model, self._timed),
             scale_source=self._scale_source(),
             scale_observations=self._frontend.scale.observations,
             solver_status_counts=dict(self._graph.status_counts),
@@ -284,48 +281,6 @@ class MetricSlam:
         if self._prior.metric:
             log.warning("prior %s never measured anything: the scale of this run is unknown", self._prior.name)
         return "unknown"
-
-    def _dense_inv_depths(self) -> list[DiskArray | None]:
-        """Of every keyframe the inverse depth of all pixels where the model says it; they lie on the disk."""
-        found: list[DiskArray | None] = [None] * len(self._store)
-        with self._timed("dense_depth"):
-            try:
-                for position, keyframe in enumerate(self._store):
-                    if keyframe.upsample_weights is not None:
-                        model, weights = cast(RecurrentModel, self._model), np.asarray(keyframe.upsample_weights)
-                        found[position] = self._store.disk.put(model.upsampled(keyframe.inv_depth, weights))
-            except OutputError as error:  # the map can do without
-                log.warning("no dense depths of the network from keyframe %d on: %s", position, error)
-        return found
-
-    def _keyframe_results(self) -> list[KeyframeResult]:
-        count = len(self._store)
-        T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, count)))
-        confidence = [self._graph.confidence_of(i).astype(np.float32) for i in range(count)]
-        with self._timed("view_consistency"):
-            confirmed = confirmed_cells(self._store, self._graph, confidence)
-        dense = self._dense_inv_depths()
-        return [
-            replace(self._keyframe_result(i, T, c), dense_inv_depth=dense[i], confirmed=confirmed[i])
-            for i, (T, c) in enumerate(zip(T_world_cam, confidence, strict=True))
-        ]
-
-    def _keyframe_result(self, position: int, T_world_cam: np.ndarray, confidence: np.ndarray) -> KeyframeResult:
-        keyframe = self._store[position]
-        prior_depth_m, prior_confidence = np.asarray(keyframe.prior_depth_m), np.asarray(keyframe.prior_confidence)
-        has_prior = bool(prior_confidence.any())
-        return KeyframeResult(
-            index=keyframe.index,
-            time_s=keyframe.time_s,
-            T_world_cam=T_world_cam,
-            camera=self.camera,
-            image=keyframe.image,
-            inv_depth=keyframe.inv_depth.astype(np.float32),
-            confidence=confidence,
-            prior_depth_m=prior_depth_m.astype(np.float32) if has_prior else None,
-            prior_confidence=prior_confidence.astype(np.float32) if has_prior else None,
-            prior_log_scale=keyframe.prior_log_scale,
-        )
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

@@ -67,6 +67,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "metric_scale",
+        "keyframe_results",
         "frame_poses",
         "frontend",
         "backend",
