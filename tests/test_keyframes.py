@@ -110,13 +110,13 @@ def test_retired_keyframes_let_go_of_features_but_not_of_the_map(store: Keyframe
     assert all(k.features is None for k in store)
 
 
-def test_cells_that_move_are_kept_by_a_checkpoint_and_forgotten_with_the_window(store: KeyframeStore) -> None:
+def test_cells_that_move_are_kept_by_a_checkpoint_and_beyond_the_window(store: KeyframeStore) -> None:
     assert not store[4].moving_cells.any() and store[4].moving_cells.shape == SHAPE, "none is said to move"
     for position in (1, 3):
         store[position].moving = np.zeros(SHAPE, np.uint8)
         store[position].moving[2:7, 4 : 9 + position] = 40 - position
     store.retire_before(2)
-    assert store[1].moving is None and not store[1].moving_cells.any()
+    assert store[0].moving is None and store[1].moving_cells.max() == 39, "a network may match it again at the end"
     other = KeyframeStore(CAMERA, store.disk)
     other.restore(store.state(), lambda index: ("features", "state"))
     for position in range(5):
