@@ -100,6 +100,7 @@ DOORS = {
     "typer": {"cli.py", "cli_options.py", "cli_weights.py", "cli_evaluate_depth.py"},
     "pooch": {"weights.py"},
     "matplotlib": {"plots.py", "depth_panels.py", "report.py"},
+    "transformers": {"depth/huggingface.py"},
     "viser": set(),
     "rerun": set(),
     "ray": set(),
