@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.choices import choose_prior
+from metric_slam.choices import choose_correspondence, choose_prior, working_camera
 from metric_slam.config import Config
 from metric_slam.config_huggingface import HuggingFaceConfig
 from metric_slam.depth.huggingface import (
@@ -24,6 +24,7 @@ from metric_slam.depth.huggingface import (
 from metric_slam.errors import ConfigError, MissingDependencyError, WeightsError
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
+from metric_slam.slam import MetricSlam
 from tests.scene import Drive, Street, straight
 
 CAMERA = PinholeCamera(fx=90.0, fy=90.0, cx=59.5, cy=39.5, width=120, height=80)
@@ -183,6 +184,23 @@ def test_without_the_library_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(MissingDependencyError, match=r"pip install 'metric-slam\[huggingface\]'") as caught:
         make_huggingface_prior(HuggingFaceConfig(model="anything"), "cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.75])
+def test_a_model_that_knows_the_truth_gives_metres(factor: float) -> None:
+    """The rendered street through the whole system: a prior that is wrong by a factor moves the path by that factor."""
+    street, path = Street(end_m=70.0), straight(24, 0.5)
+    seen, known = (Drive(street, path, mount=None, with_depth=with_depth) for with_depth in (False, True))
+    truth = {known[k].image.tobytes(): known[k].depth_m for k in range(len(known))}
+    prior = HuggingFacePrior(HuggingFaceConfig(), lambda image, _: factor * np.asarray(truth[image.tobytes()]))
+    config = Config.model_validate({"dis": {"finest_scale": 1}, "correspondence": "dis"})
+    slam = MetricSlam(config, working_camera(config.input, seen.camera), prior, choose_correspondence(config).model)
+    for k in range(len(seen)):
+        slam.process(seen[k])
+    result = slam.finish()
+    travelled_m = float(np.linalg.norm(result.T_world_cam[-1, :3, 3] - result.T_world_cam[0, :3, 3]))
+    assert travelled_m == pytest.approx(11.5 * factor, rel=0.03)
+    assert result.scale_source == "huggingface"
 
 
 class Batch(dict):
