@@ -59,6 +59,8 @@ def choose_prior(config: Config, dataset: Dataset) -> PriorChoice:
     mount = camera_mount(config, dataset)
     if config.prior == "metric3d":
         return _make_metric3d(config, "as asked for")
+    if config.prior == "huggingface":
+        return _make_huggingface(config)
     if config.prior != "auto":
         return PriorChoice(_make_prior(config, config.prior, mount), "as asked for")
     if config.precomputed.folder is not None:
@@ -95,6 +97,14 @@ def _make_metric3d(config: Config, reason: str) -> PriorChoice:
 
     prior, what = make_metric3d_prior(config.metric3d, resolve_device(config.device))
     return PriorChoice(prior, f"{reason}; {what}")
+
+
+def _make_huggingface(config: Config) -> PriorChoice:
+    """A model of the library transformers, and what it runs on; never taken by ``auto``, which knows nothing of it."""
+    from metric_slam.depth.huggingface import make_huggingface_prior
+
+    prior, what = make_huggingface_prior(config.huggingface, resolve_device(config.device))
+    return PriorChoice(prior, f"as asked for; {what}")
 
 
 def camera_mount(config: Config, dataset: Dataset) -> CameraMount | None:

@@ -1,7 +1,8 @@
-"""``metric-slam run | evaluate | config | doctor``, and what scripts/run_kitti.py is made of.
+"""``metric-slam run | evaluate | evaluate-depth | config | doctor``, and what scripts/run_kitti.py is made of.
 
-The only file that prints, beside cli_weights.py. Heavy libraries are imported inside the commands. Exit codes: 0 done,
-1 the doctor found something broken, 2 a mistake the user can mend (one line on stderr), 130 ended by Ctrl-C.
+The only file that prints, beside cli_weights.py and cli_evaluate_depth.py. Heavy libraries are imported inside the
+commands. Exit codes: 0 done, 1 the doctor found something broken, 2 a mistake the user can mend (one line on stderr),
+130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import typer
 from rich.console import Console
 
 from metric_slam import __version__
+from metric_slam.cli_evaluate_depth import evaluate_depth_command
 from metric_slam.cli_options import ConfigFileOption, PresetOption, RunOptions, SetOption, with_run_options
 from metric_slam.cli_weights import weights_app
 from metric_slam.config_io import Setting, config_markdown, dump_yaml, resolve_config
@@ -78,6 +80,9 @@ def evaluate_command(
         print(json.dumps(metrics, indent=2, allow_nan=False))
         return
     _stdout().print(format_table(metrics))
+
+
+app.command("evaluate-depth")(evaluate_depth_command)
 
 
 @app.command("config")

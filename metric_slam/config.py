@@ -12,12 +12,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from metric_slam.config_droid import DroidConfig
+from metric_slam.config_huggingface import HuggingFaceConfig
 from metric_slam.config_metric3d import Metric3DConfig
 from metric_slam.config_section import Section as Section
 from metric_slam.config_section import size_from_text
 
 Preset = Literal["fast", "accurate"]
-PriorName = Literal["auto", "metric3d", "ground_plane", "sensor", "precomputed", "none"]
+PriorName = Literal["auto", "metric3d", "ground_plane", "sensor", "precomputed", "huggingface", "none"]
 CorrespondenceName = Literal["auto", "dis", "droid"]
 
 
@@ -309,6 +310,7 @@ class Config(Section):
     sensor: SensorConfig = SensorConfig()
     precomputed: PrecomputedConfig = PrecomputedConfig()
     metric3d: Metric3DConfig = Metric3DConfig()
+    huggingface: HuggingFaceConfig = HuggingFaceConfig()
     ground_plane: GroundPlaneConfig = GroundPlaneConfig()
     bundle_adjustment: BundleAdjustmentConfig = BundleAdjustmentConfig()
     fusion: FusionConfig = FusionConfig()

@@ -42,4 +42,4 @@ class MissingDependencyError(MetricSlamError):
 
 
 class EvaluationError(MetricSlamError):
-    """Two trajectories cannot be compared."""
+    """Two trajectories, or two depth maps, cannot be compared."""

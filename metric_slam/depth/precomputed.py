@@ -41,7 +41,7 @@ class PrecomputedDepth(DepthPrior):
     def prepare(self, frame: Frame, camera: PinholeCamera) -> DepthPrediction:
         """The map of this frame on the grid."""
         stem = frame.path.stem if frame.path is not None else f"{frame.index:06d}"
-        path = next((p for s in SUFFIXES if (p := self._folder / (stem + s)).is_file()), None)
+        path = find_depth_map(self._folder / stem)
         if path is None:
             raise DatasetError(f"{self._folder}: no depth map named {stem} with one of {', '.join(SUFFIXES)}")
         depth = read_depth(path, self._config.png_scale)
@@ -51,6 +51,11 @@ class PrecomputedDepth(DepthPrior):
     def predict(self, state: DepthPrediction, camera: PinholeCamera) -> DepthPrediction:
         """The map as it was read."""
         return state
+
+
+def find_depth_map(path: Path) -> Path | None:
+    """The depth map at ``path``, which lacks its suffix; None where there is none."""
+    return next((p for suffix in SUFFIXES if (p := path.with_name(path.name + suffix)).is_file()), None)
 
 
 def read_depth(path: Path, png_scale: float) -> np.ndarray:

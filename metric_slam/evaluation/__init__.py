@@ -1,4 +1,4 @@
-"""How good a trajectory is: KITTI drift, ATE and RPE, fitted scale; a number never travels without its protocol."""
+"""How good a trajectory or a depth map is: drift, ATE, RPE, scale; depth errors. Numbers come with their protocol."""
 
 from metric_slam.evaluation.metrics import evaluate, evaluate_files, write_metrics
 from metric_slam.evaluation.table import format_table

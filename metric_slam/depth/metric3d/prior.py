@@ -11,7 +11,7 @@ import numpy as np
 from metric_slam.config_metric3d import Metric3DConfig
 from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
 from metric_slam.depth.metric3d.cache import DepthCache
-from metric_slam.depth.metric3d.locate import input_size, located
+from metric_slam.depth.metric3d.locate import Metric3DFile, input_size, located
 from metric_slam.depth.metric3d.predictor import DepthPredictor, ImageDepth
 from metric_slam.depth.metric3d.weights import load_metric3d
 from metric_slam.frame import Frame
@@ -67,14 +67,20 @@ def make_metric3d_prior(config: Metric3DConfig, device: str) -> tuple[Metric3DPr
         WeightsError: weights are missing, damaged or another network's.
         ConfigError: the network cannot take the configured input size.
     """
-    spec, path = located(config)
-    size = input_size(config, spec)
-    network = load_metric3d(spec, path, device)
+    predictor, file = make_predictor(config, device)
+    size = "{}x{}".format(*predictor.input_size)
     cache = None
     if config.cache is not None:
-        cache = DepthCache(Path(config.cache), f"{spec.name} {size[0]}x{size[1]}, weights {_identity(path)}")
-    what = f"{spec.name} at {size[0]}x{size[1]} with {path}, on {device}"
-    return Metric3DPrior(config, DepthPredictor(network, size, spec.decoder.farthest_m, device), cache), what
+        cache = DepthCache(Path(config.cache), f"{file.spec.name} {size}, weights {_identity(file.path)}")
+    return Metric3DPrior(config, predictor, cache), f"{file.spec.name} at {size} with {file.path}, on {device}"
+
+
+def make_predictor(config: Metric3DConfig, device: str) -> tuple[DepthPredictor, Metric3DFile]:
+    """The network alone, for single images, and which one it is. Raises as :func:`make_metric3d_prior`."""
+    file = located(config)
+    size = input_size(config, file.spec)
+    network = load_metric3d(file.spec, file.path, device)
+    return DepthPredictor(network, size, file.spec.decoder.farthest_m, device), file
 
 
 def _identity(path: Path) -> str:

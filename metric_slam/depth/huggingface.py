@@ -1,0 +1,170 @@
+"""The depth prior ``huggingface``: metric depth of every keyframe by a model of the library transformers.
+
+Only models that answer in metres are taken: scale is what a prior is for. Those that were trained on one camera (Depth
+Anything's metric models, ZoeDepth, GLPN) are right for cameras of about that focal length and off by the ratio
+elsewhere; Depth Pro scales by a field of view that it guesses (Bochkovskii et al., *Depth Pro*, ICLR 2025, section
+3.1), for which the calibration is put in here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metric_slam.config_huggingface import HuggingFaceConfig
+from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
+from metric_slam.errors import ConfigError, MissingDependencyError, WeightsError
+from metric_slam.frame import Frame
+from metric_slam.geometry.camera import PinholeCamera
+
+METRIC_TYPES = frozenset({"zoedepth", "depth_pro", "glpn"})
+"""Kinds of model that are metric by construction; others say so in ``depth_estimation_type``, or do not say."""
+
+
+class HuggingFacePrior(DepthPrior):
+    """Depth of the data set's own image, brought to the grid of the working camera."""
+
+    name = "huggingface"
+
+    def __init__(
+        self, config: HuggingFaceConfig, predict: Callable[[np.ndarray, PinholeCamera], np.ndarray]
+    ) -> None:
+        self._predict, self._farthest_m = predict, config.max_depth_m
+        self.relative_sigma = config.sigma
+        self.scale_sigma = config.scale_sigma
+
+    def prepare(self, frame: Frame, camera: PinholeCamera) -> DepthPrediction:
+        """The model's depth on the grid; unknown (0) beyond the far limit."""
+        depth_m = self._predict(frame.image, frame.camera)
+        return depth_to_grid(np.where(depth_m <= self._farthest_m, depth_m, 0.0), camera)
+
+    def predict(self, state: DepthPrediction, camera: PinholeCamera) -> DepthPrediction:
+        """The depth as it was prepared."""
+        return state
+
+
+class HuggingFacePredictor:
+    """A model with its image processor on one device."""
+
+    def __init__(self, model: Any, processor: Any, device: str) -> None:
+        self._model, self._processor, self._device = model.to(device), processor, device
+        parameters = inspect.signature(processor.post_process_depth_estimation).parameters
+        self._needs_source = "source_sizes" in parameters  # ZoeDepth pads its input and has to know by how much
+
+    def __call__(self, image: np.ndarray, camera: PinholeCamera) -> np.ndarray:
+        """Depth along z in metres, float32 [H, W], 0 where unknown, of an RGB image uint8 [H, W, 3] of ``camera``."""
+        size = image.shape[:2]
+        inputs = self._processor(images=image, return_tensors="pt").to(self._device)
+        with torch.inference_mode():
+            outputs = self._model(**inputs)
+            if getattr(outputs, "field_of_view", None) is not None:
+                width_to_focal = image.shape[1] / camera.fx
+                degrees = 2.0 * np.rad2deg(np.arctan(0.5 * width_to_focal))
+                outputs.field_of_view = torch.full_like(outputs.field_of_view, degrees)
+            sizes = {"source_sizes": [size]} if self._needs_source else {}
+            found = self._processor.post_process_depth_estimation(outputs, target_sizes=[size], **sizes)
+        depth_m = found[0]["predicted_depth"].float().cpu().numpy()
+        assert depth_m.shape == size, (depth_m.shape, size)
+        # smooth interpolation overshoots below zero at the edges of things
+        return np.maximum(np.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0), np.float32(0.0))
+
+
+def make_huggingface_prior(config: HuggingFaceConfig, device: str) -> tuple[HuggingFacePrior, str]:
+    """The prior as configured on a torch device, and which model it is, for the log.
+
+    Nothing is fetched unless ``allow_download`` says so, and code that comes with a model is never run.
+
+    Raises:
+        MissingDependencyError: transformers, or something that the model needs beside it, is not installed.
+        ConfigError: no model is named, or it does not answer in metres.
+        WeightsError: the model is not here or damaged.
+    """
+    if config.model is None:
+        raise ConfigError("prior 'huggingface' needs a model: give --set huggingface.model=FOLDER")
+    model, processor = _load(config, str(Path(config.model).expanduser()))
+    what = f"{model.config.model_type} in {config.model}, on {device}"
+    return HuggingFacePrior(config, HuggingFacePredictor(model, processor, device)), what
+
+
+def check_metric(model: str, found: Any, *, assume_metric: bool) -> None:
+    """Raises ConfigError unless the configuration ``found`` of ``model``, or the user, says that it is metric."""
+    kind, says = found.model_type, getattr(found, "depth_estimation_type", None)
+    if kind == "prompt_depth_anything":
+        raise ConfigError(f"{model}: a {kind} model needs measured depth as its prompt; take one of depth_anything")
+    if says == "relative":
+        raise ConfigError(
+            f"{model}: its configuration says that its depth is relative; take one trained for metric depth"
+        )
+    if kind == "depth_pro" and not found.use_fov_model:
+        raise ConfigError(f"{model}: this depth_pro has no field of view, without which it does not answer in metres")
+    if says != "metric" and kind not in METRIC_TYPES and not assume_metric:
+        raise ConfigError(
+            f"{model}: a {kind} model does not say whether its depth is metric; if it is, set "
+            "huggingface.assume_metric=true"
+        )
+
+
+def _load(config: HuggingFaceConfig, model: str) -> tuple[Any, Any]:
+    """The model in evaluation mode and its image processor. Raises as :func:`make_huggingface_prior`."""
+    try:
+        from safetensors import SafetensorError
+        from transformers import AutoConfig, AutoImageProcessor, AutoModelForDepthEstimation
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"prior 'huggingface' needs transformers ({_line(error)}): pip install 'metric-slam[huggingface]'"
+        ) from error
+    options: dict[str, Any] = {"local_files_only": not config.allow_download, "trust_remote_code": False}
+    try:
+        with _quiet():
+            check_metric(model, AutoConfig.from_pretrained(model, **options), assume_metric=config.assume_metric)
+            processor = AutoImageProcessor.from_pretrained(model, **options)
+            network, report = AutoModelForDepthEstimation.from_pretrained(
+                model, output_loading_info=True, **options
+            )
+    except ImportError as error:
+        raise MissingDependencyError(f"{model} needs another package ({_line(error)}): install it") from error
+    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
+        raise WeightsError(_why_not(model, config.allow_download, error)) from error
+    lacking = sorted(report["missing_keys"])
+    if lacking:  # the library fills them with random numbers and goes on
+        raise WeightsError(f"{model}: {len(lacking)} weights are missing, {lacking[0]} among them; fetch it again")
+    if not hasattr(processor, "post_process_depth_estimation"):
+        raise ConfigError(f"{model}: its image processor knows no depth; take another model or a newer transformers")
+    return network.eval().requires_grad_(False), processor
+
+
+def _why_not(model: str, allow_download: bool, error: Exception) -> str:
+    if isinstance(error, OSError) and not Path(model).is_dir() and not allow_download:
+        return (
+            f"no model '{model}': it is no folder and not in the local cache; name its folder, or fetch it with "
+            "--set huggingface.allow_download=true"
+        )
+    return f"{model}: cannot be read as a depth model of transformers ({_line(error)})"
+
+
+def _line(error: Exception) -> str:
+    """The first line of a message that may have many."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(" .:") if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no warnings while a model loads: the library would write them across our own."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
