@@ -1,7 +1,8 @@
 """``metric-slam run | evaluate | config | doctor``, and what scripts/run_kitti.py is made of.
 
-The only file that prints, beside cli_weights.py. Heavy libraries are imported inside the commands. Exit codes: 0 done,
-1 the doctor found something broken, 2 a mistake the user can mend (one line on stderr), 130 ended by Ctrl-C.
+The only file that prints, beside cli_depth.py and cli_weights.py. Heavy libraries are imported inside the commands.
+Exit codes: 0 done, 1 the doctor found something broken, 2 a mistake the user can mend (one line on stderr), 130 ended
+by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import typer
 from rich.console import Console
 
 from metric_slam import __version__
+from metric_slam.cli_depth import register as register_depth
 from metric_slam.cli_options import ConfigFileOption, PresetOption, RunOptions, SetOption, with_run_options
 from metric_slam.cli_weights import weights_app
 from metric_slam.config_io import Setting, config_markdown, dump_yaml, resolve_config
@@ -33,6 +35,7 @@ _USAGE_ERROR = next(base for base in typer.BadParameter.__mro__ if base.__name__
 
 app = typer.Typer(add_completion=False, help="Dense monocular SLAM that outputs metres.")
 app.add_typer(weights_app, name="weights")
+register_depth(app)
 
 
 @app.callback(invoke_without_command=True)
