@@ -71,12 +71,12 @@ def read_image(path: Path) -> np.ndarray:
 
     A transparent pixel has a colour that nobody was meant to see.
     """
+    # read as it is first: converting floats fails with a message that says nothing
+    raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    if raw is not None and raw.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"image {path} has pixels of type {raw.dtype}: convert it to 8 bits a channel")
     image = read_rgb(path)
-    raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if raw is None or raw.dtype not in (np.uint8, np.uint16):
-        kind = "unknown" if raw is None else str(raw.dtype)
-        raise ImageError(f"image {path} has pixels of type {kind}: convert it to 8 bits a channel")
-    if raw.ndim == 3 and raw.shape[2] == 4 and raw[..., 3].min() < np.iinfo(raw.dtype).max:
+    if raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and raw[..., 3].min() < np.iinfo(raw.dtype).max:
         raise ImageError(f"image {path} is transparent in places: give it a background (remove the alpha channel)")
     return image
 
