@@ -9,6 +9,7 @@ depth does to a distance depends on how much the ray points along the line that 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import pi, sqrt
 from pathlib import Path
@@ -18,7 +19,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from metric_slam.config_metric3d import Metric3DConfig
-from metric_slam.densify import PRIOR_RELATIVE_SIGMA
+from metric_slam.dense_matching import PRIOR_AGREEMENT
+from metric_slam.densify import PRIOR_RELATIVE_SIGMA, SUPPORTED_RELATIVE_SIGMA
 from metric_slam.depth.base import DepthPrior
 from metric_slam.errors import ConfigError, DatasetError
 from metric_slam.geometry.camera import FEATURE_STRIDE, GRID_OFFSET_PX, PinholeCamera
@@ -29,8 +31,11 @@ _MIN_KNOWN_SHARE = 0.5
 _SIGMA_OF_MEAN_ERROR = sqrt(pi / 2)
 """Standard deviation of a Gaussian over its mean absolute value: networks are trained to tell the latter."""
 
-_CERTAIN = 1e-3
-"""Confidences of the map below this are guesses."""
+_GUESS = 1e-3
+"""Confidences of the map up to this say nothing."""
+
+_MIN_SUPPORT = 0.5
+"""A prior that agrees this much makes a depth known where flow says nothing: bare asphalt."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +184,8 @@ def network_view(
 def keyframe_view(folder: Path, index: int) -> DepthView:
     """A view on the map of keyframe ``index`` (frame number in the data set) of a results folder.
 
+    A cell is believed as :mod:`metric_slam.densify` does: by its confidence, and more where a metric prior agrees.
+
     Raises DatasetError where the folder holds no such keyframe or is damaged.
     """
     path = folder / "keyframes" / f"{index:06d}.npz"
@@ -188,16 +195,19 @@ def keyframe_view(folder: Path, index: int) -> DepthView:
         with np.load(path, allow_pickle=False) as archive:
             inv_depth, confidence = (archive[name].astype(np.float64) for name in ("inv_depth", "confidence"))
             fx, fy, cx, cy = archive["grid_camera"].tolist()
+            support = _prior_support(archive, inv_depth)
     except (OSError, ValueError, LookupError, EOFError, BadZipFile) as error:
         raise DatasetError(f"{path} is damaged ({type(error).__name__}): run again") from error
     h, w = inv_depth.shape
-    known = (confidence > _CERTAIN) & (inv_depth > 0)
+    known = ((confidence > _GUESS) | (support > _MIN_SUPPORT)) & (inv_depth > 0)
+    information = confidence / PRIOR_RELATIVE_SIGMA**2 + support / SUPPORTED_RELATIVE_SIGMA**2
     return DepthView(
         inv_depth=np.where(known, inv_depth, 0.0),
-        relative_sigma=np.where(known, PRIOR_RELATIVE_SIGMA / np.sqrt(np.maximum(confidence, _CERTAIN)), np.inf),
+        relative_sigma=np.where(known, 1.0 / np.sqrt(np.where(known, information, 1.0)), np.inf),
         scale_sigma=DepthPrior.scale_sigma,
         camera=PinholeCamera(fx, fy, cx, cy, w, h),
-        sigma_source=f"the map: {PRIOR_RELATIVE_SIGMA:g} / sqrt(confidence)",
+        sigma_source=f"the map ({PRIOR_RELATIVE_SIGMA:g} where matches are good, {SUPPORTED_RELATIVE_SIGMA:g} where a "
+        "prior agrees)",
         stride=FEATURE_STRIDE,
         unit="units (scale unknown)" if scale_source(folder) == "unknown" else "m",
     )
@@ -211,6 +221,15 @@ def scale_source(folder: Path) -> str:
         return str(info["scale_source"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DatasetError(f"{path} does not say whether the scale is known: give a folder that a run wrote") from error
+
+
+def _prior_support(archive: Mapping[str, np.ndarray], inv_depth: np.ndarray) -> np.ndarray:
+    """0..1 per cell, as :attr:`metric_slam.dense_matching.KeyframeView.prior_support`; 0 without a prior."""
+    if "prior_depth_m" not in archive or "prior_confidence" not in archive:
+        return np.zeros_like(inv_depth)
+    prior_m = archive["prior_depth_m"].astype(np.float64)
+    error = inv_depth * prior_m * np.exp(float(archive["prior_log_scale"])) - 1.0
+    return np.where(prior_m > 0, archive["prior_confidence"], 0.0) * np.exp(-((error / PRIOR_AGREEMENT) ** 2))
 
 
 def _point(view: DepthView, pixel: tuple[float, float]) -> MeasuredPoint:

@@ -208,8 +208,10 @@ def measurement_picture(image: np.ndarray, measurement: Measurement) -> np.ndarr
     (text_width, text_height), _ = cv2.getTextSize(measurement.text, font, scale, thick)
     x = int(np.clip((a[0] + b[0] - text_width) // 2, 2, max(2, width - text_width - 2)))
     y = int(np.clip((a[1] + b[1]) // 2 - 4 * thick, text_height + 2, height - 4))
-    for colour, extra in (((0, 0, 0), 2 * thick), ((255, 255, 255), 0)):
-        cv2.putText(picture, measurement.text, (x, y), font, scale, colour, thick + extra, cv2.LINE_AA)
+    margin = 3 * thick
+    corners = (x - margin, y - text_height - margin), (x + text_width + margin, y + 2 * margin)
+    cv2.rectangle(picture, *corners, (30, 30, 30), -1)
+    cv2.putText(picture, measurement.text, (x, y), font, scale, (255, 255, 255), thick, cv2.LINE_AA)
     return picture
 
 

@@ -181,7 +181,24 @@ def test_a_results_folder_is_measured_in_metres(results: Path) -> None:
     truth = distance(*(unproject((x, y), float(depth_m[y, x]), CAMERA) for x, y in (a, b)))
     found = measure(view, a, b)
     assert found.unit == "m" and found.distance == pytest.approx(truth, rel=0.03)
-    assert 0.02 * truth < found.sigma < 0.3 * truth and abs(found.distance - truth) < found.sigma
+    assert 0.01 * truth < found.sigma < 0.2 * truth and abs(found.distance - truth) < found.sigma
+
+
+def test_what_is_said_of_the_errors_holds_over_many_distances(results: Path) -> None:
+    random, off = np.random.default_rng(0), []
+    for path in sorted((results / "keyframes").glob("*.npz"))[1:]:
+        view = keyframe_view(results, int(path.stem))
+        depth_m = Street().render(straight(12, 0.6, R=rotation(0.01, 0.005))[int(path.stem)])[1]
+        cells = np.argwhere(np.isfinite(view.relative_sigma))
+        for cell in random.choice(cells, (40, 2)):
+            a, b = ((8 * int(x) + 3, 8 * int(y) + 3) for y, x in cell)
+            depths = [float(depth_m[y, x]) for x, y in (a, b)]
+            if a == b or 0 in depths:
+                continue
+            found = measure(view, a, b)
+            truth = distance(*(unproject(p, z, CAMERA) for p, z in zip((a, b), depths, strict=True)))
+            off.append(abs(found.distance - truth) / found.sigma)
+    assert len(off) > 100 and np.mean(np.array(off) < 1) > 0.68 and np.mean(np.array(off) < 2) > 0.95
 
 
 def test_an_unknown_scale_is_no_metre(results: Path, tmp_path: Path) -> None:
@@ -224,3 +241,25 @@ def test_cells_without_support_are_guesses(tmp_path: Path) -> None:
         depth_at(view, (50, 50))
     sure, unsure = depth_at(view, (200, 50)), depth_at(view, (300, 50))
     assert sure == pytest.approx((10.0, 0.1)) and unsure == pytest.approx((10.0, 0.2))
+
+
+def test_a_prior_that_agrees_makes_the_map_surer(tmp_path: Path) -> None:
+    (tmp_path / "keyframes").mkdir()
+    shape = CAMERA.grid().size[::-1]
+    prior_m = np.full(shape, 10.0)
+    prior_m[:, 20:] = 20.0
+    prior_m[:, 30:] = 0.0
+    np.savez(
+        tmp_path / "keyframes" / "000007.npz",
+        inv_depth=np.full(shape, 0.1),
+        confidence=np.where(np.arange(shape[1]) < 10, 0.0, np.ones(shape)),
+        grid_camera=CAMERA.grid().vector(),
+        prior_depth_m=prior_m,
+        prior_confidence=np.ones(shape),
+        prior_log_scale=0.0,
+    )
+    (tmp_path / "run.json").write_text('{"scale_source": "ground_plane"}')
+    view = keyframe_view(tmp_path, 7)
+    alone, agrees, contradicts, silent = (depth_at(view, (x, 50))[1] for x in (40, 120, 200, 300))
+    assert alone == pytest.approx(0.04) and agrees == pytest.approx(1 / np.hypot(1 / 0.1, 1 / 0.04))
+    assert contradicts == pytest.approx(0.1) and silent == pytest.approx(0.1)
