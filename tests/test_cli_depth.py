@@ -10,14 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
 from metric_slam.depth.metric3d.predictor import ImageDepth
+from metric_slam.depth.metric3d.specs import SPECS, Metric3DSpec
 from metric_slam.errors import CalibrationError, ImageError
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.image_camera import exif_focal_px
 from tests.conftest import CliResult
+from tests.depth.metric3d.conftest import TINY_V1, TINY_V2, small_network
 
 Cli = Callable[..., CliResult]
 
@@ -87,6 +90,26 @@ def test_several_images_and_a_calibration(cli: Cli, network: None, photo: Path, 
     result = cli("depth", photo, other, "--camera", "60,61,59.5,39.5")
     assert result.code == 0 and result.out.count("fx 60.0 px from --camera") == 2
     assert len(list((place / "results" / "depth").iterdir())) == 8
+
+
+@pytest.mark.parametrize("spec", [TINY_V1, TINY_V2], ids=["v1", "v2"])
+def test_a_real_if_small_network(
+    cli: Cli, photo: Path, place: Path, monkeypatch: pytest.MonkeyPatch, spec: Metric3DSpec
+) -> None:
+    torch.save(small_network(spec).state_dict(), place / "mine.pth")
+    monkeypatch.setitem(SPECS, spec.name, spec)
+    words = ("--focal", 100, "--weights", "mine.pth", "--model", spec.name, "--device", "cpu")
+    result = cli("depth", photo, *words, "--out", "out")
+    assert result.code == 0 and f"network: {spec.name} at {spec.input_size[0]}x{spec.input_size[1]}" in result.out
+    assert (place / "out" / "photo_normals.npy").exists() == (spec is TINY_V2)
+    unit = spec.multiple_px
+    smaller = cli("depth", photo, *words, "--out", "small", "--size", f"{2 * unit}x{2 * unit}")
+    assert smaller.code == 0 and f" at {2 * unit}x{2 * unit} " in smaller.out
+    assert f"multiples of {unit}" in cli("depth", photo, *words, "--out", "no", "--size", "100x100").error_line
+    depth_m = np.load(place / "out" / "photo_depth.npy")
+    assert depth_m.shape == (HEIGHT, WIDTH) and depth_m.any()
+    y, x = np.argwhere(depth_m[5:-5, 5:-20] > 0)[0] + 5
+    assert cli("measure", photo, f"{x},{y}", f"{x + 10},{y}", *words).out.count(" m, standard deviation") == 1
 
 
 def test_measure_an_image(cli: Cli, network: None, photo: Path, place: Path) -> None:
