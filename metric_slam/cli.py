@@ -1,8 +1,7 @@
-"""``metric-slam run | evaluate | evaluate-depth | config | doctor``, and what scripts/run_kitti.py is made of.
+"""``metric-slam run | evaluate | config | doctor ...``, and what scripts/run_kitti.py is made of.
 
-The only file that prints, beside cli_weights.py and cli_evaluate_depth.py. Heavy libraries are imported inside the
-commands. Exit codes: 0 done, 1 the doctor found something broken, 2 a mistake the user can mend (one line on stderr),
-130 ended by Ctrl-C.
+Only it and the cli_*.py beside it print. Heavy libraries are imported inside the commands. Exit codes: 0 done, 1 the
+doctor found something broken, 2 a mistake the user can mend (one line on stderr), 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import typer
 from rich.console import Console
 
 from metric_slam import __version__
+from metric_slam.cli_depth import register as register_depth
 from metric_slam.cli_evaluate_depth import evaluate_depth_command
 from metric_slam.cli_options import ConfigFileOption, PresetOption, RunOptions, SetOption, with_run_options
 from metric_slam.cli_weights import weights_app
@@ -35,6 +35,7 @@ _USAGE_ERROR = next(base for base in typer.BadParameter.__mro__ if base.__name__
 
 app = typer.Typer(add_completion=False, help="Dense monocular SLAM that outputs metres.")
 app.add_typer(weights_app, name="weights")
+register_depth(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,206 @@
+"""The command line: ``metric-slam depth`` and ``metric-slam measure``, metres from one image. It prints like cli.py.
+
+Heavy libraries are imported inside the commands. Exit codes: 0 done, 2 a mistake the user can mend.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+from pydantic import ValidationError
+
+from metric_slam.config_metric3d import Metric3DConfig
+from metric_slam.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from metric_slam.depth.metric3d.predictor import ImageDepth
+    from metric_slam.image_camera import FocalOptions
+    from metric_slam.measure import DepthView, Measurement
+
+_MODELS = "|".join(get_args(get_args(Metric3DConfig.model_fields["model"].annotation)[0]))
+
+FocalOption = Annotated[
+    float | None, typer.Option("--focal", metavar="PX", help="Focal length of the very image in pixels.")
+]
+CameraOption = Annotated[
+    str | None, typer.Option("--camera", metavar="FX,FY,CX,CY", help="Intrinsics of the very image in pixels.")
+]
+ExifOption = Annotated[bool, typer.Option("--exif", help="Take the focal length from the file's EXIF.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", metavar=_MODELS, help="Network; default: the best whose weights are here.")
+]
+WeightsOption = Annotated[
+    str | None, typer.Option("--weights", metavar="FILE", help="Its weights; default: see metric-slam weights.")
+]
+SizeOption = Annotated[
+    str | None, typer.Option("--size", metavar="WxH", help="Size of the network's input; smaller is faster.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
+
+
+def depth_command(
+    images: Annotated[list[Path], typer.Argument(help="Images, png or jpg, of one camera.")],
+    focal: FocalOption = None,
+    camera: CameraOption = None,
+    exif: ExifOption = False,
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    size: SizeOption = None,
+    device: DeviceOption = "auto",
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("results/depth"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
+) -> None:
+    """Metric depth of single images: png (256 a metre), npy, picture, cloud in metres, and normals if there are any."""
+    from metric_slam import single_image
+    from metric_slam.choices import resolve_device
+
+    config = _network_config(model, weights, size)
+    inputs = single_image.collect_inputs(images, _focal_options(focal, camera, exif))
+    single_image.refuse_existing(out, inputs, overwrite)
+    predict, what = single_image.load_predictor(config, resolve_device(device), inputs)
+    print(f"network: {what}")
+    for item in inputs:
+        image = single_image.read_image(item.path)
+        found = predict(image, item.camera)
+        outputs = single_image.write_outputs(out, item.path.stem, image, item.camera, found)
+        print(f"{item.path}: {_depth_line(found)}; fx {item.camera.fx:.1f} px from {item.camera_source}")
+        print("  " + ", ".join(path.name for path in outputs.paths))
+    print(f"results in {out}")
+
+
+def measure_command(
+    path: Annotated[Path, typer.Argument(help="An image, or the results folder of a run with --keyframe.")],
+    first: Annotated[str, typer.Argument(metavar="X1,Y1", help="Pixel, x to the right from 0, y down.")],
+    second: Annotated[str, typer.Argument(metavar="X2,Y2", help="Pixel at the other end.")],
+    keyframe: Annotated[
+        int | None, typer.Option("--keyframe", metavar="N", min=0, help="Which of a results folder: its frame number.")
+    ] = None,
+    focal: FocalOption = None,
+    camera: CameraOption = None,
+    exif: ExifOption = False,
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    size: SizeOption = None,
+    device: DeviceOption = "auto",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Picture.", show_default="results/measure/NAME.png")
+    ] = None,
+) -> None:
+    """Distance in metres between two pixels, with its uncertainty, from one image or from the map of a run."""
+    from metric_slam.measure import measure
+    from metric_slam.single_image import measurement_picture, write_picture
+
+    ends = _pixel(first), _pixel(second)
+    options = _focal_options(focal, camera, exif)
+    if path.is_dir():
+        surplus = [name for name, value in (("--model", model), ("--weights", weights), ("--size", size)) if value]
+        view, background, name = _keyframe(path, keyframe, options, surplus)
+    elif keyframe is not None:
+        raise ConfigError(f"--keyframe belongs to a results folder, and {path} is none: leave it out")
+    else:
+        view, background, name = _image(path, options, _network_config(model, weights, size), device)
+    found = measure(view, *ends)
+    out = out or Path("results/measure") / f"{name}_{'_'.join(f'{v:g}' for end in ends for v in end)}.png"
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out {out}: the picture is a png, so name it .png")
+    write_picture(out, measurement_picture(background, found))
+    _show(view, found, out)
+
+
+def register(app: typer.Typer) -> None:
+    """Add both commands to the program."""
+    app.command("depth")(depth_command)
+    app.command("measure")(measure_command)
+
+
+def _image(
+    path: Path, options: FocalOptions, config: Metric3DConfig, device: str
+) -> tuple[DepthView, np.ndarray, str]:
+    """What can be measured on, what to draw on, and a name for the picture."""
+    from metric_slam import single_image
+    from metric_slam.choices import resolve_device
+    from metric_slam.measure import network_view
+
+    inputs = single_image.collect_inputs([path], options)
+    predict, what = single_image.load_predictor(config, resolve_device(device), inputs)
+    print(f"network: {what}")
+    print(f"fx {inputs[0].camera.fx:.1f} px from {inputs[0].camera_source}")
+    image = single_image.read_image(path)
+    found = predict(image, inputs[0].camera)
+    return network_view(found.depth_m, found.confidence, inputs[0].camera, config), image, path.stem
+
+
+def _keyframe(
+    folder: Path, index: int | None, options: FocalOptions, surplus: list[str]
+) -> tuple[DepthView, np.ndarray, str]:
+    """The same of a keyframe; the image itself lies in the data set, so that depth is what is drawn on."""
+    import cv2
+
+    from metric_slam.measure import keyframe_view
+    from metric_slam.single_image import depth_picture
+
+    if index is None:
+        raise ConfigError(f"{folder} is a folder: say with --keyframe N which keyframe of it is meant")
+    surplus += [f"--{name}" for name, value in vars(options).items() if value]
+    if surplus:
+        name = surplus[0].replace("_px", "")
+        raise ConfigError(f"a results folder knows its own camera and depth: leave {name} out")
+    view = keyframe_view(folder, index)
+    known = view.inv_depth > 0
+    picture = depth_picture(1.0 / view.inv_depth.clip(min=1e-12) * known)
+    picture = cv2.resize(picture, view.image_size, interpolation=cv2.INTER_NEAREST)
+    return view, picture, f"{folder.resolve().name}_{index:06d}"
+
+
+def _show(view: DepthView, found: Measurement, picture: Path) -> None:
+    print(f"{found.distance:.3f} {found.unit}, standard deviation {found.sigma:.3f}")
+    if found.unit != "m":
+        print("the run had no source of scale: this is no length in metres, only ratios of such numbers mean anything")
+    for name, point in (("first", found.first), ("second", found.second)):
+        x, y = point.pixel
+        depth = point.position[2]
+        print(f"{name:<6} ({x:g}, {y:g}): depth {depth:.3f}, of it {100 * point.relative_sigma:.1f} % on its own")
+    print(
+        f"pixels of {view.image_size[0]}x{view.image_size[1]}; uncertainty from {view.sigma_source}, the unevenness "
+        f"around, and {100 * view.scale_sigma:.1f} % common to all depths"
+    )
+    print(f"picture: {picture}")
+
+
+def _depth_line(found: ImageDepth) -> str:
+    import numpy as np
+
+    known = found.depth_m[found.depth_m > 0]
+    if known.size == 0:
+        return "no depth anywhere: all of it is sky, or as far"
+    low, middle, high = np.percentile(known, [1, 50, 99])
+    sky = 100.0 * (1.0 - known.size / found.depth_m.size)
+    return f"{low:.2f} to {high:.2f} m, median {middle:.2f} m, {sky:.0f} % sky"
+
+
+def _focal_options(focal: float | None, camera: str | None, exif: bool) -> FocalOptions:
+    from metric_slam.image_camera import FocalOptions
+
+    return FocalOptions(focal, camera, exif)
+
+
+def _network_config(model: str | None, weights: str | None, size: str | None) -> Metric3DConfig:
+    """Raises ConfigError in the words of the options."""
+    try:
+        return Metric3DConfig.model_validate({"model": model, "weights": weights, "input_size": size})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        option = {"input_size": "--size"}.get(str(wrong["loc"][0]), f"--{wrong['loc'][0]}")
+        raise ConfigError(f"{option} {wrong['input']}: {wrong['msg'].removeprefix('Value error, ')}") from error
+
+
+def _pixel(text: str) -> tuple[float, float]:
+    try:
+        x, y = (float(number) for number in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"'{text}' is no pixel: write it as X,Y, e.g. 320,96") from error
+    return x, y
