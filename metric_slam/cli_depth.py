@@ -34,7 +34,7 @@ ModelOption = Annotated[
     str | None, typer.Option("--model", metavar=_MODELS, help="Network; default: the best whose weights are here.")
 ]
 WeightsOption = Annotated[
-    str | None, typer.Option("--weights", metavar="FILE", help="Its weights; default: see metric-slam weights.")
+    str | None, typer.Option("--weights", metavar="FILE", help="Weights, or .onnx; default: see metric-slam weights.")
 ]
 SizeOption = Annotated[
     str | None, typer.Option("--size", metavar="WxH", help="Size of the network's input; smaller is faster.")
@@ -58,7 +58,7 @@ def depth_command(
     from metric_slam import single_image
     from metric_slam.choices import resolve_device
 
-    config = _network_config(model, weights, size)
+    config = network_config(model, weights, size)
     inputs = single_image.collect_inputs(images, _focal_options(focal, camera, exif))
     single_image.refuse_existing(out, inputs, overwrite)
     predict, what = single_image.load_predictor(config, resolve_device(device), inputs)
@@ -102,7 +102,7 @@ def measure_command(
     elif keyframe is not None:
         raise ConfigError(f"--keyframe belongs to a results folder, and {path} is none: leave it out")
     else:
-        view, background, name = _image(path, options, _network_config(model, weights, size), device)
+        view, background, name = _image(path, options, network_config(model, weights, size), device)
     found = measure(view, *ends)
     out = out or Path("results/measure") / f"{name}_{'_'.join(f'{v:g}' for end in ends for v in end)}.png"
     if out.suffix.lower() != ".png":
@@ -188,8 +188,8 @@ def _focal_options(focal: float | None, camera: str | None, exif: bool) -> Focal
     return FocalOptions(focal, camera, exif)
 
 
-def _network_config(model: str | None, weights: str | None, size: str | None) -> Metric3DConfig:
-    """Raises ConfigError in the words of the options."""
+def network_config(model: str | None, weights: str | None, size: str | None) -> Metric3DConfig:
+    """Section ``metric3d`` from options of the command line. Raises ConfigError in the words of the options."""
     try:
         return Metric3DConfig.model_validate({"model": model, "weights": weights, "input_size": size})
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The command line: ``metric-slam weights list | verify | download``. It prints, as cli.py does.
+"""The command line: ``metric-slam weights list | verify | download | export``. It prints, as cli.py does.
 
 Exit codes: 0 done, 1 a file is not what was published, 2 a mistake the user can mend.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from metric_slam.errors import WeightsError
+from metric_slam.errors import ConfigError, OutputError, WeightsError
 from metric_slam.weights import RELEASED, Progress, ReleasedWeights, download, find, released, verify, weights_folder
 
 EXIT_WRONG = 1
@@ -83,6 +83,39 @@ def download_command(name: NameArgument = None) -> None:
     print(f"{entry.file_name} is at {path} ({verify(path, entry).reason}; licence: {entry.licence})")
     if entry.used_by is None:
         print("no part of this version uses it yet")
+
+
+@weights_app.command("export")
+def export_command(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name of a metric3d network in `weights list`.")],
+    onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="File to write, named .onnx.")],
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="WxH", help="The one size of its input; default: as published.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Weights to take instead of those where NAME is kept.")
+    ] = None,
+) -> None:
+    """Write a depth network as ONNX, for `depth --weights FILE`, `metric3d.weights` and other programs."""
+    from metric_slam.cli_depth import network_config
+    from metric_slam.depth.metric3d.locate import input_size, located
+    from metric_slam.depth.metric3d.specs import SPECS
+
+    entry = released(name)
+    spec = next((spec for spec in SPECS.values() if spec.weights == entry.name), None)
+    if spec is None:
+        raise WeightsError(f"{name} is no depth network: export takes {', '.join(s.weights for s in SPECS.values())}")
+    if onnx.suffix.lower() != ".onnx":
+        raise ConfigError(f"--onnx {onnx}: name the file .onnx, by which it is known when it is read")
+    if onnx.exists():
+        raise OutputError(f"{onnx} is there already: give another name or delete it")
+    config = network_config(spec.name, None if file is None else str(file), size)
+    source, size_px = located(config).path, input_size(config, spec)
+    from metric_slam.depth.metric3d.onnx_network import export_onnx
+    from metric_slam.depth.metric3d.weights import load_metric3d
+
+    export_onnx(load_metric3d(spec, source), onnx, size_px)
+    print(f"{onnx}: {spec.name} of {source}, for inputs of {size_px[0]}x{size_px[1]}")
 
 
 def _row(entry: ReleasedWeights) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ class Metric3DConfig(Section):
         None, description="which network; none: the best whose weights are here"
     )
     weights: str | None = Field(
-        None, description="file with its weights; none: where `metric-slam weights` looks for it"
+        None,
+        description="file with its weights, or the network as .onnx; none: where `metric-slam weights` looks for it",
     )
     input_size: tuple[int, int] | None = Field(
         None,

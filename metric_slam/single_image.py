@@ -103,16 +103,16 @@ def collect_inputs(paths: list[Path], options: FocalOptions) -> list[Input]:
 def load_predictor(config: Metric3DConfig, device: str, inputs: list[Input]) -> tuple[Predict, str]:
     """The network as configured on a torch device, and which it is, in words.
 
-    Raises WeightsError and ConfigError as :func:`metric_slam.depth.metric3d.prior.make_metric3d_prior`, and
-    CalibrationError where a camera cannot be that of its image.
+    Raises as :func:`metric_slam.depth.metric3d.prior.make_metric3d_prior`, and CalibrationError where a camera cannot
+    be that of its image.
     """
     spec, path = located(config)
     size = input_size(config, spec)
     for item in inputs:
         canonical_view(item.camera, size)  # refuses wrong calibrations before gigabytes are read
-    from metric_slam.depth.metric3d.weights import load_metric3d
+    from metric_slam.depth.metric3d.prior import load_network
 
-    network = load_metric3d(spec, path, device)
+    network = load_network(spec, path, size, device)
     what = f"{spec.name} at {size[0]}x{size[1]} with {path}, on {device}"
     return DepthPredictor(network, size, spec.decoder.farthest_m, device), what
 

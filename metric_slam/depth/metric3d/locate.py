@@ -70,6 +70,7 @@ def input_size(config: Metric3DConfig, spec: Metric3DSpec) -> tuple[int, int]:
 
 def _model_of(path: Path) -> ModelName:
     for spec in SPECS.values():
-        if released(spec.weights).file_name == path.name:
+        published = Path(released(spec.weights).file_name)
+        if path.name in (published.name, f"{published.stem}.onnx", f"{spec.weights}.onnx"):
             return spec.name
     raise ConfigError(f"{path}: which network is it? set metric3d.model to one of {', '.join(SPECS)}")

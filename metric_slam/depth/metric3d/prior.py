@@ -12,8 +12,11 @@ from metric_slam.config_metric3d import Metric3DConfig
 from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
 from metric_slam.depth.metric3d.cache import DepthCache
 from metric_slam.depth.metric3d.locate import Metric3DFile, input_size, located
-from metric_slam.depth.metric3d.predictor import DepthPredictor, ImageDepth
+from metric_slam.depth.metric3d.onnx_network import SUFFIX, OnnxNetwork
+from metric_slam.depth.metric3d.predictor import DepthPredictor, ImageDepth, Network
+from metric_slam.depth.metric3d.specs import Metric3DSpec
 from metric_slam.depth.metric3d.weights import load_metric3d
+from metric_slam.errors import ConfigError, WeightsError
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
 
@@ -66,6 +69,7 @@ def make_metric3d_prior(config: Metric3DConfig, device: str) -> tuple[Metric3DPr
     Raises:
         WeightsError: weights are missing, damaged or another network's.
         ConfigError: the network cannot take the configured input size.
+        MissingDependencyError: the weights are a file .onnx, and onnxruntime is not installed.
     """
     predictor, file = make_predictor(config, device)
     size = "{}x{}".format(*predictor.input_size)
@@ -79,8 +83,29 @@ def make_predictor(config: Metric3DConfig, device: str) -> tuple[DepthPredictor,
     """The network alone, for single images, and which one it is. Raises as :func:`make_metric3d_prior`."""
     file = located(config)
     size = input_size(config, file.spec)
-    network = load_metric3d(file.spec, file.path, device)
+    network = load_network(file.spec, file.path, size, device)
     return DepthPredictor(network, size, file.spec.decoder.farthest_m, device), file
+
+
+def load_network(spec: Metric3DSpec, path: Path, size: tuple[int, int], device: str) -> Network:
+    """The network of a weights file, or of a file .onnx, for inputs of ``size`` (width, height) on a torch device.
+
+    Raises:
+        WeightsError: the file is missing, damaged or another network's.
+        ConfigError: a file .onnx takes inputs of another size only.
+        MissingDependencyError: a file .onnx, and onnxruntime is not installed.
+    """
+    if path.suffix.lower() != SUFFIX:
+        return load_metric3d(spec, path, device)
+    network = OnnxNetwork(path, device)
+    if network.network_name not in (None, spec.name):
+        raise WeightsError(f"{path} holds {network.network_name}, not {spec.name}: set metric3d.model accordingly")
+    if network.input_size not in (None, size):
+        own = "{}x{}".format(*network.input_size)
+        raise ConfigError(
+            f"{path} takes inputs of {own} only, not {size[0]}x{size[1]}: set metric3d.input_size={own} (--size {own})"
+        )
+    return network
 
 
 def _identity(path: Path) -> str:
