@@ -12,6 +12,7 @@ from metric_slam.config import Config, InputConfig
 from metric_slam.correspondence.base import CorrespondenceModel
 from metric_slam.correspondence.dis import DisCorrespondence
 from metric_slam.datasets.base import Dataset
+from metric_slam.depth.ahead import PreparedAhead
 from metric_slam.depth.base import DepthPrior
 from metric_slam.depth.ground_plane import GroundPlane
 from metric_slam.depth.metric3d.locate import locate
@@ -96,7 +97,7 @@ def _make_metric3d(config: Config, reason: str) -> PriorChoice:
     from metric_slam.depth.metric3d.prior import make_metric3d_prior
 
     prior, what = make_metric3d_prior(config.metric3d, resolve_device(config.device))
-    return PriorChoice(prior, f"{reason}; {what}")
+    return PriorChoice(PreparedAhead(prior), f"{reason}; {what}")
 
 
 def _make_huggingface(config: Config) -> PriorChoice:
@@ -104,7 +105,7 @@ def _make_huggingface(config: Config) -> PriorChoice:
     from metric_slam.depth.huggingface import make_huggingface_prior
 
     prior, what = make_huggingface_prior(config.huggingface, resolve_device(config.device))
-    return PriorChoice(prior, f"as asked for; {what}")
+    return PriorChoice(PreparedAhead(prior), f"as asked for; {what}")
 
 
 def camera_mount(config: Config, dataset: Dataset) -> CameraMount | None:

@@ -16,6 +16,12 @@ class MotionFilter:
     def __init__(self, config: MotionFilterConfig) -> None:
         self._config = config
         self._since_keyframe = 0
+        self._flow_px = self._step_px = 0.0  # since the last keyframe, and of the latest frame alone
+
+    @property
+    def expects_one(self) -> bool:
+        """Will the next frame become a keyframe, if it moves as far as the latest one did?"""
+        return self._flow_px + self._step_px >= self._config.min_flow_px
 
     def wants(self, frame: TrackedFrame) -> bool:
         """True when the frame should become a keyframe."""
@@ -28,14 +34,20 @@ class MotionFilter:
             or frame.coverage < cfg.min_coverage
             or self._since_keyframe >= cfg.max_gap
         )
+        self._step_px = max(frame.mean_flow_px - self._flow_px, 0.0)
+        self._flow_px = 0.0 if wanted else frame.mean_flow_px
         if wanted:
             self._since_keyframe = 0
         return wanted
 
     def state(self) -> dict[str, np.ndarray]:
         """As plain arrays, for a checkpoint."""
-        return {"since_keyframe": np.array(self._since_keyframe)}
+        return {
+            "since_keyframe": np.array(self._since_keyframe),
+            "flow_px": np.array([self._flow_px, self._step_px]),
+        }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes over a :meth:`state`."""
         self._since_keyframe = int(state["since_keyframe"])
+        self._flow_px, self._step_px = state["flow_px"].tolist()

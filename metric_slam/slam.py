@@ -116,6 +116,8 @@ class MetricSlam:
 
     def process(self, frame: Frame) -> None:
         """Take one frame in: track it, and if the view changed enough make it a keyframe."""
+        if self._filter.expects_one:
+            self._prior.expect(frame, self.camera)
         with self._timed("encode"):
             image = self._resized(frame)
             features = self._model.encode(image, self.camera)

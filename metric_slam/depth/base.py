@@ -69,6 +69,9 @@ class DepthPrior(ABC):
     scale_sigma: float = 0.025
     """Believed relative error that all cells of one keyframe share; 0: none."""
 
+    def expect(self, frame: Frame, camera: PinholeCamera) -> None:  # noqa: B027  (nothing to begin with)
+        """A frame that may soon be given to :meth:`prepare`: a slow prior begins with it."""
+
     @abstractmethod
     def prepare(self, frame: Frame, camera: PinholeCamera) -> Any:
         """What the prior wants to keep of a keyframe (opaque to everyone else)."""
