@@ -51,6 +51,7 @@ def depth_command(
     weights: WeightsOption = None,
     size: SizeOption = None,
     device: DeviceOption = "auto",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images in one pass: faster on a GPU.")] = 1,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("results/depth"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
 ) -> None:
@@ -63,9 +64,7 @@ def depth_command(
     single_image.refuse_existing(out, inputs, overwrite)
     predict, what = single_image.load_predictor(config, resolve_device(device), inputs)
     print(f"network: {what}")
-    for item in inputs:
-        image = single_image.read_image(item.path)
-        found = predict(image, item.camera)
+    for item, image, found in single_image.predicted(predict, inputs, batch):
         outputs = single_image.write_outputs(out, item.path.stem, image, item.camera, found)
         print(f"{item.path}: {_depth_line(found)}; fx {item.camera.fx:.1f} px from {item.camera_source}")
         print("  " + ", ".join(path.name for path in outputs.paths))

@@ -24,6 +24,9 @@ class Metric3DConfig(Section):
         description="size (width, height) of the network's input in pixels, multiples of 28 (vit) or 32 (convnext); "
         "none: 1064x616 or 1216x544, as published; smaller is faster",
     )
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="of the network; auto: float16 on a GPU, float32 on a CPU"
+    )
     cache: str | None = Field(
         None, description="folder that keeps the depth maps, for later runs and for prior `precomputed`; none: no cache"
     )

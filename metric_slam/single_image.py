@@ -6,7 +6,8 @@ there if nothing is transparent. Everything else is refused. JPEGs are turned as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil, sqrt
 from pathlib import Path
@@ -110,11 +111,27 @@ def load_predictor(config: Metric3DConfig, device: str, inputs: list[Input]) -> 
     size = input_size(config, spec)
     for item in inputs:
         canonical_view(item.camera, size)  # refuses wrong calibrations before gigabytes are read
-    from metric_slam.depth.metric3d.prior import load_network
+    from metric_slam.depth.metric3d.prior import load_network, precision_of
 
     network = load_network(spec, path, size, device)
     what = f"{spec.name} at {size[0]}x{size[1]} with {path}, on {device}"
-    return DepthPredictor(network, size, spec.decoder.farthest_m, device), what
+    return DepthPredictor(network, size, spec.decoder.farthest_m, device, precision_of(config)), what
+
+
+def predicted(predict: Predict, inputs: list[Input], at_once: int) -> Iterator[tuple[Input, np.ndarray, ImageDepth]]:
+    """Every input with its image and depth; up to ``at_once`` images in a row of one camera in one pass."""
+    for camera, group in itertools.groupby(inputs, key=lambda item: item.camera):
+        for batch in _pieces(list(group), at_once):
+            images = [read_image(item.path) for item in batch]
+            if isinstance(predict, DepthPredictor):
+                found = predict.batch(images, camera)
+            else:
+                found = [predict(image, camera) for image in images]
+            yield from zip(batch, images, found, strict=True)
+
+
+def _pieces(inputs: list[Input], at_once: int) -> list[list[Input]]:
+    return [inputs[begin : begin + at_once] for begin in range(0, len(inputs), at_once)]
 
 
 def refuse_existing(out: Path, inputs: list[Input], overwrite: bool) -> None:

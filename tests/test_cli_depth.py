@@ -102,6 +102,13 @@ def test_a_real_if_small_network(
     result = cli("depth", photo, *words, "--out", "out")
     assert result.code == 0 and f"network: {spec.name} at {spec.input_size[0]}x{spec.input_size[1]}" in result.out
     assert (place / "out" / "photo_normals.npy").exists() == (spec is TINY_V2)
+    copies = [place / f"copy{n}.png" for n in range(3)]
+    for copy in copies:
+        cv2.imwrite(str(copy), cv2.imread(str(photo)))
+    assert cli("depth", *copies, *words, "--out", "out", "--batch", 2).code == 0
+    for copy in copies:
+        together, alone = (np.load(place / "out" / f"{name}_depth.npy") for name in (copy.stem, "photo"))
+        np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-3)
     unit = spec.multiple_px
     smaller = cli("depth", photo, *words, "--out", "small", "--size", f"{2 * unit}x{2 * unit}")
     assert smaller.code == 0 and f" at {2 * unit}x{2 * unit} " in smaller.out

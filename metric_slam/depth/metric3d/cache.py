@@ -1,7 +1,8 @@
 """Depth maps kept on disk, in a form that prior ``precomputed`` reads.
 
 One npz per image, named like it: ``depth`` in metres (float16, relative rounding 5e-4), ``confidence`` (uint8, 255 is
-1) and ``made_from``, which tells an image, camera or network other than that asked for. Such a map is made anew.
+1), ``normals`` where the network has them (int8, 127 is 1) and ``made_from``, which tells an image, camera or network
+other than that asked for. Such a map is made anew.
 """
 
 from __future__ import annotations
@@ -35,16 +36,18 @@ class DepthCache:
                 if str(archive["made_from"]) != self._origin(frame):
                     return None
                 depth, confidence = archive["depth"], archive["confidence"]
+                normals = archive["normals"].astype(np.float32) / 127.0 if "normals" in archive else None
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error) as error:
             log.warning("%s: damaged (%s), made anew", path, error)
             return None
-        return ImageDepth(depth.astype(np.float32), confidence.astype(np.float32) / 255.0)
+        return ImageDepth(depth.astype(np.float32), confidence.astype(np.float32) / 255.0, normals)
 
     def save(self, frame: Frame, found: ImageDepth) -> None:
         """Keep a map. Raises OutputError where the folder cannot be written."""
         path = self._path(frame)
+        normals = {} if found.normals is None else {"normals": np.rint(127.0 * found.normals).astype(np.int8)}
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -54,6 +57,7 @@ class DepthCache:
                     depth=found.depth_m.astype(np.float16),
                     confidence=np.rint(255.0 * found.confidence).astype(np.uint8),
                     made_from=np.array(self._origin(frame)),
+                    **normals,
                 )
             partial.replace(path)
         except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from metric_slam.config_metric3d import Metric3DConfig
 from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
@@ -84,7 +85,12 @@ def make_predictor(config: Metric3DConfig, device: str) -> tuple[DepthPredictor,
     file = located(config)
     size = input_size(config, file.spec)
     network = load_network(file.spec, file.path, size, device)
-    return DepthPredictor(network, size, file.spec.decoder.farthest_m, device), file
+    return DepthPredictor(network, size, file.spec.decoder.farthest_m, device, precision_of(config)), file
+
+
+def precision_of(config: Metric3DConfig) -> torch.dtype | None:
+    """The configured type, None for ``auto``."""
+    return None if config.precision == "auto" else getattr(torch, config.precision)
 
 
 def load_network(spec: Metric3DSpec, path: Path, size: tuple[int, int], device: str) -> Network:

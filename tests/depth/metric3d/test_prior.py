@@ -120,6 +120,35 @@ def test_confidences_of_a_network_are_shares(spec: object) -> None:
         np.testing.assert_allclose(np.linalg.norm(found.normals, axis=-1), 1.0, atol=1e-3)
 
 
+@pytest.mark.parametrize("spec", [TINY_V1, TINY_V2], ids=["v1", "v2"])
+def test_a_batch_and_half_precision_say_the_same(spec: object) -> None:
+    network = small_network(spec)
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (96, 320, 3), dtype=np.uint8) for _ in range(3)]
+    predict = DepthPredictor(network, spec.input_size, spec.decoder.farthest_m)
+    together = predict.batch(images, CAMERA)
+    half = DepthPredictor(network, spec.input_size, spec.decoder.farthest_m, precision=torch.bfloat16)
+    for image, found in zip(images, together, strict=True):
+        alone, coarse = predict(image, CAMERA), half(image, CAMERA)
+        np.testing.assert_allclose(found.depth_m, alone.depth_m, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found.confidence, alone.confidence, atol=1e-4)
+        assert coarse.depth_m.dtype == np.float32 and not np.array_equal(coarse.depth_m, alone.depth_m)
+        both = (coarse.depth_m > 0) & (alone.depth_m > 0)
+        assert both.mean() > 0.9 * (alone.depth_m > 0).mean()
+        if both.any():
+            assert np.median(np.abs(coarse.depth_m / np.maximum(alone.depth_m, 1e-6) - 1.0)[both]) < 0.05
+
+
+def test_normals_are_kept_with_the_map(tmp_path: Path) -> None:
+    cache, frame = DepthCache(tmp_path, "net"), frame_of()
+    normals = np.zeros((96, 320, 3), np.float32)
+    normals[..., 0], normals[..., 2] = 0.6, -0.8
+    cache.save(frame, ImageDepth(np.ones((96, 320), np.float32), np.ones((96, 320), np.float32), normals))
+    np.testing.assert_allclose(cache.load(frame).normals, normals, atol=0.005)
+    cache.save(frame, ImageDepth(np.ones((96, 320), np.float32), np.ones((96, 320), np.float32)))
+    assert cache.load(frame).normals is None
+
+
 def test_a_map_is_made_once(tmp_path: Path) -> None:
     asked = Counting(answer(np.full((96, 320), 12.3), 0.6))
     prior = Metric3DPrior(Metric3DConfig(), asked, DepthCache(tmp_path / "maps", "net"))
