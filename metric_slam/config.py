@@ -290,7 +290,7 @@ class FusionConfig(Section):
 class Config(Section):
     """The whole configuration tree."""
 
-    preset: Preset = Field("accurate", description="fast: real time on two cores; accurate: finer flow")
+    preset: Preset = Field("accurate", description="fast: about real time (10 Hz) on two cores; accurate: finer flow")
     prior: PriorName = Field(
         "auto", description="source of metric depth; auto takes the best that is available and says which"
     )
