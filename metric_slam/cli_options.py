@@ -25,7 +25,7 @@ def _choices(literal: Any) -> str:
 
 
 PresetOption = Annotated[
-    str | None, typer.Option("--preset", metavar=_choices(Preset), help="fast: real time; accurate: finer flow.")
+    str | None, typer.Option("--preset", metavar=_choices(Preset), help="fast: about real time; accurate: finer flow.")
 ]
 ConfigFileOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="YAML file; all keys: metric-slam config.")
