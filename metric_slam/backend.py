@@ -78,11 +78,8 @@ class Backend:
             if begin == 0 or self._segments.component(segment) != segment:
                 continue
             before, first = lie.pose_vec_to_matrix(self._store.poses(begin - 1, begin + 1))
-            T_world_old_new = lie.inverse(first) @ self._segments.gaps[segment] @ before
-            for member in self._segments.members(segment):
-                for position in self._segments.range(member, len(self._store)):
-                    keyframe = self._store[position]
-                    keyframe.pose = lie.matrix_to_pose_vec(lie.pose_vec_to_matrix(keyframe.pose) @ T_world_old_new)
+            T_new_old = lie.inverse(before) @ lie.inverse(self._segments.gaps[segment]) @ first
+            self._store.move(self._segments.sharing(segment, len(self._store)), T_new_old)
 
     def settle_depths(self, cell_sigma: float | None = None) -> None:
         """Inverse depths alone, all poses fixed, a piece of the drive at a time.

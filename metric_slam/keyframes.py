@@ -6,7 +6,7 @@ window has passed, image and prior go to the disk then and are read again when t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,6 +172,19 @@ class KeyframeStore:
             if isinstance(keyframe.upsample_weights, np.ndarray):
                 keyframe.upsample_weights = self.disk.put(keyframe.upsample_weights)
             self._retired += 1
+
+    def motion_from_last(self, pose: np.ndarray) -> np.ndarray | None:
+        """T_cam_last [4, 4] of a camera at T_cam_world ``pose`` [7] and the last keyframe; None: there is none."""
+        if not self._keyframes:
+            return None
+        return lie.pose_vec_to_matrix(pose) @ lie.inverse(lie.pose_vec_to_matrix(self._keyframes[-1].pose))
+
+    def move(self, positions: Iterable[int], T_new_old: np.ndarray) -> None:
+        """Carries keyframes, as one rigid piece, by a motion [4, 4] of the world that they lie in."""
+        T_old_new = lie.inverse(T_new_old)
+        for position in positions:
+            keyframe = self._keyframes[position]
+            keyframe.pose = lie.matrix_to_pose_vec(lie.pose_vec_to_matrix(keyframe.pose) @ T_old_new)
 
     def rescale(self, factor: float, begin: int = 0) -> None:
         """Multiplies every length of the map from keyframe ``begin`` on; the camera of that one stays where it is."""

@@ -305,20 +305,10 @@ class LoopClosure:
 
     def _join(self, now: int, before: int, T_before_now: np.ndarray) -> None:
         """The later frame of reference moves into the earlier one."""
-        if now > before:
-            self._move_component(now, T_before_now)
-        else:
-            self._move_component(before, lie.inverse(T_before_now))
+        later, T_new_old = (now, T_before_now) if now > before else (before, lie.inverse(T_before_now))
+        self._store.move(self._segments.sharing(later, len(self._store)), T_new_old)
         self._segments.join(now, before)
         log.info("segments %d and %d of the map are joined by a loop", before, now)
-
-    def _move_component(self, segment: int, T_new_old: np.ndarray) -> None:
-        """Moves all segments that share a frame of reference with this one."""
-        T_old_new = lie.inverse(T_new_old)
-        for member in self._segments.members(segment):
-            for position in self._segments.range(member, len(self._store)):
-                keyframe = self._store[position]
-                keyframe.pose = lie.matrix_to_pose_vec(lie.pose_vec_to_matrix(keyframe.pose) @ T_old_new)
 
     def _move_map(self, *, optimise: bool = True) -> None:
         """Robust pose graph over everything, then global bundle adjustment if the map has grown enough."""

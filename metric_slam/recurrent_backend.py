@@ -113,7 +113,7 @@ class RecurrentBackend(Backend):
                 translation_weight=1.0 - cfg.motion_weight,
             )
         chosen = proximity(everything, everything, pairs, distance, (), rule)
-        return [(i, j) for i, j in chosen if self._store[i].segment == self._store[j].segment or self._tied(i, j)]
+        return [(i, j) for i, j in chosen if self._tied(i, j)]
 
     def _tied(self, first: int, second: int) -> bool:
         return self._segments.joined(self._store[first].segment, self._store[second].segment)

@@ -56,10 +56,7 @@ class RecurrentFrontend:
     def start(self, view: View, pose: np.ndarray) -> None:
         """The first keyframe of the video, or of a new segment after a loss: ``pose`` T_cam_world [7] is given."""
         self.scale.begin_segment()
-        T_first_before = None
-        if len(self._store):
-            T_first_before = lie.pose_vec_to_matrix(pose) @ lie.inverse(lie.pose_vec_to_matrix(self._store[-1].pose))
-        segment = self._segments.begin(len(self._store), T_first_before)
+        segment = self._segments.begin(len(self._store), self._store.motion_from_last(pose))
         self.ready = False
         prior = self.scale.maps(view.prior_state)
         self._store.append(view.keyframe(pose, self._first_depth(prior), prior, segment))

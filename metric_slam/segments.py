@@ -58,6 +58,10 @@ class Segments:
         """All segments that share the frame of reference of this one, itself included."""
         return [s for s in range(len(self)) if self.joined(s, segment)]
 
+    def sharing(self, segment: int, count: int) -> list[int]:
+        """Positions of all keyframes, of ``count`` in all, that share the frame of reference of this segment."""
+        return [position for member in self.members(segment) for position in self.range(member, count)]
+
     def anchors(self) -> set[int]:
         """Positions of one keyframe for each frame of reference: the first."""
         return {self.begins[s] for s in range(len(self)) if self._component[s] == s}
