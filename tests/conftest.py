@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+
+from metric_slam.accelerator import Accelerator, emulated_accelerator, find_accelerator
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -73,3 +76,19 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no public data in {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(params=["emulated", "cuda"])
+def accelerator(request: pytest.FixtureRequest) -> Accelerator:
+    """The kernels for GPUs: on the CPU, and on a GPU where there is one."""
+    if request.param == "emulated":
+        try:
+            return emulated_accelerator()
+        except ImportError:
+            pytest.skip("the GPU kernels were not built for the CPU: METRIC_SLAM_EMULATION=1, as `make install` has it")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device that torch can use")
+    found, what = find_accelerator("cuda")
+    if found is None:
+        pytest.skip(what)
+    return found

@@ -14,6 +14,8 @@
 
 #include <cstdint>
 
+#include <lietorch/common.h>
+
 namespace droid {
 
 constexpr int kMaxLookupRadius = 4;
@@ -24,9 +26,9 @@ struct LookupSize {
   int level = 0, radius = 3; // radius 1..kMaxLookupRadius
   int channels = 0;          // of out, at least (level + 1) * (2 radius + 1)^2
 
-  int64_t pixels() const { return static_cast<int64_t>(h) * w; }
-  int64_t cells() const { return static_cast<int64_t>(hk) * wk; }
-  int first_channel() const { return level * (2 * radius + 1) * (2 * radius + 1); }
+  LIE_HD int64_t pixels() const { return static_cast<int64_t>(h) * w; }
+  LIE_HD int64_t cells() const { return static_cast<int64_t>(hk) * wk; }
+  LIE_HD int first_channel() const { return level * (2 * radius + 1) * (2 * radius + 1); }
 };
 
 // volume [E, h, w, hk, wk], coords [E, h, w, 2] (x, y) in cells of level 0, out [E, channels, h, w].

@@ -15,7 +15,7 @@ struct Views {
   const double* poses = nullptr;      // [N, 7] T_cam_world: t xyz, q xyzw
   const double* inv_depth = nullptr;  // [N, h, w]
 
-  int64_t pixels() const { return static_cast<int64_t>(h) * w; }
+  LIE_HD int64_t pixels() const { return static_cast<int64_t>(h) * w; }
 };
 
 // P directed pairs of keyframes.
@@ -49,6 +49,18 @@ LIE_HD bool depths_agree(double carried, double stored, double max_depth_error) 
 // Of a keyframe that shows too little of another: farther than anything that is seen.
 constexpr double kUnseenDistance = 1000.0;
 constexpr double kMinSeenShare = 0.75;
+
+// Flow of all pixels of a keyframe under one motion.
+struct FlowSum {
+  double length = 0.0, count = 0.0;
+};
+
+// The mean of flow under the full motion and under its translation, weighted 1 - a and a.
+LIE_HD double mean_flow(const FlowSum& full, const FlowSum& shift, double a, double pixels) {
+  const double seen = (1.0 - a) * full.count + a * shift.count;
+  if (!(seen >= kMinSeenShare * pixels) || seen <= 0.0) return kUnseenDistance;
+  return ((1.0 - a) * full.length + a * shift.length) / seen;
+}
 
 // Mean length of the flow that the pair's motion induces in the source's pixels, distance [P] in grid cells:
 //

@@ -9,12 +9,8 @@ namespace {
 
 constexpr double kIdentity[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
 
-struct Mean {
-  double sum = 0.0, count = 0.0;
-};
-
 // Four neighbouring pixels at a time; the last ones are filled up with NaN, which is never valid.
-DROID_INLINE Mean mean_flow(const Views& views, const double* rays_x, const double* rays_y, const double* inv_depth,
+DROID_INLINE FlowSum sum_flow(const Views& views, const double* rays_x, const double* rays_y, const double* inv_depth,
                             const double R[9], const double t[3]) {
   const int pixels = static_cast<int>(views.pixels());
   Lanes sum_of_lengths = {}, count = {};
@@ -33,11 +29,9 @@ DROID_HOT_LOOP double one_way(const Views views, const double* rays_x, const dou
                               int64_t target, double a) {
   const RelativeMotion motion(relative_pose(views.poses + 7 * source, views.poses + 7 * target));
   const double* d = views.inv_depth + source * views.pixels();
-  const Mean full = mean_flow(views, rays_x, rays_y, d, motion.R, motion.t);
-  const Mean shift = mean_flow(views, rays_x, rays_y, d, kIdentity, motion.t);
-  const double seen = (1.0 - a) * full.count + a * shift.count;
-  if (!(seen >= kMinSeenShare * static_cast<double>(views.pixels())) || seen <= 0.0) return kUnseenDistance;
-  return ((1.0 - a) * full.sum + a * shift.sum) / seen;
+  const FlowSum full = sum_flow(views, rays_x, rays_y, d, motion.R, motion.t);
+  const FlowSum shift = sum_flow(views, rays_x, rays_y, d, kIdentity, motion.t);
+  return mean_flow(full, shift, a, static_cast<double>(views.pixels()));
 }
 
 }  // namespace

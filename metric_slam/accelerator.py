@@ -1,0 +1,101 @@
+"""The compiled kernels for tensors on a GPU, and how they are called: on torch's memory and torch's current stream.
+
+Everything that runs kernels on a device asks here. Tensors are handed over as they are (DLPack), nothing is copied.
+Kernels trust the keyframe numbers that they are given, because looking at them would mean waiting for the device:
+they are made and checked on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import droid_backends
+import numpy as np
+import torch
+from torch import Tensor
+
+from metric_slam.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One device with kernels for it."""
+
+    device: torch.device
+    kernels: ModuleType
+    """Of droid_backends; names as in the module for the CPU."""
+
+    def call(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """Runs a kernel on the current stream of the device; it may still be running on return."""
+        return getattr(self.kernels, name)(*arguments, **options, stream=self.stream)
+
+    @property
+    def stream(self) -> int:
+        """The current stream of torch, as CUDA numbers it."""
+        return torch.cuda.current_stream(self.device).cuda_stream if self.device.type == "cuda" else 0
+
+    def upload(self, array: np.ndarray | Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The array on the device, contiguous; itself if it is there already."""
+        tensor = array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+        if tensor.device != self.device and self.device.type == "cuda" and tensor.numel():
+            tensor = tensor.pin_memory()  # so that the host need not wait for the copy
+        return tensor.to(self.device, dtype, non_blocking=True).contiguous()
+
+    def indices(self, numbers: np.ndarray, count: int) -> Tensor:
+        """Keyframe numbers int64 on the device; each must be one of ``count``."""
+        numbers = np.ascontiguousarray(numbers, np.int64)
+        if numbers.size and not (0 <= numbers.min() and numbers.max() < count):
+            raise ValueError(f"a keyframe number lies outside 0..{count - 1}")
+        return self.upload(numbers)
+
+
+def find_accelerator(device: str) -> tuple[Accelerator | None, str]:
+    """Kernels for a torch device and what they are, in words; None where the C++ ones for the CPU do the work."""
+    chosen = torch.device(device)
+    if chosen.type != "cuda":
+        return None, "C++ on the CPU"
+    if droid_backends.cuda is None:
+        return None, f"C++ on the CPU: {droid_backends.why_no_cuda} (METRIC_SLAM_CUDA=1 pip install . builds them)"
+    index = torch.cuda.current_device() if chosen.index is None else chosen.index
+    if droid_backends.cuda.device_count() <= index:
+        raise ConfigError(f"--device {device}: torch sees it, the CUDA kernels do not; update the driver or give cpu")
+    name = torch.cuda.get_device_name(index)
+    return Accelerator(torch.device("cuda", index), droid_backends.cuda), f"CUDA on {name}"
+
+
+_emulated: list[Accelerator] = []
+
+
+def emulated_accelerator() -> Accelerator:
+    """The kernels for GPUs run on the CPU, slowly, on tensors of the CPU; for tests. ImportError if they were not
+    built (METRIC_SLAM_EMULATION=1)."""
+    from droid_backends import _droid_backends_emulated
+
+    return Accelerator(torch.device("cpu"), _droid_backends_emulated)
+
+
+@contextmanager
+def emulation() -> Iterator[Accelerator]:
+    """While it lasts, tensors of the CPU are taken for those of a GPU that is emulated; for tests."""
+    _emulated.append(emulated_accelerator())
+    try:
+        yield _emulated[-1]
+    finally:
+        _emulated.pop()
+
+
+def kernel_for(tensor: Tensor, name: str) -> Callable[..., Any] | None:
+    """The compiled kernel of a name that reads tensors like this one, called without a stream; None: there is none."""
+    if tensor.device.type == "cpu":
+        return _on_stream(_emulated[-1], name) if _emulated else getattr(droid_backends, name)
+    if tensor.device.type != "cuda" or droid_backends.cuda is None:
+        return None
+    return _on_stream(Accelerator(tensor.device, droid_backends.cuda), name)
+
+
+def _on_stream(accelerator: Accelerator, name: str) -> Callable[..., Any]:
+    return lambda *arguments, **options: accelerator.call(name, *arguments, **options)

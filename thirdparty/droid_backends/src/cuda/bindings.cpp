@@ -1,0 +1,14 @@
+// The module droid_backends._droid_backends_cuda: the kernels on a GPU, each call on a stream of torch's. Private:
+// metric_slam/accelerator.py is the way to it. Names and arguments are those of the module for the CPU, and `stream`.
+#include "bindings.h"
+
+#include <lietorch/gpu_device.h>
+
+namespace droid::cuda {
+
+NB_MODULE(GPU_MODULE, m) {
+  m.def("device_count", &gpu::device_count, "Usable CUDA devices; 0 without a driver.");
+  bind_view_pairs(m);
+}
+
+}  // namespace droid::cuda

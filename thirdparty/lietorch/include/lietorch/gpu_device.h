@@ -1,0 +1,9 @@
+// The device that launches go to, for files that hold no kernels.
+#pragma once
+
+namespace gpu {
+
+void use_device(int device);  // for the launches of this host thread that follow; throws where there is none
+int device_count();           // 0 without a driver or a device
+
+}  // namespace gpu
