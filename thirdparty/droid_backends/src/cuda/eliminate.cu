@@ -24,19 +24,17 @@ __device__ inline Columns columns_of(const System<F>& s, const Batch& batch, int
   return {s.work.jacobians + 6 * (first + slot - 1 - batch.first_place) * pixels, 6};
 }
 
-// All threads get the sum over the block of each value, `scratch` [kWarps, count] is shared.
-template <int count>
-__device__ inline void sum_over_block(const double (&values)[count], double* scratch, double* out) {
+constexpr int kSums = 42;  // [6, 6], then [6] of the right side
+
+// values of all threads -> out [kSums], shared, their sums over the block; scratch [kWarps, 64] is shared.
+__device__ inline void sum_over_block(double (&first)[32], double (&rest)[32], double* scratch, double* out) {
   const int warp = threadIdx.x / gpu::kWarp, lane = threadIdx.x % gpu::kWarp;
-#pragma unroll
-  for (int i = 0; i < count; ++i) {
-    const double sum = gpu::warp_sum(values[i]);
-    if (lane == 0) scratch[warp * count + i] = sum;
-  }
+  scratch[64 * warp + lane] = gpu::transposed_warp_sum(first);
+  scratch[64 * warp + 32 + lane] = gpu::transposed_warp_sum(rest);
   __syncthreads();
-  for (int i = threadIdx.x; i < count; i += kThreads) {
+  for (int i = threadIdx.x; i < kSums; i += kThreads) {
     double sum = 0.0;
-    for (int w = 0; w < kWarps; ++w) sum += scratch[w * count + i];
+    for (int w = 0; w < kWarps; ++w) sum += scratch[64 * w + i];
     out[i] = sum;
   }
   __syncthreads();
@@ -44,8 +42,7 @@ __device__ inline void sum_over_block(const double (&values)[count], double* scr
 
 template <typename F>
 __global__ void __launch_bounds__(kThreads) eliminate_kernel(System<F> s, At at, Batch batch) {
-  constexpr int kSums = 42;  // [6, 6], then [6] of the right side
-  GPU_SHARED(double, scratch, kWarps* kSums);
+  GPU_SHARED(double, scratch, kWarps * 64);
   GPU_SHARED(double, sums, kSums);
   if (!wanted(*s.P.state, at)) return;
   const int pair = batch.first_pair + blockIdx.x, b = s.plan.pair_source[pair];
@@ -54,7 +51,7 @@ __global__ void __launch_bounds__(kThreads) eliminate_kernel(System<F> s, At at,
   const double* inverse = s.work.depth_inverse + static_cast<int64_t>(b - batch.begin) * pixels;
   const double* right = s.work.depth_right + static_cast<int64_t>(b - batch.begin) * pixels;
 
-  double values[kSums] = {};
+  double sum_first[32] = {}, sum_rest[32] = {};  // the 42 sums, in registers as all indices are known
   for (int p = threadIdx.x; p < pixels; p += kThreads) {
     double other[6];
 #pragma unroll
@@ -63,12 +60,12 @@ __global__ void __launch_bounds__(kThreads) eliminate_kernel(System<F> s, At at,
 #pragma unroll
     for (int a = 0; a < 6; ++a) {
       const double scaled = a < left.width ? Q * left.data[static_cast<int64_t>(a) * pixels + p] : 0.0;
-      values[36 + a] += scaled * b_p;
+      sum_rest[4 + a] += scaled * b_p;
 #pragma unroll
-      for (int c = 0; c < 6; ++c) values[6 * a + c] += scaled * other[c];
+      for (int c = 0; c < 6; ++c) (6 * a + c < 32 ? sum_first[(6 * a + c) % 32] : sum_rest[(6 * a + c) % 32]) += scaled * other[c];
     }
   }
-  sum_over_block<kSums>(values, scratch, sums);
+  sum_over_block(sum_first, sum_rest, scratch, sums);
 
   const int n = s.plan.source_begin[b + 1] - s.plan.source_begin[b], m = 6 * n + 1;
   double* raw = s.work.raw + s.plan.sums_begin[b];

@@ -21,21 +21,6 @@ __global__ void geometry_kernel(System<F> s, At at) {
       EdgeGeometry(relative_pose(poses + 7 * s.P.source[e], poses + 7 * s.P.target[e]));
 }
 
-// values [32] of all lanes -> lane l gets the sum of values[l] over the lanes: each exchange halves what is left.
-__device__ inline double transposed_sum(double (&values)[32]) {
-  const int lane = threadIdx.x % gpu::kWarp;
-#pragma unroll
-  for (int half = 16; half > 0; half /= 2) {
-    const bool upper = (lane & half) != 0;
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-      const double kept = upper ? values[i + half] : values[i], sent = upper ? values[i] : values[i + half];
-      values[i] = kept + gpu::shuffle_xor(sent, half);
-    }
-  }
-  return values[0];
-}
-
 template <typename F>
 __global__ void __launch_bounds__(kThreads) linearise_kernel(System<F> s, At at, Batch batch) {
   const Problem& P = s.P;
@@ -77,7 +62,7 @@ __global__ void __launch_bounds__(kThreads) linearise_kernel(System<F> s, At at,
 #pragma unroll
       for (int a = 0; a < 6; ++a) E[static_cast<int64_t>(a) * pixels] = 0.0;
     }
-    s.work.edge_parts[(place * P.warps() + warp) * 32 + lane] = transposed_sum(values);
+    s.work.edge_parts[(place * P.warps() + warp) * 32 + lane] = gpu::transposed_warp_sum(values);
   }
   if (!inside || !depths) return;
   const int64_t cell = static_cast<int64_t>(b - batch.begin) * pixels + p;
