@@ -236,9 +236,8 @@ class _Solve:
     ) -> Solution:
         if name == "not_positive_definite" or not (np.isfinite(poses).all() and bool(torch.isfinite(inv_depth).all())):
             start, start_scales = self._start
-            return Solution(
-                self._window.poses.copy(), start.clone(), start_scales.copy(), DeviceReport("not_positive_definite", done)
-            )
+            failed = DeviceReport("not_positive_definite", done)
+            return Solution(self._window.poses.copy(), start.clone(), start_scales.copy(), failed)
         free = self._arrays["depth_free"][:, None, None]  # those without edges, too
         kept = torch.where(free, inv_depth.clamp(self._options.min_inv_depth, self._options.max_inv_depth), inv_depth)
         return Solution(poses, kept, scales, DeviceReport(name, done))

@@ -226,14 +226,15 @@ class _Parts:
         anchor, step = graph.scale_weights
         previous = graph.scale_previous
         steps = np.zeros(N)
-        coupled = np.zeros(len(variables), bool)
+        coupled = np.zeros(len(variables))
         if step > 0:
             before = np.flatnonzero(previous >= 0)
             np.add.at(steps, before, 1.0)
             np.add.at(steps, previous[before], 1.0)
-            k, l = (variables[:, i] - N for i in (0, 1))
-            both = (k >= 0) & (l >= 0) & (k != l)
-            coupled[both] = (previous[k[both]] == l[both]) | (previous[l[both]] == k[both])
+            one, other = (variables[:, i] - N for i in (0, 1))
+            both = (one >= 0) & (other >= 0) & (one != other)
+            one, other = one[both], other[both]
+            coupled[both] = (previous[one] == other).astype(float) + (previous[other] == one)
         diagonal = (variables[:, 0] == variables[:, 1]) & (variables[:, 0] >= N)
         own = np.where(diagonal, anchor + step * steps[np.maximum(variables[:, 0] - N, 0)] if N else 0.0, 0.0)
         return own - step * coupled

@@ -87,16 +87,12 @@ __device__ inline T warp_sum(T value) {
   return value;
 }
 
-// values [32] of all lanes -> lane l gets the sum of values[l] over the lanes. Each exchange halves what is left: 31 of
-// them, where 32 sums one by one would take 160.
-template <typename T>
-__device__ inline T transposed_warp_sum(T (&values)[kWarp]) {
-  const int lane = threadIdx.x % kWarp;
-#if defined(__CUDACC__)
-#pragma unroll
-#endif
-  for (int half = kWarp / 2; half > 0; half /= 2) {
-    const bool upper = (lane & half) != 0;
+// One step of transposed_warp_sum, and those after it. Sizes are known when it is compiled, so that the values can stay
+// in registers.
+template <int half, typename T>
+__device__ inline void halve(T (&values)[kWarp]) {
+  if constexpr (half > 0) {
+    const bool upper = (threadIdx.x & half) != 0;
 #if defined(__CUDACC__)
 #pragma unroll
 #endif
@@ -104,7 +100,15 @@ __device__ inline T transposed_warp_sum(T (&values)[kWarp]) {
       const T kept = upper ? values[i + half] : values[i], sent = upper ? values[i] : values[i + half];
       values[i] = kept + shuffle_xor(sent, half);
     }
+    halve<half / 2>(values);
   }
+}
+
+// values [32] of all lanes -> lane l gets the sum of values[l] over the lanes. Each exchange halves what is left: 31 of
+// them, where 32 sums one by one would take 160.
+template <typename T>
+__device__ inline T transposed_warp_sum(T (&values)[kWarp]) {
+  halve<kWarp / 2>(values);
   return values[0];
 }
 
