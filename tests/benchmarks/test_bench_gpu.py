@@ -77,6 +77,21 @@ def test_bundle_adjustment_agrees_with_its_twin(bench: ModuleType, cases: Module
     assert further.calls == cases.FURTHER_ITERATIONS and set(further.less) == set(bench.SIDES)
 
 
+def test_twins_work_where_the_window_lies(cases: ModuleType) -> None:
+    """A device without memory refuses to be mixed with the CPU, as a GPU does."""
+    meta, size = torch.device("meta"), tiny(cases, edges=48)
+    window = cases.on_device(cases.window_of(size), meta)
+    options = cases.native_options(cases.BundleAdjustmentConfig(), has_prior=True, scale_sigma=0.0)
+    with meta:
+        system = cases.dense_ba_twin.linearize(window, options)
+        state = cases.dense_ba_twin.moved(window, cases.dense_ba_twin.start_of(window), system.v, system.b)
+        cost = cases.dense_ba_twin.cost(window, options, cases.dense_ba_twin.clamped(window, options, state))
+        pairs = torch.zeros(5, dtype=torch.int64)
+        geometry = (window.poses, window.inv_depth, window.intrinsics, pairs, pairs)
+        distance = cases.frame_distance_twin.frame_distance(*geometry, 0.7, True)
+    assert system.E.device == cost.device == distance.device == meta
+
+
 def test_the_kernels_for_gpus_are_called_as_they_are(bench: ModuleType, cases: ModuleType) -> None:
     """The emulation stands for a GPU."""
     try:
