@@ -19,6 +19,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     (
         "geometry",
+        "accelerator",
+        "device_arrays",
         "frame",
         "config",
         "config_section",
@@ -52,6 +54,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "view_consistency",
     ),
     (
+        "graph_window",
         "factor_graph",
         "active_edges",
         "confirmed_cells",
@@ -101,6 +104,8 @@ APART = {"correspondence", "depth", "datasets"}
 DOORS = {
     "lietorch": {"geometry/lie.py"},
     "droid_backends": {
+        "accelerator.py",
+        "doctor.py",
         "bundle_adjustment.py",
         "correspondence/droid/correlation.py",
         "frame_distance.py",
