@@ -38,10 +38,14 @@ def stacked_damping(
     damping = [store[i].depth_damping for i in positions]
     if all(d is None for d in damping):
         return None
-    unsaid = np.full_like(store[positions[0]].inv_depth, _FIRST_DAMPING)
-    step = slice(cell_step // 2, None, cell_step)
-    said = [unsaid if d is None else d for d in damping]
-    stacked = np.stack([d[step, step] for d in said]) if arrays is None else arrays.stacked(said, cell_step)
+    shape = store[positions[0]].inv_depth.shape
+    if arrays is None:
+        unsaid: Array = np.full(shape, _FIRST_DAMPING)
+        step = slice(cell_step // 2, None, cell_step)
+        stacked: Array = np.stack([(unsaid if d is None else d)[step, step] for d in damping])
+    else:
+        unsaid = torch.full(shape, _FIRST_DAMPING, dtype=torch.float64, device=arrays.accelerator.device)
+        stacked = arrays.stacked([unsaid if d is None else d for d in damping], cell_step)
     return (_DAMPING_WEIGHT * stacked + _DAMPING_FLOOR) * cell_step**2
 
 
@@ -73,11 +77,10 @@ def _stacked_on_device(
     step = slice(offset, None, cell_step)
     stacked = torch.empty(len(matches), *size, _PER_AXIS, dtype=torch.float32, device=accelerator.device)
     here = [e for e, edge in enumerate(matches) if isinstance(edge, Tensor)]
+    read = [e for e, edge in enumerate(matches) if not isinstance(edge, Tensor)]
     if here:
         there = torch.stack([_per_axis(matches[e])[step, step] for e in here])
-        place = accelerator.upload(np.array(here))
-        stacked = there if len(here) == len(matches) else stacked.index_copy_(0, place, there)
-    read = sorted(set(range(len(matches))) - set(here))
+        stacked = stacked.index_copy_(0, accelerator.upload(np.array(here)), there) if read else there
     if read:
         found = np.empty((len(read), *size, _PER_AXIS), np.float32)
         for n, e in enumerate(read):
