@@ -25,6 +25,7 @@ from pathlib import Path
 import nanobind
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
 ROOT = Path(__file__).resolve().parent
 THIRDPARTY = ROOT / "thirdparty"
@@ -66,7 +67,7 @@ def native_extension(package: str, kind: Kind) -> Extension:
         f"{package}._{package}{kind.suffix}",
         [str(path.relative_to(ROOT)) for path in sources],
         language="c++",
-        optional=kind is GPU,
+        optional=kind is GPU and os.environ.get("METRIC_SLAM_CUDA") != "1",
     )
     extension.kind = kind
     return extension
@@ -161,10 +162,12 @@ class BuildNative(build_ext):
         """One module; a GPU module that cannot be built is left out, unless it was demanded."""
         try:
             self._build(ext)
-        except subprocess.CalledProcessError as error:
-            if os.environ.get("METRIC_SLAM_CUDA") == "1" or ext.kind is not GPU:
-                raise SystemExit(f"{ext.name} cannot be built: {error.stderr}") from error
-            print(f"CUDA kernels: {ext.name} is left out, {error.cmd[-1]} does not compile: {error.stderr}")
+        except (CompileError, LinkError, subprocess.CalledProcessError) as error:
+            what = f"{ext.name} cannot be built: {getattr(error, 'stderr', None) or error}"
+            if not ext.optional:
+                raise SystemExit(what) from error
+            print(f"CUDA kernels: left out ({what})")
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)  # not one of another time
 
     def _build(self, ext: Extension) -> None:
         kind: Kind = ext.kind

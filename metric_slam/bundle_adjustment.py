@@ -12,8 +12,11 @@ from typing import Literal
 
 import droid_backends as native
 import numpy as np
+from torch import Tensor
 
+from metric_slam.accelerator import Accelerator
 from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.device_ba import solve_on_device
 from metric_slam.geometry.camera import FEATURE_STRIDE
 
 PriorMode = Literal["none", "metric", "droid"]
@@ -57,6 +60,10 @@ class Baselines:
     """Standard deviation of log(length), float64 [F]."""
 
 
+Grid = np.ndarray | Tensor
+"""Large arrays: numpy, or tensors of the device that solves."""
+
+
 @dataclass(frozen=True)
 class BaWindow:
     """One problem: N keyframes, E directed edges, on a grid of h x w cells."""
@@ -67,7 +74,7 @@ class BaWindow:
     poses: np.ndarray
     """T_cam_world: t xyz, q xyzw, float64 [N, 7]."""
 
-    inv_depth: np.ndarray
+    inv_depth: Grid
     """1/m, float64 [N, h, w]."""
 
     source: np.ndarray
@@ -76,11 +83,11 @@ class BaWindow:
     target: np.ndarray
     """int64 [E]."""
 
-    flow_target: np.ndarray
-    """Grid cells (x, y), float64 [E, h, w, 2]."""
+    flow_target: Grid
+    """Grid cells (x, y), float64 [E, h, w, 2]; tensors may be float32."""
 
-    confidence: np.ndarray
-    """0..1, float64 [E, h, w, 2]."""
+    confidence: Grid
+    """0..1, of the type of ``flow_target``, [E, h, w, 2]."""
 
     pose_free: np.ndarray
     """bool [N]: which poses may move."""
@@ -88,10 +95,10 @@ class BaWindow:
     depth_free: np.ndarray
     """bool [N]: which keyframes' inverse depths (and prior scales) may move."""
 
-    prior_depth_m: np.ndarray | None = None
+    prior_depth_m: Grid | None = None
     """float64 [N, h, w], 0 where the prior says nothing."""
 
-    prior_weight: np.ndarray | None = None
+    prior_weight: Grid | None = None
     """Confidence over variance of the prior's relative depth error, float64 [N, h, w]."""
 
     prior_log_scale: np.ndarray | None = None
@@ -101,15 +108,12 @@ class BaWindow:
     """Where s_k is pulled to, float64 [N]; zeros when None."""
 
     scale_previous: np.ndarray | None = None
-    """Position of the keyframe whose scale is coupled with s_k, -1: none, int64 [N]; k - 1 when None."""
-
-    scale_previous: np.ndarray | None = None
     """Position of the keyframe whose s_k is coupled with this one's, int64 [N]; -1: none; None: the one before."""
 
     scale_sigma: float = 0.0
     """Standard deviation of s_k around its anchor; 0 holds the scales."""
 
-    depth_damping: np.ndarray | None = None
+    depth_damping: Grid | None = None
     """eta, float64 [N, h, w]."""
 
     baselines: Baselines = field(default_factory=Baselines)
@@ -125,18 +129,20 @@ def solve_window(
     iterations: int | None = None,
     motion_only: bool = False,
     thorough: bool = False,
+    accelerator: Accelerator | None = None,
 ) -> tuple[BaWindow, BaReport]:
     """Optimise poses, inverse depths and prior scales of a window; the input is left as it is.
 
     With ``motion_only`` depths and scales stay fixed; ``thorough`` goes on in soft directions, or takes the damping of
     the whole trajectory. Levenberg-Marquardt on the robust cost, so that the result is never worse than the start, or
     plain Gauss-Newton steps as configured; a failed factorisation returns the start.
+
+    With an ``accelerator`` the work is done there, and large arrays of the window may be tensors on its device;
+    ``inv_depth`` comes back as what it was, numpy or tensor, all else as numpy.
     """
     scale = window.prior_log_scale
     window = replace(
         window,
-        poses=window.poses.copy(),
-        inv_depth=window.inv_depth.copy(),
         prior_log_scale=np.zeros(len(window.poses)) if scale is None else scale.copy(),
         depth_free=np.zeros_like(window.depth_free) if motion_only else window.depth_free,
     )
@@ -148,21 +154,48 @@ def solve_window(
     )
     if iterations is not None:
         options.iterations = iterations
-    if config.solver == "gauss_newton":
-        return _gauss_newton(window, config, options, thorough=thorough)
     if thorough:
         options.initial_damping, options.min_relative_decrease = 1e-8, 1e-7
+    if accelerator is not None:
+        return _on_device(window, config, options, accelerator, thorough=thorough)
+    window = replace(window, poses=window.poses.copy(), inv_depth=window.inv_depth.copy())
+    if config.solver == "gauss_newton":
+        return _gauss_newton(window, config, options, thorough=thorough)
     report = native.solve_dense_ba(native_problem(window), options)
     return window, BaReport(report.status.name.lower(), report.iterations, report.cost_initial, report.cost_final)
+
+
+def _step_damping(config: BundleAdjustmentConfig, *, thorough: bool) -> tuple[float, float]:
+    """Ridge and damping of Gauss-Newton steps."""
+    if thorough:
+        return config.backend_ridge, config.backend_step_damping
+    return config.ridge, config.step_damping
+
+
+def _on_device(
+    window: BaWindow,
+    config: BundleAdjustmentConfig,
+    options: native.DenseBaOptions,
+    accelerator: Accelerator,
+    *,
+    thorough: bool,
+) -> tuple[BaWindow, BaReport]:
+    plain = None
+    if config.solver == "gauss_newton":
+        plain = _step_damping(config, thorough=thorough)
+        options.damping = native.Damping.AFTER_SCHUR
+    found = solve_on_device(accelerator, window, options, ridge_and_damping=plain)
+    inv_depth = found.inv_depth if isinstance(window.inv_depth, Tensor) else found.inv_depth.cpu().numpy()
+    window = replace(window, poses=found.poses, inv_depth=inv_depth, prior_log_scale=found.scales)
+    report = found.report
+    return window, BaReport(report.status, report.iterations, report.cost_initial, report.cost_final)
 
 
 def _gauss_newton(
     window: BaWindow, config: BundleAdjustmentConfig, options: native.DenseBaOptions, *, thorough: bool
 ) -> tuple[BaWindow, BaReport]:
     """All steps, better or not, on a window whose arrays are its own; no costs are reported."""
-    ridge, damping = config.ridge, config.step_damping
-    if thorough:
-        ridge, damping = config.backend_ridge, config.backend_step_damping
+    ridge, damping = _step_damping(config, thorough=thorough)
     options.damping = native.Damping.AFTER_SCHUR  # droid_kernels.cu damps the system of the poses
     start = replace(
         window,

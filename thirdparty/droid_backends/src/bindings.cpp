@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/tuple.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -243,6 +244,31 @@ NB_MODULE(_droid_backends, m) {
       },
       "poses"_a.noconvert(), "inv_depth"_a.noconvert(), "intrinsics"_a.noconvert(), "source"_a.noconvert(),
       "target"_a.noconvert(), "Ji"_a.noconvert(), "Jj"_a.noconvert(), "Jz"_a.noconvert());
+  // A system given by its parts, each [rows, columns] in a row of 36 numbers, on or below the diagonal; b becomes x.
+  m.def(
+      "solve_parts",
+      [](Cpu<const int32_t, nb::shape<-1>> row, Cpu<const int32_t, nb::shape<-1>> column,
+         Cpu<const int32_t, nb::shape<-1>> shape, Cpu<const double, nb::shape<-1, 36>> values, Scalars b) {
+        const size_t parts = row.shape(0);
+        require(column.shape(0) == parts && shape.shape(0) == parts && values.shape(0) == parts,
+                "row, column, shape and values must have one entry per part");
+        const int n = static_cast<int>(b.shape(0));
+        std::vector<int> first(n);
+        for (int i = 0; i < n; ++i) first[i] = i;
+        for (size_t p = 0; p < parts; ++p) {
+          const int begin = row.data()[p], end = begin + shape.data()[p] / 10, from = column.data()[p];
+          require(begin >= 0 && end <= n && from >= 0 && from <= begin, "a part lies outside the lower triangle");
+          for (int i = begin; i < end; ++i) first[i] = std::min(first[i], from);
+        }
+        nb::gil_scoped_release release;
+        droid::EnvelopeMatrix matrix(first);
+        for (size_t p = 0; p < parts; ++p) {
+          const int rows = shape.data()[p] / 10, columns = shape.data()[p] % 10;
+          matrix.add(row.data()[p], column.data()[p], rows, columns, values.data() + 36 * p, columns, 1.0);
+        }
+        return matrix.solve(b.data());
+      },
+      "row"_a.noconvert(), "column"_a.noconvert(), "shape"_a.noconvert(), "values"_a.noconvert(), "b"_a.noconvert());
   // For tests: solves A x = b with the envelope of A's own zeros; b becomes x, A is left as it is.
   m.def(
       "envelope_solve",

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <initializer_list>
 
+#include <droid_backends/baseline.h>
+
 namespace droid {
 
 namespace {
@@ -84,23 +86,10 @@ void scatter(const DenseBaProblem& P, const Layout& layout, const SourceBlock& b
   }
 }
 
-struct BaselineTerm {
-  double r, J[2][6];  // log length over what was measured, in standard deviations; J of both poses
-};
-
 BaselineTerm baseline_term(const DenseBaProblem& P, int f) {
-  DenseBaProblem one = P;
-  one.E = 1;
-  one.source = P.baseline_pair + 2 * f;
-  one.target = P.baseline_pair + 2 * f + 1;
-  const EdgeGeometry g = edge_geometry(one)[0];
-  const double length = std::max(std::sqrt(g.t[0] * g.t[0] + g.t[1] * g.t[1] + g.t[2] * g.t[2]), 1e-9);
-  BaselineTerm term{std::log(length / P.baseline_length[f]) / P.baseline_sigma[f], {}};
-  for (int a = 0; a < 3; ++a)  // a rotation does not change the length
-    term.J[1][a] = g.t[a] / (length * length * P.baseline_sigma[f]);
-  for (int a = 0; a < 6; ++a)
-    for (int b = 0; b < 3; ++b) term.J[0][a] += g.A[6 * a + b] * term.J[1][b];
-  return term;
+  const int64_t* pair = P.baseline_pair + 2 * f;
+  const EdgeGeometry geometry(relative_pose(P.poses + 7 * pair[0], P.poses + 7 * pair[1]));
+  return BaselineTerm(geometry, P.baseline_length[f], P.baseline_sigma[f]);
 }
 
 // Measured baselines; with system == nullptr only the cost.

@@ -11,9 +11,16 @@
 namespace droid {
 
 LIE_HD double select(bool condition, double yes, double no) { return condition ? yes : no; }
-LIE_HD bool any(bool condition) { return condition; }
+LIE_HD bool all(bool condition) { return condition; }
 LIE_HD double square_root(double x) { return sqrt(x); }
 LIE_HD double log_one_plus(double x) { return log1p(x); }
+
+// Before a loop over a small array: its elements shall become registers.
+#if defined(__CUDACC__)
+#define DROID_UNROLL _Pragma("unroll")
+#else
+#define DROID_UNROLL _Pragma("GCC unroll 8")
+#endif
 
 #if !defined(__CUDACC__)
 
@@ -26,6 +33,7 @@ using LaneMask = decltype(Lanes{} < Lanes{});
 
 DROID_INLINE Lanes select(const LaneMask& condition, const Lanes& yes, const Lanes& no) { return condition ? yes : no; }
 DROID_INLINE bool any(const LaneMask& m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
+DROID_INLINE bool all(const LaneMask& m) { return !any(~m); }
 DROID_INLINE Lanes square_root(const Lanes& x) {
   return Lanes{__builtin_sqrt(x[0]), __builtin_sqrt(x[1]), __builtin_sqrt(x[2]), __builtin_sqrt(x[3])};
 }

@@ -56,6 +56,19 @@ struct RelativeMotion {
   }
 };
 
+// What an edge needs of the poses of its two ends.
+struct EdgeGeometry : RelativeMotion {
+  double A[36];  // the map from a Jacobian column for j to the one for i: -Ad(T_ij)^T
+  LIE_HD explicit EdgeGeometry(const lie::SE3<double>& T_ij) : RelativeMotion(T_ij) {
+    for (int c = 0; c < 6; ++c) {
+      double unit[6] = {0, 0, 0, 0, 0, 0}, image[6];
+      unit[c] = 1.0;
+      T_ij.adjT(unit, image);
+      for (int r = 0; r < 6; ++r) A[6 * r + c] = -image[r];
+    }
+  }
+};
+
 LIE_HD double ray_x(const Intrinsics& K, int x) { return (x - K.cx) / K.fx; }
 LIE_HD double ray_y(const Intrinsics& K, int y) { return (y - K.cy) / K.fy; }
 

@@ -13,7 +13,6 @@ namespace {
 
 constexpr int kStrip = 16;                  // Lanes in a strip
 constexpr int kChunkPixels = 16 * kStrip * kLanes;
-constexpr int kUpper6 = 21;                 // elements of a symmetric 6 x 6 block
 
 struct Chunk {
   int block, begin, end;  // pixels begin .. end-1 of the block's keyframe
@@ -51,27 +50,6 @@ struct ChunkSums {
         E(3 * groups * kStrip),
         used(groups) {}
 };
-
-constexpr int upper6(int a, int b) { return a * (11 - a) / 2 + b; }  // place of (a, b), a <= b, in 21 elements
-
-// a . (Jj[0][c], Jj[1][c]), without the products that are always zero: x does not depend on ty, nor y on tx.
-DROID_INLINE Lanes times_column(const Lanes& a_x, const Lanes& a_y, const Flow& f, int c) {
-  if (c == 0) return a_x * f.J.Jj[0][0];
-  if (c == 1) return a_y * f.J.Jj[1][1];
-  return a_x * f.J.Jj[0][c] + a_y * f.J.Jj[1][c];
-}
-
-DROID_INLINE void add_pose(const Flow& f, Lanes* H, Lanes* v) {
-  H[upper6(0, 0)] += f.wx * f.J.Jj[0][0] * f.J.Jj[0][0];
-  H[upper6(1, 1)] += f.wy * f.J.Jj[1][1] * f.J.Jj[1][1];
-#pragma GCC unroll 6
-  for (int a = 0; a < 6; ++a) {
-    v[a] += times_column(f.wx * f.rx, f.wy * f.ry, f, a);
-#pragma GCC unroll 4
-    for (int b = std::max(a, 2); b < 6; ++b)
-      H[upper6(a, b)] += times_column(f.wx * f.J.Jj[0][b], f.wy * f.J.Jj[1][b], f, a);
-  }
-}
 
 // out [3, 3] += sum over the strip of a_i b_j
 DROID_INLINE void add_outer(const Lanes* a, const Lanes* b, Lanes* out) {
@@ -123,11 +101,11 @@ DROID_INLINE void linearise_strip(const Pass& pass, const SourceBlock& block, in
         continue;
       }
       sums.cost += f.cost;
-      add_pose(f, &sums.H[kUpper6 * s], &sums.v[6 * s]);
+      add_pose<Lanes>(f, &sums.H[kUpper6 * s], &sums.v[6 * s]);
       if (!depths) continue;
       const Lanes wx = f.wx * f.J.Jz[0], wy = f.wy * f.J.Jz[1];
 #pragma GCC unroll 6
-      for (int a = 0; a < 6; ++a) sums.E[(6 * s + a) * kStrip + l] = times_column(wx, wy, f, a);
+      for (int a = 0; a < 6; ++a) sums.E[(6 * s + a) * kStrip + l] = times_column<Lanes>(wx, wy, f.J, a);
       C[l] += wx * f.J.Jz[0] + wy * f.J.Jz[1];
       b[l] += wx * f.rx + wy * f.ry;
       sums.used[2 * s] = sums.used[2 * s + 1] = 1;

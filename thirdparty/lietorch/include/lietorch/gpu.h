@@ -87,6 +87,31 @@ __device__ inline T warp_sum(T value) {
   return value;
 }
 
+// One step of transposed_warp_sum, and those after it. Sizes are known when it is compiled, so that the values can stay
+// in registers.
+template <int half, typename T>
+__device__ inline void halve(T (&values)[kWarp]) {
+  if constexpr (half > 0) {
+    const bool upper = (threadIdx.x & half) != 0;
+#if defined(__CUDACC__)
+#pragma unroll
+#endif
+    for (int i = 0; i < half; ++i) {
+      const T kept = upper ? values[i + half] : values[i], sent = upper ? values[i] : values[i + half];
+      values[i] = kept + shuffle_xor(sent, half);
+    }
+    halve<half / 2>(values);
+  }
+}
+
+// values [32] of all lanes -> lane l gets the sum of values[l] over the lanes. Each exchange halves what is left: 31 of
+// them, where 32 sums one by one would take 160.
+template <typename T>
+__device__ inline T transposed_warp_sum(T (&values)[kWarp]) {
+  halve<kWarp / 2>(values);
+  return values[0];
+}
+
 // Sum over a block of at most 1024 threads, in the same order every time; thread 0 gets it. `scratch` [32] is shared
 // and free again after the next barrier.
 template <typename T>

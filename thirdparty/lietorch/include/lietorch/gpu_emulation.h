@@ -9,8 +9,6 @@
 //     the seed of a shuffle), blocks likewise: a missing barrier or a race makes results depend on it.
 #pragma once
 
-#include <ucontext.h>
-
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -57,7 +55,7 @@ class Block {
  private:
   enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kEnded };
   struct Fiber {
-    ucontext_t context;
+    void* context = nullptr;  // stack pointer while it waits
     std::unique_ptr<unsigned char[]> stack;
     State state = State::kReady;
     int exchanges = 0;
@@ -70,7 +68,7 @@ class Block {
   std::vector<unsigned char> slots_;  // [warps, 2, lanes, 16 bytes]
   std::vector<const void*> used_;
   const std::function<void()>* kernel_ = nullptr;
-  ucontext_t scheduler_;
+  void* scheduler_ = nullptr;
   int running_ = 0;
 };
 

@@ -6,6 +6,37 @@
 #include <numeric>
 #include <random>
 
+#if !defined(__x86_64__) || !defined(__linux__)
+#error "the emulation switches between fibers in x86-64 code; build without METRIC_SLAM_EMULATION here"
+#endif
+
+// Leaves the present fiber, whose stack pointer goes to *from, and goes on where `to` was left. Only what a function
+// call must keep is kept (System V ABI); swapcontext would ask the kernel about signals each time.
+extern "C" void metric_slam_switch_fiber(void** from, void* to);
+asm(R"(
+.text
+.type metric_slam_switch_fiber, @function
+.hidden metric_slam_switch_fiber
+.globl metric_slam_switch_fiber
+metric_slam_switch_fiber:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size metric_slam_switch_fiber, .-metric_slam_switch_fiber
+)");
+
 namespace gpu {
 
 void use_device(int) {}
@@ -19,9 +50,17 @@ constexpr std::size_t kStackBytes = 256 * 1024;
 constexpr std::size_t kSlotBytes = 16;
 constexpr std::size_t kGuardBytes = 64;  // behind dynamic shared memory; must stay as it is
 
-void start_fiber() {
-  Block* here = block;
-  here->end_thread();
+void start_fiber() { block->end_thread(); }
+
+// A stack from which metric_slam_switch_fiber returns into start_fiber: six registers, where to go, and no caller.
+void* fresh_stack(unsigned char* stack) {
+  constexpr int kRegisters = 6;
+  auto top = reinterpret_cast<std::uintptr_t>(stack + kStackBytes) & ~std::uintptr_t(15);
+  auto* words = reinterpret_cast<void**>(top) - 2;  // a function begins with its stack 8 bytes off a multiple of 16
+  words[0] = reinterpret_cast<void*>(&start_fiber);
+  words[1] = nullptr;
+  for (int i = 1; i <= kRegisters; ++i) words[-i] = nullptr;
+  return words - kRegisters;
 }
 
 std::vector<int> turns(int count, std::uint64_t order) {
@@ -53,7 +92,7 @@ void Block::end_thread() {
 void Block::hand_over(State state) {
   Fiber& fiber = fibers_[running_];
   fiber.state = state;
-  swapcontext(&fiber.context, &scheduler_);
+  metric_slam_switch_fiber(&fiber.context, scheduler_);
 }
 
 void Block::wait_for_block() { hand_over(State::kAtBlockBarrier); }
@@ -97,11 +136,7 @@ void Block::run(const std::function<void()>& kernel, std::uint64_t order) {
   for (Fiber& fiber : fibers_) {
     fiber.state = State::kReady;
     fiber.exchanges = 0;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = &scheduler_;
-    makecontext(&fiber.context, start_fiber, 0);
+    fiber.context = fresh_stack(fiber.stack.get());
   }
   const std::vector<int> turn = turns(threads, order);
   do {
@@ -109,7 +144,7 @@ void Block::run(const std::function<void()>& kernel, std::uint64_t order) {
       if (fibers_[t].state != State::kReady) continue;
       running_ = t;
       place.thread = dim3(static_cast<unsigned>(t), 0, 0);
-      swapcontext(&scheduler_, &fibers_[t].context);
+      metric_slam_switch_fiber(&scheduler_, fibers_[t].context);
     }
   } while (release_warps() || release_block());
   const auto ended = [](const Fiber& f) { return f.state == State::kEnded; };

@@ -1,0 +1,243 @@
+"""Dense bundle adjustment on a GPU: queues the kernels of ``thirdparty/droid_backends/src/cuda/dense_ba.h``.
+
+The device decides what the next step is, so a whole solve is queued without waiting; the host looks at the end, once.
+The reduced system is factorised by torch on the device, in float64. Where it has more than :data:`MAX_DENSE_ROWS` rows
+(a drive of hundreds of keyframes), it goes to the host after all, which knows how sparse it is: the envelope Cholesky
+of the C++ solver needs far less work, and at such sizes the trip is not what costs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import droid_backends as native
+import numpy as np
+import torch
+from torch import Tensor
+
+from metric_slam.accelerator import Accelerator
+from metric_slam.device_plan import Graph, Plan, make_plan
+
+MAX_DENSE_ROWS = 4096
+"""128 MB, and 23 GFLOP for a factorisation."""
+
+_PLANS = 8  # graphs that are remembered; a window is solved several times before it changes
+_RUNNING = -1
+_plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """How a solve ended; names as in :class:`metric_slam.bundle_adjustment.BaReport`."""
+
+    status: str
+    iterations: int = 0
+    trials: int = 0
+    cost_initial: float = 0.0
+    cost_final: float = 0.0
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The state after a solve."""
+
+    poses: np.ndarray
+    """[N, 7]."""
+
+    inv_depth: Tensor
+    """[N, h, w], on the device."""
+
+    scales: np.ndarray
+    """[N]."""
+
+    report: DeviceReport
+
+
+def solve_on_device(
+    accelerator: Accelerator,
+    window: Any,
+    options: native.DenseBaOptions,
+    *,
+    ridge_and_damping: tuple[float, float] | None = None,
+) -> Solution:
+    """Levenberg-Marquardt as ``solve_dense_ba`` of the C++ kernels, or with ``ridge_and_damping`` that many plain
+    Gauss-Newton steps as ``dense_ba_step``, with depths kept within the options' limits.
+
+    ``window``: a :class:`metric_slam.bundle_adjustment.BaWindow` whose large arrays are numpy or tensors on the device.
+    Nothing in it is changed. Returns the start where the system could not be solved.
+    """
+    graph = _graph(window, options)
+    plan = _plan(graph, accelerator)
+    start = accelerator.upload(window.inv_depth, torch.float64)
+    scales = np.zeros(len(window.poses)) if window.prior_log_scale is None else window.prior_log_scale
+    if not plan.moves:
+        return Solution(window.poses.copy(), start.clone(), scales.copy(), DeviceReport("nothing_to_do"))
+    solve = _Solve(accelerator, window, options, graph, plan, start, scales, ridge_and_damping)
+    solve.run()
+    return solve.solution()
+
+
+def _graph(window: Any, options: native.DenseBaOptions) -> Graph:
+    N = len(window.poses)
+    for ends in (window.source, window.target, window.baselines.pair):
+        if ends.size and not (0 <= ends.min() and ends.max() < N):
+            raise ValueError(f"an edge or a baseline names a keyframe outside 0..{N - 1}")
+    has_prior = options.prior_mode == native.PriorMode.METRIC and window.prior_depth_m is not None
+    moves = has_prior and options.scale_sigma > 0
+    scale_free = window.depth_free & moves
+    previous = np.arange(-1, N - 1) if window.scale_previous is None else window.scale_previous
+    return Graph(
+        np.ascontiguousarray(window.source, np.int64),
+        np.ascontiguousarray(window.target, np.int64),
+        window.pose_free,
+        window.depth_free,
+        scale_free,
+        np.ascontiguousarray(previous, np.int64),
+        np.ascontiguousarray(window.baselines.pair, np.int64),
+        int(window.inv_depth.shape[1] * window.inv_depth.shape[2]),
+        options.damping == native.Damping.EVERY_BLOCK,
+        (_weight(options.scale_sigma), _weight(options.scale_step_sigma)),
+    )
+
+
+def _weight(sigma: float) -> float:
+    return sigma**-2 if sigma > 0 else 0.0
+
+
+def _plan(graph: Graph, accelerator: Accelerator) -> Plan:
+    """The plan of this graph, from before if it was solved lately."""
+    key = (accelerator.device, id(accelerator.kernels), graph.key())
+    plan = _plans.pop(key, None)
+    _plans[key] = plan = make_plan(graph, accelerator) if plan is None else plan
+    while len(_plans) > _PLANS:
+        _plans.popitem(last=False)
+    return plan
+
+
+class _Solve:
+    """One solve and its memory on the device."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        window: Any,
+        options: native.DenseBaOptions,
+        graph: Graph,
+        plan: Plan,
+        inv_depth: Tensor,
+        scales: np.ndarray,
+        ridge_and_damping: tuple[float, float] | None,
+    ) -> None:
+        self._accelerator, self._window, self._options, self._plan = accelerator, window, options, plan
+        self._gauss_newton = ridge_and_damping is not None
+        self._start = inv_depth, scales
+        up = accelerator.upload
+        state = np.zeros(accelerator.kernels.STATE_NUMBERS)
+        state[[0, 1, 5, 7]] = _RUNNING, float(self._gauss_newton), options.initial_damping, 1.0  # see SolverState
+        self._state = up(state)
+        self._poses = up(window.poses).repeat(2, 1, 1)
+        self._inv_depth = inv_depth.repeat(2, 1, 1, 1)
+        self._scales = up(scales).repeat(2, 1)
+        new = {"dtype": torch.float64, "device": accelerator.device}
+        n, parts = plan.rows, len(plan.part_row)
+        self._dense = torch.zeros((n, n), **new) if n <= MAX_DENSE_ROWS else None
+        self._values, self._right = torch.empty((parts, 36), **new), torch.empty(n, **new)
+        F = len(graph.baseline_pair)
+        workspace = torch.empty(plan.native.workspace_doubles(F), **new)
+        flow_type = window.flow_target.dtype if isinstance(window.flow_target, Tensor) else torch.float64
+        edges = np.stack([graph.source, graph.target]).astype(np.int32)
+        source, target = up(edges)
+        optional = {
+            "depth_damping": window.depth_damping,
+            "prior_depth": window.prior_depth_m,
+            "prior_weight": window.prior_weight,
+            "scale_anchor": window.scale_anchor,
+        }
+        if F:
+            optional |= {"baseline_length": window.baselines.length_m, "baseline_sigma": window.baselines.sigma}
+        self._arrays = {
+            "source": source,
+            "target": target,
+            "flow_target": up(window.flow_target, flow_type),
+            "confidence": up(window.confidence, flow_type),
+            "depth_free": up(window.depth_free),
+            "scale_previous": up(graph.scale_previous.astype(np.int32)),
+            "workspace": workspace,
+            **{name: up(array, torch.float64) for name, array in optional.items() if array is not None},
+            **({"baseline_pair": up(graph.baseline_pair.astype(np.int32))} if F else {}),
+        }
+        self._native = accelerator.kernels.DenseBaSolver(
+            plan.native,
+            poses=self._poses,
+            inv_depth=self._inv_depth,
+            scales=self._scales,
+            state=self._state,
+            intrinsics=np.ascontiguousarray(window.intrinsics, np.float64),
+            options=options,
+            ridge_and_damping=ridge_and_damping,
+            **self._arrays,
+        )
+
+    def run(self) -> None:
+        """Queues trials until the solve has ended; looks after as many as there are iterations, which mostly do."""
+        stream = self._accelerator.stream
+        if not self._gauss_newton:
+            self._assemble(stream, trial=False)
+            self._native.begin(stream=stream)
+        while True:
+            for _ in range(max(self._options.iterations, 1) if self._dense is not None else 1):
+                self._queue_trial(stream)
+            self._numbers = self._state.tolist()
+            if self._numbers[0] != _RUNNING:
+                return
+
+    def _queue_trial(self, stream: int) -> None:
+        self._assemble(stream, trial=False)
+        x, info = self._solved()
+        self._native.step(x, stream=stream)
+        if not self._gauss_newton:
+            self._assemble(stream, trial=True)
+        self._native.decide(x, info, stream=stream)
+
+    def _assemble(self, stream: int, *, trial: bool) -> None:
+        self._native.assemble(trial, self._values, self._dense, self._right, stream=stream)
+
+    def _solved(self) -> tuple[Tensor, Tensor]:
+        """The solution of the reduced system [rows], and a number int32 [1] that is not zero where it is singular."""
+        if not self._plan.rows:
+            return self._right, torch.zeros(1, dtype=torch.int32, device=self._accelerator.device)
+        if self._dense is None:
+            return self._solved_on_host()
+        factor, info = torch.linalg.cholesky_ex(self._dense)
+        return torch.cholesky_solve(self._right[:, None], factor)[:, 0].contiguous(), info.reshape(1)
+
+    def _solved_on_host(self) -> tuple[Tensor, Tensor]:
+        plan, x = self._plan, self._right.cpu().numpy().copy()
+        solved = native.solve_parts(plan.part_row, plan.part_column, plan.part_shape, self._values.cpu().numpy(), x)
+        up = self._accelerator.upload
+        return up(x), up(np.array([not solved], np.int32))
+
+    def solution(self) -> Solution:
+        """What the device arrived at; waits for it."""
+        status, iterations, trials, cost_initial, cost, _, current, *_ = self._numbers
+        name = native.Status(int(status)).name.lower()
+        which = int(current)
+        poses, scales = (both[which].cpu().numpy() for both in (self._poses, self._scales))
+        inv_depth = self._inv_depth[which].clone()  # not a view: the other buffer may go
+        if self._gauss_newton:
+            return self._plain_solution(name, int(iterations) - 1, poses, inv_depth, scales)
+        report = DeviceReport(name, int(iterations), int(trials), cost_initial, cost)
+        return Solution(poses, inv_depth, scales, report)
+
+    def _plain_solution(
+        self, name: str, done: int, poses: np.ndarray, inv_depth: Tensor, scales: np.ndarray
+    ) -> Solution:
+        if name == "not_positive_definite" or not (np.isfinite(poses).all() and bool(torch.isfinite(inv_depth).all())):
+            start, start_scales = self._start
+            failed = DeviceReport("not_positive_definite", done)
+            return Solution(self._window.poses.copy(), start.clone(), start_scales.copy(), failed)
+        free = self._arrays["depth_free"][:, None, None]  # those without edges, too
+        kept = torch.where(free, inv_depth.clamp(self._options.min_inv_depth, self._options.max_inv_depth), inv_depth)
+        return Solution(poses, kept, scales, DeviceReport(name, done))
