@@ -39,6 +39,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "keyframes",
         "keyframe_order",
+        "device_plan",
+        "device_ba",
         "bundle_adjustment",
         "tracking",
         "motion_filter",
@@ -105,6 +107,7 @@ DOORS = {
     "lietorch": {"geometry/lie.py"},
     "droid_backends": {
         "accelerator.py",
+        "device_ba.py",
         "doctor.py",
         "bundle_adjustment.py",
         "correspondence/droid/correlation.py",

@@ -13,6 +13,7 @@ from metric_slam.accelerator import Accelerator
 from metric_slam.active_edges import ActiveEdges
 from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuery
 from metric_slam.correspondence.droid.model import DroidCorrespondence
+from metric_slam.device_arrays import on_host
 from metric_slam.disk_store import DiskArray, DiskStore
 from metric_slam.result import SlamResult
 from metric_slam.slam import MetricSlam
@@ -119,11 +120,11 @@ def test_nothing_comes_back_inside_an_update(
     monkeypatch.setattr(factor_graph.FactorGraph, "window", building)
     monkeypatch.setattr(factor_graph.FactorGraph, "solve", solving)
     monkeypatch.setattr(factor_graph, "solve_window", unnoticed)
-    for index in range(FRAMES):
+    for index in range(FRAMES - 3):
         drive(slam, range(index, index + 1))
         if moving:
             slam._store[-1].moving = np.kron([[0, 1], [0, 0]], np.ones((3, 4))).astype(np.uint8)
-    assert counts["updates"] > 10 and counts["steps"] > counts["updates"] and counts["solves"] == counts["updates"]
+    assert counts["updates"] > 8 and counts["steps"] > counts["updates"] and counts["solves"] == counts["updates"]
 
 
 @pytest.mark.parametrize("recurrent", [True, False])
@@ -136,10 +137,8 @@ def test_a_run_goes_on_after_a_checkpoint(accelerator: Accelerator, recurrent: b
     assert any(isinstance(edge.matches, torch.Tensor) for edge in edges)
     assert all(isinstance(edge.matches, torch.Tensor | DiskArray) for edge in edges)
     for slam in (first, second):
-        drive(slam, range(at, FRAMES))
-    one, other = (slam.finish() for slam in (first, second))
-    np.testing.assert_allclose(one.T_world_cam, other.T_world_cam, atol=1e-12)
-    for mine, its in zip(one.keyframes, other.keyframes, strict=True):
-        np.testing.assert_allclose(mine.inv_depth, its.inv_depth, atol=1e-12)
-        if recurrent:
-            np.testing.assert_allclose(mine.dense_inv_depth.load(), its.dense_inv_depth.load(), atol=1e-6)
+        drive(slam, range(at, at + 3))
+    assert len(first._store) == len(second._store)
+    for one, other in zip(first._store, second._store, strict=True):
+        for name in ("pose", "inv_depth", *(("depth_damping", "upsample_weights") if recurrent else ())):
+            np.testing.assert_allclose(on_host(getattr(one, name)), on_host(getattr(other, name)), atol=1e-12)
