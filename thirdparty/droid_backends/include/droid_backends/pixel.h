@@ -56,6 +56,19 @@ struct RelativeMotion {
   }
 };
 
+// What an edge needs of the poses of its two ends.
+struct EdgeGeometry : RelativeMotion {
+  double A[36];  // the map from a Jacobian column for j to the one for i: -Ad(T_ij)^T
+  LIE_HD explicit EdgeGeometry(const lie::SE3<double>& T_ij) : RelativeMotion(T_ij) {
+    for (int c = 0; c < 6; ++c) {
+      double unit[6] = {0, 0, 0, 0, 0, 0}, image[6];
+      unit[c] = 1.0;
+      T_ij.adjT(unit, image);
+      for (int r = 0; r < 6; ++r) A[6 * r + c] = -image[r];
+    }
+  }
+};
+
 LIE_HD double ray_x(const Intrinsics& K, int x) { return (x - K.cx) / K.fx; }
 LIE_HD double ray_y(const Intrinsics& K, int y) { return (y - K.cy) / K.fy; }
 
@@ -89,6 +102,13 @@ LIE_HD PixelProjection<S> project_pixel(const Intrinsics& K, const double R[9], 
   J->Jz[0] = K.fx * (t[0] - x * t[2]) * iz;
   J->Jz[1] = K.fy * (t[1] - y * t[2]) * iz;
   return p;
+}
+
+// Row of d(u, v) / d xi_i, in column a, from the same row for xi_j.
+LIE_HD double source_jacobian(const double A[36], const double Jj[6], int a) {
+  double sum = 0.0;
+  for (int b = 0; b < 6; ++b) sum += A[6 * a + b] * Jj[b];
+  return sum;
 }
 
 // Prior on one pixel: residual r = d z e^s - 1, the relative error of the depth (DESIGN: bounded log-scale s).

@@ -11,10 +11,6 @@
 
 namespace droid {
 
-struct EdgeGeometry : RelativeMotion {
-  double A[36];  // the map from a Jacobian column for j to the one for i: -Ad(T_ij)^T
-};
-
 std::vector<EdgeGeometry> edge_geometry(const DenseBaProblem& problem);
 
 struct SourceSums {

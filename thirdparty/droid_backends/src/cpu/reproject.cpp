@@ -6,17 +6,8 @@ namespace droid {
 std::vector<EdgeGeometry> edge_geometry(const DenseBaProblem& P) {
   std::vector<EdgeGeometry> geometry;
   geometry.reserve(P.E);
-  for (int e = 0; e < P.E; ++e) {
-    const auto T_ij = relative_pose(P.poses + 7 * P.source[e], P.poses + 7 * P.target[e]);
-    EdgeGeometry g{RelativeMotion(T_ij), {}};
-    for (int c = 0; c < 6; ++c) {
-      double unit[6] = {0, 0, 0, 0, 0, 0}, image[6];
-      unit[c] = 1.0;
-      T_ij.adjT(unit, image);
-      for (int r = 0; r < 6; ++r) g.A[6 * r + c] = -image[r];
-    }
-    geometry.push_back(g);
-  }
+  for (int e = 0; e < P.E; ++e)
+    geometry.emplace_back(relative_pose(P.poses + 7 * P.source[e], P.poses + 7 * P.target[e]));
   return geometry;
 }
 
@@ -53,9 +44,7 @@ void reproject_jacobians(const DenseBaProblem& P, double* Ji, double* Jj, double
         Jz[2 * index + c] = J.Jz[c];
         for (int a = 0; a < 6; ++a) {
           Jj[12 * index + 6 * c + a] = J.Jj[c][a];
-          double sum = 0.0;
-          for (int b = 0; b < 6; ++b) sum += geometry[e].A[6 * a + b] * J.Jj[c][b];
-          Ji[12 * index + 6 * c + a] = sum;
+          Ji[12 * index + 6 * c + a] = source_jacobian(geometry[e].A, J.Jj[c], a);
         }
       }
     }
