@@ -42,8 +42,10 @@ class Accelerator:
         """The array on the device, contiguous; itself if it is there already."""
         return uploaded(array, self.device, dtype)
 
-    def indices(self, numbers: np.ndarray, count: int) -> Tensor:
-        """Keyframe numbers int64 on the device; each must be one of ``count``."""
+    def indices(self, numbers: np.ndarray | Tensor, count: int) -> Tensor:
+        """Keyframe numbers int64 on the device; each must be one of ``count``. Tensors were checked when made."""
+        if isinstance(numbers, Tensor):
+            return self.upload(numbers, torch.int64)
         numbers = np.ascontiguousarray(numbers, np.int64)
         if numbers.size and not (0 <= numbers.min() and numbers.max() < count):
             raise ValueError(f"a keyframe number lies outside 0..{count - 1}")

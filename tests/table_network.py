@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from metric_slam.accelerator import Accelerator
+from metric_slam.accelerator import Accelerator, uploaded
 from metric_slam.bundle_adjustment import reproject
 from metric_slam.config import Config
 from metric_slam.correspondence.base import Correspondence, EdgeQuery, unpacked
@@ -125,7 +125,8 @@ class TableNetwork:
     def correlate(self, features: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> _Matches:
         """For :class:`DroidCorrespondence`."""
         number = features[:, 0, 0, 0].long()
-        return _Matches(self._table[number[source], number[target]])
+        ends = (number[uploaded(numbers, number.device)] for numbers in (source, target))  # they are on the host
+        return _Matches(self._table[tuple(ends)])
 
 
 class _Matches:

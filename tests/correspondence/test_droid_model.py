@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import numpy as np
 import pytest
 import torch
 
-from metric_slam.accelerator import Accelerator
 from metric_slam.config_droid import DroidConfig
 from metric_slam.correspondence.base import (
     EdgeMemory,
@@ -68,9 +65,8 @@ def test_edges_that_are_asked_on_the_device_are_answered_there() -> None:
     droid = model()
     edges = queries(encoded(droid))
     there = [EdgeQuery(edge.source, edge.target, torch.from_numpy(edge.predicted)) for edge in edges]
-    asleep = Accelerator(torch.device("cpu"), ModuleType("none"))
     known, found = [droid.begin(edge) for edge in edges], []
-    with noticed(asleep) as called:
+    with noticed(torch.device("cpu")) as called:
         memories = [droid.begin(edge) for edge in there]
         for _ in range(2):
             found = droid.update(there, memories)

@@ -71,7 +71,8 @@ class Correlation(Protocol):
 
 
 Correlate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Correlation]
-"""Features of images [N, C, h, w], sources and targets of edges among them int64 [E], to the edges' correlation."""
+"""Features of images [N, C, h, w], sources and targets of edges among them int64 [E] on the host, to the edges'
+correlation."""
 
 
 @dataclass(eq=False)
@@ -160,7 +161,7 @@ class DroidCorrespondence:
         hidden, gates = self._start(source)
         h, w = hidden.shape[-2:]
         coords = pixel_grid(h, w, device=self._device)[None]
-        ends = torch.stack([source.features, target.features]), *torch.arange(2, device=self._device).split(1)
+        ends = torch.stack([source.features, target.features]), *torch.arange(2).split(1)
         correlation = self._correlate(*ends).lookup(coords)
         result = self._network.refine(hidden[None], None, correlation, context_gates=gates[None])
         return float(result.delta.norm(dim=-1).mean()) * FEATURE_STRIDE
@@ -232,7 +233,7 @@ class DroidCorrespondence:
         images = {id(end): end for query in queries for end in (query.source, query.target)}
         place = {key: n for n, key in enumerate(images)}
         source, target = (
-            uploaded(np.array([place[id(end)] for end in ends]), self._device)
+            torch.tensor([place[id(end)] for end in ends])
             for ends in ([query.source for query in queries], [query.target for query in queries])
         )
         return self._correlate(torch.stack([image.features for image in images.values()]), source, target)
