@@ -40,17 +40,26 @@ class Accelerator:
 
     def upload(self, array: np.ndarray | Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The array on the device, contiguous; itself if it is there already."""
-        tensor = array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
-        if tensor.device != self.device and self.device.type == "cuda" and tensor.numel():
-            tensor = tensor.pin_memory()  # so that the host need not wait for the copy
-        return tensor.to(self.device, dtype, non_blocking=True).contiguous()
+        return uploaded(array, self.device, dtype)
 
-    def indices(self, numbers: np.ndarray, count: int) -> Tensor:
-        """Keyframe numbers int64 on the device; each must be one of ``count``."""
+    def indices(self, numbers: np.ndarray | Tensor, count: int) -> Tensor:
+        """Keyframe numbers int64 on the device; each must be one of ``count``. Tensors were checked when made."""
+        if isinstance(numbers, Tensor):
+            return self.upload(numbers, torch.int64)
         numbers = np.ascontiguousarray(numbers, np.int64)
         if numbers.size and not (0 <= numbers.min() and numbers.max() < count):
             raise ValueError(f"a keyframe number lies outside 0..{count - 1}")
         return self.upload(numbers)
+
+
+def uploaded(array: np.ndarray | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """An array on a device, contiguous; itself if it is there already. Nobody waits for the copy."""
+    if isinstance(array, np.ndarray):
+        array = np.ascontiguousarray(array)
+        array = torch.from_numpy(array if array.flags.writeable else array.copy())  # torch knows no read-only tensors
+    if array.device != device and device.type == "cuda" and array.device.type == "cpu" and array.numel():
+        array = array.pin_memory()  # so that the host need not wait for the copy
+    return array.to(device, dtype, non_blocking=True).contiguous()
 
 
 def find_accelerator(device: str) -> tuple[Accelerator | None, str]:

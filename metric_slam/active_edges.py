@@ -1,6 +1,7 @@
 """The edges that a recurrent network goes on refining, and their memory; their matches live in the factor graph.
 
-An edge that retires keeps its latest matches there and takes part in bundle adjustment as before.
+An edge that retires keeps its latest matches there and takes part in bundle adjustment as before. Where the graph has
+an accelerator, an update takes place on its device from beginning to end: nothing comes back to the host.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from metric_slam.bundle_adjustment import reproject
 from metric_slam.correspondence.base import EdgeMemory, EdgeQuery, RecurrentModel
+from metric_slam.device_arrays import Array
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.keyframes import KeyframeStore
-from metric_slam.moving_cells import still
+from metric_slam.moving_cells import all_still
 from metric_slam.recurrent_edges import Pair
 
 _DEPTHS_AT_ONCE = 256  # edges whose reprojections are made together
@@ -116,16 +117,18 @@ class ActiveEdges:
         return list(groups.values())
 
     def _update(self, pairs: Sequence[Pair], dense: bool) -> None:
-        predicted = reprojections(self._store, pairs)
+        predicted = self._reprojections(pairs)
         features = {i: self._features_of(i) for i in dict.fromkeys(i for pair in pairs for i in pair)}
         queries = [EdgeQuery(features[i], features[j], coords) for (i, j), coords in zip(pairs, predicted, strict=True)]
         memories = [
             self._model.begin(query) if (memory := self._edges[pair].memory) is None else memory
             for pair, query in zip(pairs, queries, strict=True)
         ]
-        weights: dict[int, np.ndarray] = {}
-        for (i, j), (match, memory) in zip(pairs, self._model.update(queries, memories), strict=True):
-            self._graph.set_matches(i, j, still(match, self._store[i].moving_cells))
+        stepped = self._model.update(queries, memories)
+        matches = all_still([match for match, _ in stepped], [self._store[i].moving_cells for i, _ in pairs])
+        weights: dict[int, Array] = {}
+        for (i, j), match, (_, memory) in zip(pairs, matches, stepped, strict=True):
+            self._graph.set_matches(i, j, match)
             self._store[i].depth_damping = match.depth_damping
             edge = self._edges[i, j]
             edge.memory, edge.age = memory, edge.age + 1
@@ -133,6 +136,17 @@ class ActiveEdges:
                 weights[i] = match.upsample_weights
         for position, of_source in weights.items():
             self._store.set_upsample_weights(position, of_source)
+
+    def _reprojections(self, pairs: Sequence[Pair]) -> Array:
+        """Where the cells of each pair's source lie in its target as the map has it now, float64 [E, h, w, 2]."""
+        positions = sorted({i for pair in pairs for i in pair})
+        place = {position: n for n, position in enumerate(positions)}
+        return self._graph.reprojections(
+            np.array([self._store[i].pose for i in positions]),
+            self._graph.stacked("inv_depth", positions),
+            np.array([place[i] for i, _ in pairs]),
+            np.array([place[j] for _, j in pairs]),
+        )
 
     # ------------------------------------------------------------------ checkpoint
 
@@ -151,17 +165,3 @@ class ActiveEdges:
         for (i, j), age, hidden in zip(state["pairs"].tolist(), state["age"].tolist(), state["hidden"], strict=True):
             target = self._graph.matches_of(i, j)[..., :2]
             self._edges[i, j] = _Active(self._model.memory_from_array(hidden, target), age)
-
-
-def reprojections(store: KeyframeStore, pairs: Sequence[Pair]) -> np.ndarray:
-    """Where the cells of each pair's source lie in its target as the map has it now, float64 [E, h, w, 2]."""
-    positions = sorted({i for pair in pairs for i in pair})
-    place = {position: n for n, position in enumerate(positions)}
-    coords, _, _ = reproject(
-        np.array([store[i].pose for i in positions]),
-        store.stacked("inv_depth", positions),
-        store.camera.grid().vector(),
-        np.array([place[i] for i, _ in pairs]),
-        np.array([place[j] for _, j in pairs]),
-    )
-    return coords

@@ -14,6 +14,7 @@ import numpy as np
 
 from metric_slam.bundle_adjustment import BaReport, solve_window
 from metric_slam.config import BackendConfig, BundleAdjustmentConfig
+from metric_slam.device_arrays import on_host
 from metric_slam.factor_graph import FactorGraph
 from metric_slam.geometry import lie
 from metric_slam.keyframe_order import narrow_order
@@ -53,9 +54,11 @@ class Backend:
         self.cell_step = self._affordable_step(len(pairs))
         order = [int(i) for i in narrow_order(count, pairs)]
         window = self._graph.window(order, self._segments.anchors(), cell_step=self.cell_step)
-        window, report = solve_window(window, self._solver, iterations=iterations, thorough=True)
+        window, report = solve_window(
+            window, self._solver, iterations=iterations, thorough=True, accelerator=self._graph.accelerator
+        )
         fine = self.cell_step == 1
-        self._store.update(order, window.poses, window.inv_depth if fine else None, window.prior_log_scale)
+        self._graph.take_over(order, window, depths=fine)
         del window
         if not fine:
             self.settle_depths()
@@ -101,13 +104,14 @@ class Backend:
             shown = self._store.stacked("prior_confidence", positions) / cell_sigma**2
             if not shown.any():
                 return
-            weight = shown if window.prior_weight is None else np.maximum(window.prior_weight, shown)
+            weight = shown if window.prior_weight is None else np.maximum(on_host(window.prior_weight), shown)
             depth_m = self._store.stacked("prior_depth_m", positions)
             window = replace(window, prior_weight=weight, prior_depth_m=depth_m)
         window = replace(window, scale_sigma=0.0)
-        window, report = solve_window(window, self._solver, iterations=_DEPTH_ITERATIONS)
-        n = len(piece)
-        self._store.update(piece, window.poses[:n], window.inv_depth[:n], window.prior_log_scale[:n])
+        window, report = solve_window(
+            window, self._solver, iterations=_DEPTH_ITERATIONS, accelerator=self._graph.accelerator
+        )
+        self._graph.take_over(piece, window)
         self._graph.count(report)
 
     def _affordable_step(self, edge_count: int) -> int:

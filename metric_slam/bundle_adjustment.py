@@ -12,6 +12,7 @@ from typing import Literal
 
 import droid_backends as native
 import numpy as np
+import torch
 from torch import Tensor
 
 from metric_slam.accelerator import Accelerator
@@ -262,13 +263,24 @@ def native_problem(window: BaWindow) -> native.DenseBaProblem:
 
 
 def reproject(
-    poses: np.ndarray, inv_depth: np.ndarray, intrinsics: np.ndarray, source: np.ndarray, target: np.ndarray
+    poses: np.ndarray | Tensor,
+    inv_depth: np.ndarray | Tensor,
+    intrinsics: np.ndarray,
+    source: np.ndarray | Tensor,
+    target: np.ndarray | Tensor,
+    *,
+    accelerator: Accelerator | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where the cells of every edge's source lie in its target.
 
-    Arguments as in :class:`BaWindow`. Returns coordinates in grid cells [E, h, w, 2], inverse depth in the target
-    [E, h, w], and whether the point is in front of the target [E, h, w].
+    Arguments as in :class:`BaWindow`; with an accelerator, which does it then, they may be tensors on its device.
+    Returns coordinates in grid cells [E, h, w, 2], inverse depth in the target [E, h, w], and whether the point is in
+    front of the target [E, h, w].
     """
+    if accelerator is not None:
+        found = reproject_on_device(accelerator, poses, inv_depth, intrinsics, source, target)
+        coords, inv_depth_target, valid = (tensor.cpu().numpy() for tensor in found)
+        return coords, inv_depth_target, valid
     E, (h, w) = len(source), inv_depth.shape[1:]
     coords, inv_depth_target, valid = np.empty((E, h, w, 2)), np.empty((E, h, w)), np.empty((E, h, w), bool)
     native.reproject(
@@ -277,6 +289,35 @@ def reproject(
         intrinsics,
         np.ascontiguousarray(source, dtype=np.int64),
         np.ascontiguousarray(target, dtype=np.int64),
+        coords,
+        inv_depth_target,
+        valid,
+    )
+    return coords, inv_depth_target, valid
+
+
+def reproject_on_device(
+    accelerator: Accelerator,
+    poses: np.ndarray | Tensor,
+    inv_depth: np.ndarray | Tensor,
+    intrinsics: np.ndarray,
+    source: np.ndarray | Tensor,
+    target: np.ndarray | Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`reproject`, left on the device: float64 [E, h, w, 2], float64 [E, h, w], bool [E, h, w].
+
+    Nobody waits for it: the kernel may still be running on the current stream.
+    """
+    E, (h, w), device = len(source), tuple(inv_depth.shape[1:]), accelerator.device
+    coords = torch.empty(E, h, w, 2, dtype=torch.float64, device=device)
+    inv_depth_target = torch.empty(E, h, w, dtype=torch.float64, device=device)
+    valid = torch.empty(E, h, w, dtype=torch.bool, device=device)
+    accelerator.call(
+        "reproject",
+        accelerator.upload(poses, torch.float64),
+        accelerator.upload(inv_depth, torch.float64),
+        np.ascontiguousarray(intrinsics, dtype=np.float64),
+        *(accelerator.indices(numbers, len(poses)) for numbers in (source, target)),
         coords,
         inv_depth_target,
         valid,

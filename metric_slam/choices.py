@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from metric_slam.frame import CameraMount
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.weights import find, released, weights_folder
 
+if TYPE_CHECKING:
+    from metric_slam.accelerator import Accelerator
+
 _MIN_SIDE_PX = 8 * FEATURE_STRIDE
 
 
@@ -38,6 +41,15 @@ class CorrespondenceChoice(NamedTuple):
     """A matching model and why it was taken."""
 
     model: CorrespondenceModel
+    reason: str
+
+
+class AcceleratorChoice(NamedTuple):
+    """What runs bundle adjustment, and why."""
+
+    accelerator: Accelerator | None
+    """None: the CPU."""
+
     reason: str
 
 
@@ -180,6 +192,16 @@ def _make_droid(config: Config, weights: Path) -> tuple[CorrespondenceModel, str
     model = DroidCorrespondence(load_droid_network(weights, device), config.droid, device)
     reason = "as asked for" if config.correspondence == "droid" else "there are weights and a GPU"
     return model, f"{reason}; weights {weights}, on {device}"
+
+
+def choose_accelerator(config: Config) -> AcceleratorChoice:
+    """Where bundle adjustment and the geometry around it run: on the device of the networks, or else on the CPU.
+
+    Raises ConfigError where that device is asked for and cannot be used.
+    """
+    from metric_slam.accelerator import find_accelerator
+
+    return AcceleratorChoice(*find_accelerator(resolve_device(config.device)))
 
 
 def resolve_device(name: str) -> str:

@@ -53,7 +53,9 @@ class RunOptions:
         str | None,
         typer.Option("--correspondence", metavar=_choices(CorrespondenceName), help="Dense matching."),
     ] = _option("correspondence")
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")] = _option("device")
+    device: Annotated[
+        str | None, typer.Option("--device", help="Of networks and bundle adjustment: auto, cpu, cuda, cuda:1 ...")
+    ] = _option("device")
     start: Annotated[int | None, typer.Option("--start", help="First frame, counted from 0.")] = _option("input.start")
     end: Annotated[int | None, typer.Option("--end", help="One past the last frame.")] = _option("input.end")
     stride: Annotated[int | None, typer.Option("--stride", help="Take every N-th frame.")] = _option("input.stride")

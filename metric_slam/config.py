@@ -297,7 +297,11 @@ class Config(Section):
     correspondence: CorrespondenceName = Field(
         "auto", description="dense matching; auto: droid with weights and a GPU, else dis"
     )
-    device: str = Field("auto", description="torch device of networks; auto: cuda where present, else cpu")
+    device: str = Field(
+        "auto",
+        description="torch device of networks, and of bundle adjustment where that is a GPU and the CUDA kernels are "
+        "built; auto: cuda where present, else cpu",
+    )
     seed: int = Field(0, description="seed of every random generator")
     input: InputConfig = InputConfig()
     dis: DisConfig = DisConfig()

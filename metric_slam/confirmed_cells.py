@@ -47,5 +47,6 @@ def _of_piece(
         np.array([place[i] for i, _ in pairs], np.int64),
         np.array([place[j] for _, j in pairs], np.int64),
         MAX_RELATIVE_ERROR,
+        accelerator=graph.accelerator,
     )
     return list(np.minimum(count, _MOST).astype(np.uint8))

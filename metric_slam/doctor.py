@@ -64,7 +64,7 @@ def run_checks() -> list[Check]:
     checks = [_python()]
     checks += [_module(module, distribution) for module, distribution in REQUIRED_MODULES.items()]
     checks += [_native(module) for module in NATIVE_MODULES]
-    checks += [_torch_device(), _open3d(), _evo(), _weights()]
+    checks += [_torch_device(), _cuda_kernels(), _open3d(), _evo(), _weights()]
     checks += [_writable("results folder", Path.cwd()), _writable("temporary folder", Path(tempfile.gettempdir()))]
     return checks
 
@@ -109,6 +109,23 @@ def _torch_device() -> Check:
     if torch.cuda.is_available():
         return Check("device", "ok", f"cuda: {torch.cuda.get_device_name(0)}")
     return Check("device", "ok", f"cpu, {torch.get_num_threads()} threads (no CUDA device; none is needed)")
+
+
+def _cuda_kernels() -> Check:
+    """Ours, for bundle adjustment and correlation on a GPU; where torch uses none, nothing is missed."""
+    try:
+        import droid_backends
+        import torch
+    except (ImportError, OSError):
+        return Check("cuda kernels", "warning", "unknown without droid_backends and torch")
+    usable = torch.cuda.is_available()
+    if droid_backends.cuda is None:
+        remedy = "; bundle adjustment stays on the CPU; METRIC_SLAM_CUDA=1 pip install -e . builds them"
+        return Check("cuda kernels", "warning" if usable else "ok", droid_backends.why_no_cuda + remedy * usable)
+    count = droid_backends.cuda.device_count()
+    if usable and not count:
+        return Check("cuda kernels", "warning", "built, but they find no device: update the driver, or give cpu")
+    return Check("cuda kernels", "ok", f"built; {count} CUDA devices" + (" (none is needed)" if not count else ""))
 
 
 def _open3d() -> Check:

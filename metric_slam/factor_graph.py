@@ -1,6 +1,8 @@
 """The factor graph: directed edges between keyframes with their matches, and the problems that are solved over them.
 
-Matches of keyframes that the sliding window has passed lie on the disk and are read for global problems.
+Matches of keyframes that the sliding window has passed lie on the disk and are read for global problems. With an
+accelerator the others lie on its device, where the problems are put together and solved; poses, and depths once they
+are solved, come back.
 """
 
 from __future__ import annotations
@@ -10,17 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
-from metric_slam.bundle_adjustment import BaReport, Baselines, BaWindow, reproject, solve_window
+from metric_slam.accelerator import Accelerator
+from metric_slam.bundle_adjustment import BaReport, Baselines, BaWindow, reproject, reproject_on_device, solve_window
 from metric_slam.config import BundleAdjustmentConfig
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery, packed, unpacked
+from metric_slam.device_arrays import Array, DeviceArrays, on_host
 from metric_slam.disk_store import DiskArray
+from metric_slam.graph_window import scale_previous, stacked_damping, stacked_field, stacked_matches
 from metric_slam.keyframes import KeyframeStore
-from metric_slam.moving_cells import still
-
-# how much of the damping that a recurrent model predicts counts, and what is added to it (DROID-SLAM, factor_graph.py)
-_DAMPING_WEIGHT, _DAMPING_FLOOR = 0.2, 1e-7
-_FIRST_DAMPING = 1e-6  # of keyframes that no update has seen yet
+from metric_slam.moving_cells import all_still, still
 
 
 @dataclass
@@ -29,9 +31,9 @@ class Edge:
 
     source: int
     target: int
-    matches: np.ndarray | DiskArray
+    matches: Array | DiskArray
     """float32 [h, w, 3 or 4]: where each cell lies in the target, grid cells (x, y), and its confidence 0..1, one or
-    one for each axis."""
+    one for each axis; replaced, never written into."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,19 @@ class FactorGraph:
     """Owns edges and measured baselines; reads and writes the keyframe store when it solves."""
 
     def __init__(
-        self, store: KeyframeStore, model: CorrespondenceModel, config: BundleAdjustmentConfig, scale_sigma: float
+        self,
+        store: KeyframeStore,
+        model: CorrespondenceModel,
+        config: BundleAdjustmentConfig,
+        scale_sigma: float,
+        accelerator: Accelerator | None = None,
     ) -> None:
+        self.accelerator = accelerator
+        """Where problems are solved; None: by the CPU."""
+
+        self.arrays = None if accelerator is None else DeviceArrays(accelerator)
+        """What lies there of the keyframe store."""
+
         self._store = store
         self._model = model
         self._config = config
@@ -68,7 +81,7 @@ class FactorGraph:
 
     def add_matched(self, source: int, target: int, match: Correspondence) -> None:
         """Adds a directed edge whose matches are already known."""
-        edge = self._edges[source][target] = Edge(source, target, packed(match))
+        edge = self._edges[source][target] = Edge(source, target, self._kept(packed(match)))
         self._in_memory.append(edge)
 
     def set_matches(self, source: int, target: int, match: Correspondence) -> None:
@@ -77,11 +90,15 @@ class FactorGraph:
         if edge is None or isinstance(edge.matches, DiskArray):
             self.add_matched(source, target, match)
         else:
-            edge.matches = packed(match)
+            edge.matches = self._kept(packed(match))
+
+    def _kept(self, matches: Array) -> Array:
+        """As an edge in memory has them."""
+        return matches if self.accelerator is None else self.accelerator.upload(matches)
 
     def matches_of(self, source: int, target: int) -> np.ndarray:
-        """Matches of a directed edge as :class:`Edge` has them."""
-        return np.asarray(self._edges[source][target].matches)
+        """Matches of a directed edge as :class:`Edge` has them, on the host."""
+        return on_host(self._edges[source][target].matches)
 
     def remove_keyframe(self, position: int) -> None:
         """Takes all edges and baselines of a keyframe out; those behind it move up by one."""
@@ -110,26 +127,37 @@ class FactorGraph:
         store = self._store
         low, high = min(min(p) for p in pairs), max(max(p) for p in pairs) + 1
         source, target = np.array(pairs).T - low
-        predicted, _, _ = reproject(
-            store.poses(low, high),
-            store.stacked("inv_depth", range(low, high)),
-            store.camera.grid().vector(),
-            source,
-            target,
-        )
+        poses, inv_depth = store.poses(low, high), self.stacked("inv_depth", range(low, high))
+        predicted = self.reprojections(poses, inv_depth, source, target)
+        if not self._model.recurrent:
+            predicted = on_host(predicted)  # which matches on the CPU
         queries = [
             EdgeQuery(store[i].features, store[j].features, predicted[e], neighbours=abs(i - j) == 1)
             for e, (i, j) in enumerate(pairs)
         ]
-        for (i, j), match in zip(pairs, self._model.track(queries), strict=True):
-            self.add_matched(i, j, still(match, store[i].moving_cells))
+        matches = all_still(self._model.track(queries), [store[i].moving_cells for i, _ in pairs])
+        for (i, j), match in zip(pairs, matches, strict=True):
+            self.add_matched(i, j, match)
+
+    def reprojections(self, poses: np.ndarray, inv_depth: Array, source: np.ndarray, target: np.ndarray) -> Array:
+        """Where the cells of every edge's source lie in its target, float64 [E, h, w, 2]; arguments as in
+        :class:`metric_slam.bundle_adjustment.BaWindow`. With an accelerator on its device."""
+        intrinsics = self._store.camera.grid().vector()
+        if self.accelerator is None:
+            return reproject(poses, inv_depth, intrinsics, source, target)[0]
+        return reproject_on_device(self.accelerator, poses, inv_depth, intrinsics, source, target)[0]
+
+    def stacked(self, field: str, positions: Sequence[int]) -> Array:
+        """One array field of these keyframes, [N, h, w]; with an accelerator on its device."""
+        return stacked_field(self._store, field, positions, self.arrays)
 
     def leave_out_moving(self, source: int) -> None:
         """Takes the confidence of the cells that move from the edges that leave a keyframe of the sliding window."""
         moving = self._store[source].moving_cells
         if moving.any():
             for edge in self._edges.get(source, {}).values():
-                edge.matches = packed(still(unpacked(np.asarray(edge.matches)), moving))
+                matches = np.asarray(edge.matches) if isinstance(edge.matches, DiskArray) else edge.matches
+                edge.matches = self._kept(packed(still(unpacked(matches), moving)))
 
     def pairs(self, begin: int = 0) -> np.ndarray:
         """Source and target of every edge between keyframes from ``begin`` on, int64 [E, 2]."""
@@ -151,7 +179,7 @@ class FactorGraph:
         for edge in self._in_memory:
             if edge.source < position and edge.target < position:
                 if self._edges[edge.source].get(edge.target) is edge:
-                    edge.matches = self._store.disk.put(edge.matches)
+                    edge.matches = self._store.disk.put(on_host(edge.matches))
             else:
                 staying.append(edge)
         self._in_memory = staying
@@ -190,35 +218,36 @@ class FactorGraph:
         """The problem over these keyframes, in this order; the poses of the keyframes in ``fixed`` stay.
 
         ``cell_step`` takes every so many-th row and column of the grid; ``depth_free``: only these keyframes' depths
-        move, and only their edges take part.
+        move, and only their edges take part. With an accelerator its maps are tensors on the device.
         """
-        store = self._store
+        store, arrays = self._store, self.arrays
         place = {position: n for n, position in enumerate(positions)}
         free = place.keys() if depth_free is None else depth_free
         edges = [e for i in positions if i in free for e in self._edges.get(i, {}).values() if e.target in place]
         baselines = [b for i in positions for b in self._baselines_of(i) if b.target in place]
         has_prior = any(store.has_prior(i) for i in positions)
-        flow_target, confidence = _stacked_matches(edges, cell_step, store.camera.grid().size)
+        matches = [e.matches for e in edges]
+        flow_target, confidence = stacked_matches(matches, cell_step, store.camera.grid().size, arrays)
         offset = cell_step // 2
         intrinsics = store.camera.grid().vector()
         intrinsics[2:] -= offset
-        weight = store.stacked("prior_weight", positions, cell_step) if has_prior else None
+        weight = stacked_field(store, "prior_weight", positions, arrays, cell_step) if has_prior else None
         return BaWindow(
             intrinsics=intrinsics / cell_step,
             poses=np.array([store[i].pose for i in positions]),
-            inv_depth=store.stacked("inv_depth", positions, cell_step),
+            inv_depth=stacked_field(store, "inv_depth", positions, arrays, cell_step),
             source=np.array([place[e.source] for e in edges], np.int64),
             target=np.array([place[e.target] for e in edges], np.int64),
             flow_target=flow_target,
             confidence=confidence,
             pose_free=np.array([i not in fixed for i in positions]),
             depth_free=np.array([i in free for i in positions]),
-            prior_depth_m=store.stacked("prior_depth_m", positions, cell_step) if has_prior else None,
+            prior_depth_m=stacked_field(store, "prior_depth_m", positions, arrays, cell_step) if has_prior else None,
             prior_weight=weight * cell_step**2 if weight is not None else None,
             prior_log_scale=np.array([store[i].prior_log_scale for i in positions]),
-            scale_previous=self._scale_previous(place),
+            scale_previous=scale_previous(store, place),
             scale_sigma=self._scale_sigma,
-            depth_damping=self._depth_damping(positions, cell_step),
+            depth_damping=stacked_damping(store, positions, arrays, cell_step),
             baselines=Baselines(
                 pair=np.array([[place[b.source], place[b.target]] for b in baselines], np.int64).reshape(-1, 2),
                 length_m=np.array([b.length_m for b in baselines]),
@@ -227,32 +256,27 @@ class FactorGraph:
             cell_step=cell_step,
         )
 
-    def _depth_damping(self, positions: Sequence[int], cell_step: int) -> np.ndarray | None:
-        """What a recurrent model said of these keyframes, as DROID-SLAM weighs it; None where it said nothing."""
-        damping = [self._store[i].depth_damping for i in positions]
-        if all(d is None for d in damping):
-            return None
-        unsaid = np.full_like(self._store[positions[0]].inv_depth, _FIRST_DAMPING)
-        step = slice(cell_step // 2, None, cell_step)
-        stacked = np.stack([(unsaid if d is None else d)[step, step] for d in damping])
-        return (_DAMPING_WEIGHT * stacked + _DAMPING_FLOOR) * cell_step**2
-
-    def _scale_previous(self, place: dict[int, int]) -> np.ndarray:
-        """Place of each keyframe's predecessor in the same segment; -1: none."""
-        store = self._store
-        return np.array(
-            [place.get(i - 1, -1) if i > 0 and store[i - 1].segment == store[i].segment else -1 for i in place],
-            np.int64,
-        )
-
     def solve(self, begin: int, end: int, fixed: set[int], iterations: int) -> BaReport:
         """Optimises keyframes begin..end-1 in place; counts how the solve ended."""
         positions = range(begin, end)
         if not any(begin <= t < end for i in positions for t in self._edges.get(i, {})):
             return self.count(BaReport("nothing_to_do"))
-        window, report = solve_window(self.window(positions, fixed), self._config, iterations=iterations)
-        self._store.update(positions, window.poses, window.inv_depth, window.prior_log_scale)
+        window = self.window(positions, fixed)
+        window, report = solve_window(window, self._config, iterations=iterations, accelerator=self.accelerator)
+        self.take_over(positions, window)
         return self.count(report)
+
+    def take_over(self, positions: Sequence[int], window: BaWindow, *, depths: bool = True) -> None:
+        """Writes what was solved of these keyframes, the first ones of a window, to the store; without ``depths``
+        theirs stay. Depths are downloaded at once, and the device remembers them."""
+        n = len(positions)
+        solved = window.inv_depth[:n]
+        found = on_host(solved) if depths else None
+        self._store.update(positions, window.poses[:n], found, window.prior_log_scale[:n])
+        if depths and self.arrays is not None and isinstance(solved, Tensor):
+            for position, inv_depth in zip(positions, solved, strict=True):
+                # one by one, because a part would keep the whole window on the device
+                self.arrays.remember(self._store[position].inv_depth, inv_depth.clone())
 
     def count(self, report: BaReport) -> BaReport:
         """Notes how a solve ended."""
@@ -261,7 +285,7 @@ class FactorGraph:
 
     def confidence_of(self, position: int) -> np.ndarray:
         """Best confidence of each cell over the edges that leave a keyframe, float32 [h, w]."""
-        leaving = [np.asarray(e.matches)[..., 2:].min(axis=-1) for e in self._edges.get(position, {}).values()]
+        leaving = [on_host(e.matches)[..., 2:].min(axis=-1) for e in self._edges.get(position, {}).values()]
         if leaving:
             return np.max(leaving, axis=0)
         return np.zeros_like(self._store[position].inv_depth, dtype=np.float32)
@@ -274,7 +298,7 @@ class FactorGraph:
         for leaving in self._edges.values():
             for edge in leaving.values():
                 matches = edge.matches
-                stored = matches if isinstance(matches, DiskArray) else self._store.disk.put(matches)
+                stored = matches if isinstance(matches, DiskArray) else self._store.disk.put(on_host(matches))
                 in_memory = not isinstance(matches, DiskArray)
                 channels = stored.shape[-1]
                 rows.append((edge.source, edge.target, stored.offset, stored.checksum, in_memory, channels))
@@ -292,24 +316,10 @@ class FactorGraph:
         grid = self._store.camera.grid()
         for source, target, offset, checksum, in_memory, channels in state["edges"].tolist():
             stored = DiskArray(self._store.disk, offset, "<f4", (grid.height, grid.width, channels), checksum)
-            edge = self._edges[source][target] = Edge(source, target, stored.load() if in_memory else stored)
+            matches = self._kept(stored.load()) if in_memory else stored
+            edge = self._edges[source][target] = Edge(source, target, matches)
             if in_memory:
                 self._in_memory.append(edge)
         for (i, j), (length_m, sigma) in zip(state["baseline_pairs"], state["baseline_values"], strict=True):
             self.set_baseline(BaselineFactor(int(i), int(j), float(length_m), float(sigma)))
         self.status_counts = dict(zip(state["status_names"].tolist(), state["status_counts"].tolist(), strict=True))
-
-
-def _stacked_matches(edges: list[Edge], cell_step: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Targets and confidences [E, h, w, 2] of every ``cell_step``-th cell, in units of such cells."""
-    offset = cell_step // 2
-    step = slice(offset, None, cell_step)
-    h, w = len(range(size[1])[step]), len(range(size[0])[step])
-    target, confidence = np.empty((len(edges), h, w, 2)), np.empty((len(edges), h, w, 2))
-    for e, edge in enumerate(edges):
-        matches = np.asarray(edge.matches)[step, step]
-        target[e] = (matches[..., :2] - np.float32(offset)) / np.float32(cell_step)
-        confidence[e] = matches[..., 2:]
-    return target, confidence
-
-

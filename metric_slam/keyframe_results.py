@@ -11,6 +11,7 @@ import numpy as np
 
 from metric_slam.confirmed_cells import confirmed_cells
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
+from metric_slam.device_arrays import on_host
 from metric_slam.disk_store import DiskArray
 from metric_slam.errors import OutputError
 from metric_slam.factor_graph import FactorGraph
@@ -47,7 +48,7 @@ def _dense_inv_depths(store: KeyframeStore, model: CorrespondenceModel) -> list[
     try:
         for position, keyframe in enumerate(store):
             if keyframe.upsample_weights is not None:
-                weights = np.asarray(keyframe.upsample_weights)
+                weights = on_host(keyframe.upsample_weights)
                 found[position] = store.disk.put(cast(RecurrentModel, model).upsampled(keyframe.inv_depth, weights))
     except OutputError as error:  # the map can do without
         log.warning("no dense depths of the network from keyframe %d on: %s", position, error)

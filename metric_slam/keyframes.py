@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from metric_slam.depth.base import SeenDepth
+from metric_slam.device_arrays import Array, on_host
 from metric_slam.disk_store import DiskArray, DiskImage, DiskStore
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
@@ -60,21 +62,22 @@ class Keyframe:
     segment: int = 0
     """Number of the piece of the video that it belongs to: a new one begins where tracking was lost."""
 
-    depth_damping: np.ndarray | None = None
-    """Of inverse depths, from a recurrent model, float64 [h, w]; replaced, never written into."""
+    depth_damping: Array | None = None
+    """Of inverse depths, from a recurrent model, float64 [h, w]; replaced, never written into. It stays on the device
+    where the model said it until the window has passed: the next update may well replace it."""
 
     moving: np.ndarray | None = None
     """For how many keyframes more each cell is believed to move with the camera, uint8 [h, w]; None: none does."""
 
-    upsample_weights: np.ndarray | DiskArray | None = None
+    upsample_weights: Array | DiskArray | None = None
     """How a recurrent model would spread the inverse depths over the pixels, float16 [channels, h, w]; on the disk once
-    the window has passed."""
+    the window has passed, and until then on the device where the model said it."""
 
     stored_image: DiskImage | None = None
     stored_inv_depth: tuple[np.ndarray, DiskArray] | None = None
     """The array that was stored, and where: out of date when ``inv_depth`` is another one."""
 
-    stored_depth_damping: tuple[np.ndarray, DiskArray] | None = None
+    stored_depth_damping: tuple[Array, DiskArray] | None = None
     """The same of ``depth_damping``."""
 
     @property
@@ -130,9 +133,10 @@ class KeyframeStore:
         self._keyframes[position].prior_depth_m = depth_m
         self._keyframes[position].prior_confidence = confidence
 
-    def set_upsample_weights(self, position: int, weights: np.ndarray) -> None:
+    def set_upsample_weights(self, position: int, weights: Array) -> None:
         """New ones of a keyframe; on the disk, where old ones stay as well, if its window has passed."""
-        self._keyframes[position].upsample_weights = self.disk.put(weights) if position < self._retired else weights
+        retired = position < self._retired
+        self._keyframes[position].upsample_weights = self.disk.put(on_host(weights)) if retired else weights
 
     def has_prior(self, position: int) -> bool:
         """Does the bundle adjustment give the prior of this keyframe any weight?"""
@@ -169,8 +173,10 @@ class KeyframeStore:
             keyframe.image = self._store_image(keyframe)
             for field in _PRIOR_FIELDS:
                 setattr(keyframe, field, self._put_away(getattr(keyframe, field)))
-            if isinstance(keyframe.upsample_weights, np.ndarray):
-                keyframe.upsample_weights = self.disk.put(keyframe.upsample_weights)
+            if not isinstance(keyframe.upsample_weights, DiskArray | None):
+                keyframe.upsample_weights = self.disk.put(on_host(keyframe.upsample_weights))
+            if isinstance(keyframe.depth_damping, Tensor):
+                keyframe.depth_damping = on_host(keyframe.depth_damping)
             self._retired += 1
 
     def motion_from_last(self, pose: np.ndarray) -> np.ndarray | None:
@@ -221,7 +227,7 @@ class KeyframeStore:
             if damping is not None and (
                 keyframe.stored_depth_damping is None or keyframe.stored_depth_damping[0] is not damping
             ):
-                keyframe.stored_depth_damping = damping, self.disk.put(damping)
+                keyframe.stored_depth_damping = damping, self.disk.put(on_host(damping))
             rows["depth_damping"].append(
                 _NOTHING if damping is None else _row(keyframe.stored_depth_damping[1])
             )
@@ -242,7 +248,7 @@ class KeyframeStore:
     def _upsample_state(self) -> dict[str, np.ndarray]:
         """Weights that are still in memory are handed out, not appended to the disk: they change until they retire."""
         everywhere = [k.upsample_weights for k in self._keyframes]
-        recent = {i: weights for i, weights in enumerate(everywhere) if isinstance(weights, np.ndarray)}
+        recent = {i: on_host(w) for i, w in enumerate(everywhere) if not isinstance(w, DiskArray | None)}
         rows = [_row(weights) if isinstance(weights, DiskArray) else _NOTHING for weights in everywhere]
         return {
             "upsample_weights": np.array(rows, np.int64).reshape(-1, 3),

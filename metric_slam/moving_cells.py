@@ -13,12 +13,16 @@ does not give itself away all the time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
+from metric_slam.accelerator import uploaded
 from metric_slam.correspondence.base import Correspondence, confidence_per_cell
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.geometry.triangulation import triangulate
@@ -137,11 +141,36 @@ def still(match: Correspondence, moving: np.ndarray) -> Correspondence:
     """
     if not moving.any():
         return match
+    if isinstance(match.confidence, Tensor):
+        return all_still([match], [moving])[0]
     confidence = confidence_per_cell(match.confidence)
     if confidence[moving > 0].sum() < _MINORITY * confidence.sum():
         return match
     keep = (cv2.dilate(moving, _SQUARE) == 0).reshape(moving.shape + (1,) * (match.confidence.ndim - 2))
     return replace(match, confidence=match.confidence * keep)
+
+
+def all_still(matches: Sequence[Correspondence], moving: Sequence[np.ndarray]) -> list[Correspondence]:
+    """:func:`still` of each match with its mask. On a device all go through it together, and nobody waits for it."""
+    if not any(isinstance(match.confidence, Tensor) for match in matches):
+        return [still(match, mask) for match, mask in zip(matches, moving, strict=True)]
+    found = list(matches)
+    where = [n for n, mask in enumerate(moving) if mask.any()]
+    if where:
+        confidence = torch.stack([matches[n].confidence for n in where])
+        for n, left in zip(where, _without_moving(confidence, [moving[n] for n in where]), strict=True):
+            found[n] = replace(matches[n], confidence=left)
+    return found
+
+
+def _without_moving(confidence: Tensor, moving: Sequence[np.ndarray]) -> Tensor:
+    """Confidence [E, h, w] or [E, h, w, 2] without what moves where that has its share: the device decides."""
+    masks = {id(mask): np.stack([mask > 0, cv2.dilate(mask, _SQUARE) == 0]) for mask in moving}
+    moves, keep = uploaded(np.stack([masks[id(mask)] for mask in moving]), confidence.device).unbind(1)
+    per_cell = confidence_per_cell(confidence).double()
+    few = (per_cell * moves).sum((1, 2)) < _MINORITY * per_cell.sum((1, 2))
+    keep = keep | few[:, None, None]
+    return confidence * keep.reshape(*keep.shape, *[1] * (confidence.ndim - 3))
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:

@@ -106,11 +106,12 @@ class RecurrentBackend(Backend):
         if len(pairs):
             distance = frame_distance(
                 self._store.poses(0, count),
-                self._store.stacked("inv_depth", everything),
+                self._graph.stacked("inv_depth", everything),
                 self._store.camera.grid().vector(),
                 pairs[:, 0],
                 pairs[:, 1],
                 translation_weight=1.0 - cfg.motion_weight,
+                accelerator=self._graph.accelerator,
             )
         chosen = proximity(everything, everything, pairs, distance, (), rule)
         return [(i, j) for i, j in chosen if self._tied(i, j)]

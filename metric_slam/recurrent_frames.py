@@ -2,7 +2,8 @@
 
 Each starts on the way between the two, is matched from both, and the updates are followed by motion-only bundle
 adjustment (DROID-SLAM, trajectory_filler.py); the matches are kept, so that the final map can move it once more.
-A keyframe that is removed becomes such a frame.
+A keyframe that is removed becomes such a frame. Where the graph has an accelerator, updates and solves take place on
+its device, and the matches come back when a frame is placed.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from metric_slam.bundle_adjustment import BaWindow, reproject, solve_window
+from metric_slam.bundle_adjustment import BaWindow, solve_window
 from metric_slam.config import BundleAdjustmentConfig
 from metric_slam.config_droid import DroidConfig
 from metric_slam.correspondence.base import (
@@ -21,11 +24,14 @@ from metric_slam.correspondence.base import (
     RecurrentModel,
     confidence_per_axis,
     packed,
+    unpacked,
 )
+from metric_slam.device_arrays import Array, on_host
+from metric_slam.factor_graph import FactorGraph
 from metric_slam.frame_poses import FramePoses, FrameRecord
 from metric_slam.geometry import lie
 from metric_slam.keyframes import KeyframeStore
-from metric_slam.moving_cells import still
+from metric_slam.moving_cells import all_still
 from metric_slam.tracking import FrameTracker
 
 _TRACKED_INLIERS = 0.25  # as of a frame that is tracked against a keyframe
@@ -41,13 +47,14 @@ class RecurrentFramePoses(FramePoses):
     def __init__(
         self,
         store: KeyframeStore,
+        graph: FactorGraph,
         tracker: FrameTracker,
         model: RecurrentModel,
         solver: BundleAdjustmentConfig,
         config: DroidConfig,
     ) -> None:
         super().__init__(store, tracker)
-        self._model, self._solver, self._config = model, solver, config
+        self._graph, self._model, self._solver, self._config = graph, model, solver, config
 
     def add_keyframe(self, index: int, time_s: float, *, tracked: bool, quality: float) -> None:
         """The frame that has just become the last keyframe of the store; the frames before it go on waiting."""
@@ -157,8 +164,9 @@ class RecurrentFramePoses(FramePoses):
             stepped = self._model.update(queries, memories)
             memories = [memory for _, memory in stepped]
             masks = [store[ends[n]].moving_cells for n, _ in edges]
-            matches = [still(match, mask) for (match, _), mask in zip(stepped, masks, strict=True)]
+            matches = all_still([match for match, _ in stepped], masks)
             poses = self._solved(ends, poses, edges, matches)
+        matches = _on_host(matches)
         for f, (record, _) in enumerate(group):
             found = {ends[n]: matches[e] for e, (n, target) in enumerate(edges) if target == len(ends) + f}
             self._note(record, poses[len(ends) + f], found)
@@ -174,18 +182,15 @@ class RecurrentFramePoses(FramePoses):
         between = lie.interpolate(T_before, T_after, share.clip(0.0, 1.0))
         return np.concatenate([known, lie.matrix_to_pose_vec(between)])
 
-    def _depths(self, ends: list[int], count: int) -> np.ndarray:
+    def _depths(self, ends: list[int], count: int) -> Array:
         """Inverse depths of the keyframes; nothing starts at a frame, so that its own do not matter."""
-        known = [self._store[i].inv_depth for i in ends]
-        return np.stack([*known, *[known[0]] * (count - len(ends))])
+        return self._graph.stacked("inv_depth", [*ends, *[ends[0]] * (count - len(ends))])
 
     def _queries(
         self, ends: list[int], group: list[_Waiting], poses: np.ndarray, edges: list[tuple[int, int]]
     ) -> list[EdgeQuery]:
         source, target = np.array(edges).T
-        predicted, _, _ = reproject(
-            poses, self._depths(ends, len(poses)), self._store.camera.grid().vector(), source, target
-        )
+        predicted = self._graph.reprojections(poses, self._depths(ends, len(poses)), source, target)
         return [
             EdgeQuery(self._store[ends[n]].features, group[f - len(ends)][1], predicted[e])
             for e, (n, f) in enumerate(edges)
@@ -201,13 +206,19 @@ class RecurrentFramePoses(FramePoses):
             inv_depth=self._depths(ends, len(poses)),
             source=np.ascontiguousarray(source),
             target=np.ascontiguousarray(target),
-            flow_target=np.stack([match.target for match in matches]),
-            confidence=confidence_per_axis(np.stack([match.confidence for match in matches])),
+            flow_target=_stacked([match.target for match in matches]),
+            confidence=confidence_per_axis(_stacked([match.confidence for match in matches])),
             pose_free=np.arange(len(poses)) >= len(ends),
             depth_free=np.zeros(len(poses), bool),
         )
-        iterations = self._config.solver_iterations
-        return solve_window(window, self._solver, iterations=iterations, motion_only=True)[0].poses
+        solved, _ = solve_window(
+            window,
+            self._solver,
+            iterations=self._config.solver_iterations,
+            motion_only=True,
+            accelerator=self._graph.accelerator,
+        )
+        return solved.poses
 
     def _note(self, record: FrameRecord, pose: np.ndarray, matches: dict[int, Correspondence]) -> None:
         views = [(self._store[position], match) for position, match in matches.items()]
@@ -219,3 +230,14 @@ class RecurrentFramePoses(FramePoses):
         T_keyframe_world = lie.pose_vec_to_matrix(self._store[record.keyframe].pose)
         record.T_cam_keyframe = lie.pose_vec_to_matrix(pose) @ lie.inverse(T_keyframe_world)
         record.unit = self._unit(record.keyframe)
+
+
+def _stacked(maps: list[Array]) -> Array:
+    return torch.stack(maps) if isinstance(maps[0], Tensor) else np.stack(maps)
+
+
+def _on_host(matches: list[Correspondence]) -> list[Correspondence]:
+    """Matches that lie on a device come back in one piece."""
+    if not any(isinstance(match.target, Tensor) for match in matches):
+        return matches
+    return [unpacked(edge) for edge in on_host(torch.stack([packed(match) for match in matches]))]

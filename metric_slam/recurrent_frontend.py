@@ -154,11 +154,12 @@ class RecurrentFrontend:
         low, high = int(pairs.min()), int(pairs.max()) + 1
         return frame_distance(
             self._store.poses(low, high),
-            self._store.stacked("inv_depth", range(low, high)),
+            self._graph.stacked("inv_depth", range(low, high)),
             self._store.camera.grid().vector(),
             pairs[:, 0] - low,
             pairs[:, 1] - low,
             translation_weight=1.0 - self._config.motion_weight,
+            accelerator=self._graph.accelerator,
         )
 
     def _is_near(self, position: int) -> bool:

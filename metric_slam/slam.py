@@ -21,9 +21,10 @@ from typing import cast
 import cv2
 import numpy as np
 
+from metric_slam.accelerator import Accelerator
 from metric_slam.active_edges import ActiveEdges
 from metric_slam.backend import Backend
-from metric_slam.choices import choose_correspondence, choose_prior, working_camera
+from metric_slam.choices import choose_accelerator, choose_correspondence, choose_prior, working_camera
 from metric_slam.config import Config
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.datasets.base import Dataset
@@ -58,11 +59,13 @@ def build_slam(config: Config, dataset: Dataset, disk: DiskStore | None = None) 
     """
     prior, prior_reason = choose_prior(config, dataset)
     model, model_reason = choose_correspondence(config)
+    accelerator, kernels = choose_accelerator(config)
     camera = working_camera(config.input, dataset.camera)
-    slam = MetricSlam(config, camera, prior, model, disk)
+    slam = MetricSlam(config, camera, prior, model, disk, accelerator)
     slam.choices = {
         "prior": f"{prior.name}: {prior_reason}",
         "correspondence": f"{model.name}: {model_reason}",
+        "bundle_adjustment": kernels,
         "size": f"{camera.width}x{camera.height} from {dataset.camera.width}x{dataset.camera.height}",
     }
     for what, choice in slam.choices.items():
@@ -80,7 +83,9 @@ class MetricSlam:
         prior: DepthPrior,
         correspondence: CorrespondenceModel,
         disk: DiskStore | None = None,
+        accelerator: Accelerator | None = None,
     ) -> None:
+        """``accelerator`` takes bundle adjustment over; None: the CPU keeps it."""
         self.camera = camera
         """Working camera: every frame is resized to it."""
         self.choices: dict[str, str] = {}
@@ -89,7 +94,7 @@ class MetricSlam:
         self._config, self._prior, self._model = config, prior, correspondence
         self._store = KeyframeStore(camera, disk)
         self._segments = Segments()
-        self._graph = FactorGraph(self._store, correspondence, solver, prior.scale_sigma)
+        self._graph = FactorGraph(self._store, correspondence, solver, prior.scale_sigma, accelerator)
         self._tracker = FrameTracker(self._store, correspondence, solver)
         self._filter = MotionFilter(config.motion_filter)
         self._frontend: Frontend | RecurrentFrontend
@@ -231,7 +236,7 @@ class MetricSlam:
         self._backend = RecurrentBackend(
             self._store, self._graph, self._segments, config.backend, solver, model, config.droid
         )
-        self._frames = RecurrentFramePoses(self._store, self._tracker, model, solver, config.droid)
+        self._frames = RecurrentFramePoses(self._store, self._graph, self._tracker, model, solver, config.droid)
         return active
 
     def _make_recurrent_path(self, active: ActiveEdges) -> RecurrentPath:

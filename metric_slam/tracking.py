@@ -169,6 +169,7 @@ class FrameTracker:
             pose_free=np.arange(n + 1) == n,
             depth_free=np.zeros(n + 1, bool),
         )
+        # six unknowns and a few thousand cells, and the answer decides what comes next: a GPU would not be faster
         window, _ = solve_window(window, self._config, iterations=8, motion_only=True)
         coords, _, valid = reproject(
             window.poses, window.inv_depth, window.intrinsics, window.source, window.target

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import droid_backends as native
 import numpy as np
+import torch
+from torch import Tensor
 
-_BAND = 1.5  # depths of a band, from the nearest to the farthest of it, share one limit
+from metric_slam.accelerator import Accelerator
 
 
 def count_consistent_views(
-    poses: np.ndarray,
-    inv_depth: np.ndarray,
+    poses: np.ndarray | Tensor,
+    inv_depth: np.ndarray | Tensor,
     intrinsics: np.ndarray,
     keyframes: np.ndarray,
     source: np.ndarray,
     target: np.ndarray,
     max_depth_error_m: float | np.ndarray,
+    *,
+    accelerator: Accelerator | None = None,
 ) -> np.ndarray:
     """Number of neighbours whose depth agrees with that of each pixel, int32 [K, h, w].
 
@@ -35,43 +39,78 @@ def count_consistent_views(
         keyframes: whose pixels are counted, different integers [K].
         source, target: the pairs that count, integers [P]; every source is one of ``keyframes``.
         max_depth_error_m: depths may differ by this, one number or one a keyframe, [K].
+        accelerator: counts on its device, where poses and inverse depths may be already.
     """
-    keyframes = np.ascontiguousarray(keyframes, dtype=np.int64)
-    limits = np.array(np.broadcast_to(np.asarray(max_depth_error_m, dtype=np.float64), keyframes.shape))
-    count = np.empty((len(keyframes), *inv_depth.shape[1:]), np.int32)
-    native.depth_filter(
-        *(np.ascontiguousarray(a, dtype=np.float64) for a in (poses, inv_depth, intrinsics)),
-        keyframes,
-        *(np.ascontiguousarray(a, dtype=np.int64) for a in (source, target)),
-        limits,
-        count,
-    )
-    return count
+    scene = poses, inv_depth, intrinsics, keyframes, source, target
+    return _count(*scene, max_depth_error_m, relative=False, accelerator=accelerator)
 
 
 def count_views_relative(
-    poses: np.ndarray,
-    inv_depth: np.ndarray,
+    poses: np.ndarray | Tensor,
+    inv_depth: np.ndarray | Tensor,
     intrinsics: np.ndarray,
     keyframes: np.ndarray,
     source: np.ndarray,
     target: np.ndarray,
-    max_relative_error: float,
+    max_relative_error: float | np.ndarray,
+    *,
+    accelerator: Accelerator | None = None,
 ) -> np.ndarray:
-    """As :func:`count_consistent_views`, int32 [K, h, w], with a limit that is a share of each pixel's own depth.
+    """As :func:`count_consistent_views`, int32 [K, h, w], with a limit that is a share of each pixel's own depth."""
+    scene = poses, inv_depth, intrinsics, keyframes, source, target
+    return _count(*scene, max_relative_error, relative=True, accelerator=accelerator)
 
-    The kernel knows limits in metres alone, so it is called once for every band of depths, each reaching to 1.5 times
-    its nearest, with that share of the band's middle: a pixel's limit is 0.82 to 1.22 times its share. Finer bands cost
-    as much more time.
-    """
-    own = inv_depth[np.asarray(keyframes)]
-    known = own > 0
-    band = np.zeros(own.shape, np.int64)
-    band[known] = np.floor(-np.log(own[known]) / np.log(_BAND))
-    count = np.zeros(own.shape, np.int32)
-    for number in np.unique(band[known]):
-        limit_m = max_relative_error * _BAND ** (float(number) + 0.5)
-        found = count_consistent_views(poses, inv_depth, intrinsics, keyframes, source, target, limit_m)
-        chosen = known & (band == number)
-        count[chosen] = found[chosen]
-    return count
+
+def _count(
+    poses: np.ndarray | Tensor,
+    inv_depth: np.ndarray | Tensor,
+    intrinsics: np.ndarray,
+    keyframes: np.ndarray,
+    source: np.ndarray,
+    target: np.ndarray,
+    max_error: float | np.ndarray,
+    *,
+    relative: bool,
+    accelerator: Accelerator | None,
+) -> np.ndarray:
+    keyframes, source, target = (np.ascontiguousarray(a, dtype=np.int64) for a in (keyframes, source, target))
+    intrinsics = np.ascontiguousarray(intrinsics, dtype=np.float64)
+    limits = np.array(np.broadcast_to(np.asarray(max_error, dtype=np.float64), keyframes.shape))
+    shape = (len(keyframes), *inv_depth.shape[1:])
+    if accelerator is None:
+        count = np.empty(shape, np.int32)
+        maps = (np.ascontiguousarray(a, dtype=np.float64) for a in (poses, inv_depth))
+        native.depth_filter(*maps, intrinsics, keyframes, source, target, limits, count, relative=relative)
+        return count
+    row_begin, order = _by_row(keyframes, source, len(poses))
+    found = torch.empty(shape, dtype=torch.int32, device=accelerator.device)
+    accelerator.call(
+        "depth_filter",
+        accelerator.upload(poses, torch.float64),
+        accelerator.upload(inv_depth, torch.float64),
+        intrinsics,
+        accelerator.upload(keyframes),
+        accelerator.upload(row_begin),
+        accelerator.indices(target[order], len(poses)),
+        accelerator.upload(limits),
+        found,
+        relative=relative,
+    )
+    return found.cpu().numpy()
+
+
+def _by_row(keyframes: np.ndarray, source: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Order of the pairs by the row of their source, and where each row begins in it, [K + 1]; ValueError as the kernel
+    for the CPU has it."""
+    for numbers in (keyframes, source):
+        if numbers.size and not (0 <= numbers.min() and numbers.max() < count):
+            raise ValueError(f"a keyframe number lies outside 0..{count - 1}")
+    row_of = np.full(count, -1)
+    row_of[keyframes] = np.arange(len(keyframes))
+    if (row_of[keyframes] != np.arange(len(keyframes))).any():
+        raise ValueError("keyframes names one twice")
+    rows = row_of[source]
+    if (rows < 0).any():
+        raise ValueError("a pair starts at a keyframe that is not among keyframes")
+    order = np.argsort(rows, kind="stable")
+    return np.searchsorted(rows[order], np.arange(len(keyframes) + 1)).astype(np.int64), order

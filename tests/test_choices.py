@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from metric_slam.choices import camera_mount, choose_correspondence, choose_prior, working_camera
+from metric_slam.choices import (
+    camera_mount,
+    choose_accelerator,
+    choose_correspondence,
+    choose_prior,
+    working_camera,
+)
 from metric_slam.config import Config, InputConfig
 from metric_slam.errors import ConfigError, DatasetError, WeightsError
 from metric_slam.frame import CameraMount
@@ -131,6 +137,29 @@ def test_weights_make_the_network(tmp_path: Path) -> None:
     wanted = config(correspondence="droid", device="cpu", droid={"weights": str(path)})
     model, reason = choose_correspondence(wanted)
     assert model.name == "droid" and model.recurrent and "as asked for" in reason and "on cpu" in reason
+
+
+def test_bundle_adjustment_runs_where_the_networks_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_accelerator(config(device="cpu")) == (None, "C++ on the CPU")
+    asked: list[str] = []
+
+    def find(device: str) -> tuple[object, str]:
+        asked.append(device)
+        return "a GPU", "CUDA on a GPU"
+
+    monkeypatch.setattr("metric_slam.accelerator.find_accelerator", find)
+    monkeypatch.setattr("metric_slam.choices.resolve_device", lambda name: {"auto": "cuda"}.get(name, name))
+    assert choose_accelerator(config()) == ("a GPU", "CUDA on a GPU")
+    choose_accelerator(config(device="cuda:1"))
+    assert asked == ["cuda", "cuda:1"]
+
+
+def test_without_our_kernels_the_cpu_solves_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda")
+    monkeypatch.setattr("droid_backends.cuda", None)
+    monkeypatch.setattr("droid_backends.why_no_cuda", "the CUDA kernels were not built: no nvcc was found")
+    accelerator, reason = choose_accelerator(config())
+    assert accelerator is None and "on the CPU" in reason and "nvcc" in reason and "pip install" in reason
 
 
 def test_without_weights_nothing_of_torch_is_imported() -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ import metric_slam
 from metric_slam.config import Config
 from metric_slam.config_io import config_markdown, resolve_config
 from metric_slam.datasets import ImageSequence, open_kitti
+from metric_slam.doctor import _cuda_kernels
 from metric_slam.trajectory import read_kitti
 from tests.conftest import CliResult
 from tests.fake_slam import CALIBRATION, HEIGHT, WIDTH, FakeSlam, install_fake_slam, write_kitti_sequence
@@ -150,11 +152,31 @@ def test_doctor_passes_here_and_names_what_is_broken(cli: Cli, monkeypatch: pyte
     healthy = cli("doctor")
     assert healthy.code == 0, healthy.out
     assert "droid_backends" in healthy.out and "longer than" in healthy.out
+    assert "cuda kernels" in healthy.out
     monkeypatch.setattr("metric_slam.doctor.OPEN3D_SYSTEM_LIBRARIES", {"libnothing-here.so.1": "libnothing-here1"})
     assert "apt-get install libnothing-here1" in cli("doctor").out
     monkeypatch.setattr("metric_slam.doctor.NATIVE_MODULES", ("no_such_native_module",))
     broken = cli("doctor")
     assert broken.code == 1 and "pip install -e ." in broken.out
+
+
+@pytest.mark.parametrize(
+    ("built", "usable", "status", "word"),
+    [
+        (False, False, "ok", "no nvcc"),
+        (False, True, "warning", "METRIC_SLAM_CUDA=1 pip install -e ."),
+        (True, True, "warning", "update the driver"),
+        (True, False, "ok", "none is needed"),
+    ],
+)
+def test_the_doctor_knows_our_kernels(
+    built: bool, usable: bool, status: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("droid_backends.cuda", SimpleNamespace(device_count=lambda: 0) if built else None)
+    monkeypatch.setattr("droid_backends.why_no_cuda", "the CUDA kernels were not built: no nvcc was found")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: usable)
+    check = _cuda_kernels()
+    assert check.status == status and word in check.detail
 
 
 def test_run_kitti_takes_root_and_sequence(run_kitti: Cli, slam: FakeSlam, root: Path, tmp_path: Path) -> None:

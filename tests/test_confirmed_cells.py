@@ -71,12 +71,15 @@ def test_a_keyframe_without_matches_is_confirmed_by_nobody() -> None:
 def test_the_limit_is_a_share_of_the_depth(depth_m: float) -> None:
     poses = np.tile([0.0, 0, 0, 0, 0, 0, 1], (2, 1))
     pair = np.array([0]), np.array([0]), np.array([1])
-    for error, agrees in ((0.04, True), (0.06, False)):
+    for error, agrees in ((0.049, True), (0.051, False), (-0.049, True), (-0.051, False)):
         inv_depth = np.stack([np.full((6, 8), 1.0 / depth_m), np.full((6, 8), 1.0 / (depth_m * (1.0 + error)))])
         count = count_views_relative(poses, inv_depth, np.array([8.0, 8, 4, 3]), *pair, 0.05)
         assert (count[0, 1:4, 1:6] == int(agrees)).all()
         same = count_consistent_views(poses, inv_depth, np.array([8.0, 8, 4, 3]), *pair, 0.05 * depth_m)
         np.testing.assert_array_equal(count, same)
+        inv_depth[:, :, 4:] /= 10.0  # the limit is every pixel's own
+        count = count_views_relative(poses, inv_depth, np.array([8.0, 8, 4, 3]), *pair, 0.05)
+        assert (count[0, 1:4, 1:6] == int(agrees)).all()
     inv_depth[0] = 0.0
     assert not count_views_relative(poses, inv_depth, np.array([8.0, 8, 4, 3]), *pair, 0.05).any()
 

@@ -19,6 +19,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     (
         "geometry",
+        "accelerator",
+        "device_arrays",
         "frame",
         "config",
         "config_section",
@@ -37,6 +39,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "keyframes",
         "keyframe_order",
+        "device_plan",
+        "device_ba",
         "bundle_adjustment",
         "tracking",
         "motion_filter",
@@ -52,6 +56,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "view_consistency",
     ),
     (
+        "graph_window",
         "factor_graph",
         "active_edges",
         "confirmed_cells",
@@ -101,6 +106,9 @@ APART = {"correspondence", "depth", "datasets"}
 DOORS = {
     "lietorch": {"geometry/lie.py"},
     "droid_backends": {
+        "accelerator.py",
+        "device_ba.py",
+        "doctor.py",
         "bundle_adjustment.py",
         "correspondence/droid/correlation.py",
         "frame_distance.py",

@@ -265,3 +265,4 @@ def test_what_was_chosen_is_told() -> None:
     slam = build_slam(Config(), STRAIGHT)
     assert slam.choices["prior"].startswith("ground_plane: ") and slam.choices["correspondence"].startswith("dis: ")
     assert slam.choices["size"] == "320x96 from 320x96"
+    assert "CPU" in slam.choices["bundle_adjustment"] or "CUDA on" in slam.choices["bundle_adjustment"]

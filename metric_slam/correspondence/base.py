@@ -1,4 +1,8 @@
-"""The protocol of dense matching: where does every grid cell of one image lie in another, and how sure is that?"""
+"""The protocol of dense matching: where does every grid cell of one image lie in another, and how sure is that?
+
+Where bundle adjustment runs on a device, a recurrent model is asked and answers there: fields that are arrays are torch
+tensors then, targets and confidences in single precision.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from metric_slam.device_arrays import Array
 from metric_slam.geometry.camera import PinholeCamera
 
 _AXES = 2  # no grid is that narrow
@@ -16,16 +23,16 @@ _AXES = 2  # no grid is that narrow
 class Correspondence:
     """Targets of the cells of one directed edge, on the 1/8 grid."""
 
-    target: np.ndarray
+    target: Array
     """Where each source cell lies in the target image, grid cells (x, y), float64 [h, w, 2]."""
 
-    confidence: np.ndarray
+    confidence: Array
     """0..1 per cell, float64 [h, w], or [h, w, 2] of x and of y; 0 where the match must not be used."""
 
-    depth_damping: np.ndarray | None = None
+    depth_damping: Array | None = None
     """Damping of the source's inverse depths, float64 [h, w], from models that predict it."""
 
-    upsample_weights: np.ndarray | None = None
+    upsample_weights: Array | None = None
     """With what :meth:`RecurrentModel.upsampled` spreads the source's inverse depths over the pixels, float16
     [channels, h, w], from models that predict it; edges of one source share the array."""
 
@@ -40,8 +47,9 @@ class EdgeQuery:
     target: Any
     """Features of the target image."""
 
-    predicted: np.ndarray | None = None
-    """Present reprojection of the source cells, grid cells, float64 [h, w, 2]: the model refines it. None: unknown."""
+    predicted: Array | None = None
+    """Present reprojection of the source cells, grid cells, float64 [h, w, 2]: the model refines it. None: unknown.
+    Only a recurrent model takes it on its device, and then answers there."""
 
     neighbours: bool = True
     """Do the two keyframes follow each other? Their flow decides the scale and deserves the finest work; wider pairs
@@ -72,7 +80,7 @@ class EdgeMemory:
     hidden: Any
     """State of the model; opaque."""
 
-    target: np.ndarray
+    target: Array
     """Where the latest update put the cells, grid cells, float32 [h, w, 2]; at the start the present reprojection."""
 
 
@@ -106,23 +114,33 @@ class RecurrentModel(CorrespondenceModel, Protocol):
         ...
 
 
-def confidence_per_cell(confidence: np.ndarray) -> np.ndarray:
+def confidence_per_cell(confidence: Array) -> Array:
     """[h, w] of [h, w] or [h, w, 2] (or with leading axes ``[..., h, w, 2]``): the lesser of the two axes."""
-    return confidence.min(axis=-1) if confidence.shape[-1] == _AXES else confidence
+    if confidence.shape[-1] != _AXES:
+        return confidence
+    return confidence.amin(dim=-1) if isinstance(confidence, Tensor) else confidence.min(axis=-1)
 
 
-def confidence_per_axis(confidence: np.ndarray) -> np.ndarray:
+def confidence_per_axis(confidence: Array) -> Array:
     """[..., h, w, 2] of [..., h, w] or [..., h, w, 2]."""
-    return confidence if confidence.shape[-1] == _AXES else np.repeat(confidence[..., None], _AXES, axis=-1)
+    if confidence.shape[-1] == _AXES:
+        return confidence
+    if isinstance(confidence, Tensor):
+        return confidence[..., None].expand(*confidence.shape, _AXES)
+    return np.repeat(confidence[..., None], _AXES, axis=-1)
 
 
-def packed(match: Correspondence) -> np.ndarray:
+def packed(match: Correspondence) -> Array:
     """Target and confidence in single precision, float32 [h, w, 3], or [h, w, 4] with a confidence for each axis."""
     confidence = match.confidence if match.confidence.ndim == 3 else match.confidence[..., None]
+    if isinstance(confidence, Tensor):
+        return torch.cat([match.target, confidence], dim=-1).float()
     return np.concatenate([match.target, confidence], axis=-1).astype(np.float32)
 
 
-def unpacked(matches: np.ndarray) -> Correspondence:
+def unpacked(matches: Array) -> Correspondence:
     """The inverse of :func:`packed`."""
     confidence = matches[..., 2] if matches.shape[-1] == 3 else matches[..., 2:]
+    if isinstance(matches, Tensor):
+        return Correspondence(matches[..., :2], confidence)
     return Correspondence(matches[..., :2].astype(np.float64), confidence.astype(np.float64))

@@ -18,9 +18,11 @@ def count_consistent_views(
     keyframes: Tensor,  # int64 [K]
     source: Tensor,  # int64 [P], each one of keyframes
     target: Tensor,  # int64 [P]
-    max_depth_error_m: Tensor,  # [K]
+    max_depth_error: Tensor,  # [K], in metres
+    relative: bool = False,
 ) -> Tensor:
-    """Number of pairs that confirm each pixel of the keyframes, int32 [K, h, w]."""
+    """Number of pairs that confirm each pixel of the keyframes, int32 [K, h, w]; ``relative`` limits are shares of the
+    pixel's own depth."""
     h, w = inv_depth.shape[1:]
     projection = reproject(poses, inv_depth, intrinsics, source, target)
     count = torch.zeros(len(keyframes), h, w, dtype=torch.int32)
@@ -33,6 +35,7 @@ def count_consistent_views(
                     continue
                 around = inv_depth[j, int(y) : int(y) + 2, int(x) : int(x) + 2]
                 carried = projection.inv_depth[p, v, u]
-                agree = ((1.0 / carried - 1.0 / around).abs() < max_depth_error_m[k]) & (carried > 0) & (around > 0)
+                limit = max_depth_error[k] / inv_depth[i, v, u] if relative else max_depth_error[k]
+                agree = ((1.0 / carried - 1.0 / around).abs() < limit) & (carried > 0) & (around > 0)
                 count[k, v, u] += int(agree.any())
     return count

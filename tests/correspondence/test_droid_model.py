@@ -7,10 +7,18 @@ import pytest
 import torch
 
 from metric_slam.config_droid import DroidConfig
-from metric_slam.correspondence.base import EdgeQuery, confidence_per_axis, confidence_per_cell, packed, unpacked
+from metric_slam.correspondence.base import (
+    EdgeMemory,
+    EdgeQuery,
+    confidence_per_axis,
+    confidence_per_cell,
+    packed,
+    unpacked,
+)
 from metric_slam.correspondence.droid.model import DroidCorrespondence, DroidFeatures, by_source
 from metric_slam.correspondence.droid.network import DroidNetwork
 from metric_slam.correspondence.droid.widths import DroidWidths
+from tests.device_guard import noticed
 from tests.scene import CAMERA, Street, exact_matches, pose
 
 GRID = CAMERA.grid()
@@ -50,6 +58,39 @@ def test_an_update_says_what_the_graph_needs() -> None:
         assert np.isfinite(match.target).all() and edge.predicted is not None
     first, second = (droid.update(edges, memories)[e][0] for e in (0, 1))
     assert np.array_equal(first.depth_damping, second.depth_damping), "they leave the same image"
+
+
+def test_edges_that_are_asked_on_the_device_are_answered_there() -> None:
+    """With the numbers of those that are asked from the host, and without a look at them."""
+    droid = model()
+    edges = queries(encoded(droid))
+    there = [EdgeQuery(edge.source, edge.target, torch.from_numpy(edge.predicted)) for edge in edges]
+    known, found = [droid.begin(edge) for edge in edges], []
+    with noticed(torch.device("cpu")) as called:
+        memories = [droid.begin(edge) for edge in there]
+        for _ in range(2):
+            found = droid.update(there, memories)
+            memories = [memory for _, memory in found]
+    assert called == []
+    for _ in range(2):
+        expected = droid.update(edges, known)
+        known = [memory for _, memory in expected]
+    for (match, memory), (other, remembered) in zip(found, expected, strict=True):
+        for name in ("target", "confidence", "depth_damping", "upsample_weights"):
+            np.testing.assert_array_equal(getattr(match, name).numpy(), getattr(other, name))
+        assert match.target.dtype == match.confidence.dtype == torch.float32
+        assert match.depth_damping.dtype == torch.float64 and match.upsample_weights.dtype == torch.float16
+        np.testing.assert_array_equal(memory.target.numpy(), remembered.target)
+    from_host = [EdgeMemory(memory.hidden, memory.target.numpy()) for memory in memories[:2]]
+    for (one, _), (other, _) in zip(
+        droid.update(there, from_host + memories[2:]), droid.update(there, memories), strict=True
+    ):
+        assert torch.equal(one.target, other.target), "memories of a checkpoint are arrays"
+    tracked, as_well = droid.track(there[:2]), droid.track(edges[:2])
+    for one, other in zip(tracked, as_well, strict=True):
+        assert isinstance(one.target, torch.Tensor) and isinstance(other.target, np.ndarray)
+        np.testing.assert_array_equal(one.target.numpy(), other.target)
+        np.testing.assert_array_equal(packed(one).numpy(), packed(other))
 
 
 def test_batches_do_not_matter_and_the_same_call_gives_the_same_bits() -> None:
@@ -161,6 +202,12 @@ def test_confidences_of_one_or_two_axes() -> None:
     stored = packed(match)
     assert stored.shape == (GRID.height, GRID.width, 4) and stored.dtype == np.float32
     np.testing.assert_array_equal(unpacked(stored).confidence, match.confidence.astype(np.float32))
+    there = torch.from_numpy(stored)
+    for tensor in (there, there[..., :3]):
+        assert torch.equal(packed(unpacked(tensor)), tensor)
+        one, other = unpacked(tensor).confidence, unpacked(tensor.numpy()).confidence
+        for convert in (confidence_per_cell, confidence_per_axis):
+            np.testing.assert_array_equal(convert(one).numpy(), convert(other))
     one = unpacked(stored[..., :3])
     assert one.confidence.ndim == 2 and packed(one).shape[-1] == 3
     np.testing.assert_array_equal(confidence_per_axis(one.confidence)[..., 1], one.confidence)

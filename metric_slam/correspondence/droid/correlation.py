@@ -6,13 +6,14 @@ Two classes give the same numbers, [E, levels (2r+1)^2, h, w], in the layout tha
 - :class:`CorrelationVolume` stores every correlation, E (h w)^2 and a third: for few edges that are read often;
 - :class:`CorrelationOnTheFly` stores the features alone and computes what is read: for many edges.
 
-Tensors on the CPU, float32 or float64, go through the kernels of ``thirdparty/droid_backends``
-(``correlation.h`` there). Everything else, another device or half precision, goes through the torch formulas of the
-twin: the kernels know no other memory. Both are differentiable in features and positions.
+Compiled kernels do it (``correlation.h`` of ``thirdparty/droid_backends``), on the CPU in float32 and float64, on a GPU
+also in float16 and bfloat16, added up in float32. Where there is none for the device or the type, the torch formulas of
+the twin do. Both are differentiable in features and positions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import droid_backends as native
@@ -21,15 +22,21 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from metric_slam.accelerator import kernel_for
 from metric_slam.correspondence.droid import correlation_twin as twin
 
 KERNEL_TYPES = (torch.float32, torch.float64)
-"""What the kernels can read."""
+"""What all kernels can read."""
+
+HALF_TYPES = (torch.float16, torch.bfloat16)
+"""What those for GPUs can read, too; positions are float32 then, and so are gradients on their way."""
 
 
 def has_kernel(features: Tensor) -> bool:
-    """Whether the compiled kernels serve these features; otherwise the torch formulas do."""
-    return features.device.type == "cpu" and features.dtype in KERNEL_TYPES
+    """Whether compiled kernels serve these features; otherwise the torch formulas do."""
+    kernel = kernel_for(features, "lookup_features")
+    types = KERNEL_TYPES if kernel is native.lookup_features else KERNEL_TYPES + HALF_TYPES
+    return kernel is not None and features.dtype in types
 
 
 class CorrelationVolume:
@@ -70,7 +77,7 @@ class CorrelationVolume:
         if self._twin is not None:
             return self._twin.lookup(coords)
         assert coords.shape == (*self.volumes[0].shape[:3], 2), (coords.shape, self.volumes[0].shape)
-        return _VolumeLookup.apply(coords.to(self.volumes[0].dtype), self.radius, *self.volumes)
+        return _VolumeLookup.apply(coords.to(_computed(self.volumes[0].dtype)), self.radius, *self.volumes)
 
 
 class CorrelationOnTheFly:
@@ -79,11 +86,12 @@ class CorrelationOnTheFly:
     def __init__(
         self,
         features: Tensor,  # [N, C, h, w]
-        source: Tensor,  # int64 [E]
-        target: Tensor,  # int64 [E]
+        source: Tensor,  # int64 [E], on the host
+        target: Tensor,  # int64 [E], on the host
         levels: int = 4,
         radius: int = 3,
     ) -> None:
+        """ValueError if an edge names features that there are not: kernels on a device trust these numbers."""
         assert source.shape == target.shape and source.ndim == 1, (source.shape, target.shape)
         self.levels, self.radius = levels, radius
         self.source, self.target = source, target
@@ -92,7 +100,7 @@ class CorrelationOnTheFly:
         """Features of each level over 4, [N, h, w, C]: channels last, so that a kernel reads them in one go. The twin
         keeps those of every edge, in its own shape."""
         if has_kernel(features):
-            self.source, self.target = (_indices(ends) for ends in (source, target))
+            self.source, self.target = (_indices(ends, features) for ends in (source, target))
             self.pyramid = [maps.permute(0, 2, 3, 1).contiguous() for maps in _pyramid(features, levels)]
         else:
             self._twin = twin.CorrelationOnTheFly(features[source], features[target], levels, radius)
@@ -109,13 +117,28 @@ class CorrelationOnTheFly:
             return self._twin.lookup(coords)
         shape = (len(self.source), *self.pyramid[0].shape[1:3], 2)
         assert coords.shape == shape, (coords.shape, shape)
-        coords = coords.to(self.pyramid[0].dtype)
+        coords = coords.to(_computed(self.pyramid[0].dtype))
         return _FeatureLookup.apply(coords, self.source, self.target, self.radius, *self.pyramid)
 
 
-def _indices(ends: Tensor) -> Tensor:
-    """Keyframe numbers as the kernels take them."""
-    return ends.to(device="cpu", dtype=torch.int64).contiguous()
+def _indices(ends: Tensor, features: Tensor) -> Tensor:
+    """Keyframe numbers as the kernels take them, checked and beside the features."""
+    numbers = ends.to(device="cpu", dtype=torch.int64).contiguous()
+    if numbers.numel() and not 0 <= int(numbers.min()) <= int(numbers.max()) < len(features):
+        raise ValueError(f"an edge names features outside 0..{len(features) - 1}")
+    return numbers.to(features.device, non_blocking=True)
+
+
+def _computed(stored: torch.dtype) -> torch.dtype:
+    """The type in which kernels compute with numbers of another."""
+    return torch.float32 if stored in HALF_TYPES else stored
+
+
+def _kernel(coords: Tensor, name: str) -> Callable[..., Any]:
+    """The kernel where the positions are; the features lie there too."""
+    kernel = kernel_for(coords, name)
+    assert kernel is not None, (name, coords.device)
+    return kernel
 
 
 def _pyramid(features: Tensor, levels: int) -> list[Tensor]:
@@ -135,15 +158,20 @@ def _level_volumes(features_source: Tensor, features_target: Tensor, levels: int
     ]
 
 
-def _output(coords: Tensor, levels: int, radius: int) -> Tensor:
-    """Room for all levels of a lookup."""
+def _output(coords: Tensor, like: Tensor, levels: int, radius: int) -> Tensor:
+    """Room for all levels of a lookup, of the type of the features or volumes."""
     E, h, w, _ = coords.shape
-    return coords.new_empty(E, levels * (2 * radius + 1) ** 2, h, w)
+    return like.new_empty(E, levels * (2 * radius + 1) ** 2, h, w)
 
 
 def _zeros_where(needed: bool, like: Tensor) -> Tensor | None:
     """A gradient to add to, where one is asked for."""
     return torch.zeros_like(like) if needed else None
+
+
+def _as_computed(saved: list[Tensor]) -> list[Tensor]:
+    """What the backward pass reads, in the type in which it adds up."""
+    return [tensor.detach().to(_computed(tensor.dtype)) for tensor in saved]
 
 
 class _VolumeLookup(Function):
@@ -152,9 +180,10 @@ class _VolumeLookup(Function):
     @staticmethod
     def forward(ctx: Any, coords: Tensor, radius: int, *volumes: Tensor) -> Tensor:
         coords = coords.detach().contiguous()
-        out = _output(coords, len(volumes), radius)
+        out = _output(coords, volumes[0], len(volumes), radius)
+        lookup = _kernel(coords, "lookup_volume")
         for level, volume in enumerate(volumes):
-            native.lookup_volume(volume.detach(), coords, out, level=level, radius=radius)
+            lookup(volume.detach(), coords, out, level=level, radius=radius)
         ctx.radius = radius
         ctx.save_for_backward(coords, *volumes)
         return out
@@ -162,13 +191,15 @@ class _VolumeLookup(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        coords, *volumes = (saved.detach() for saved in ctx.saved_tensors)
-        grad_out = grad_out.contiguous()
+        coords, *stored = ctx.saved_tensors
+        volumes = _as_computed(stored)
+        grad_out = grad_out.to(coords.dtype).contiguous()
         grad_coords = _zeros_where(ctx.needs_input_grad[0], coords)
         grads = [_zeros_where(n, v) for n, v in zip(ctx.needs_input_grad[2:], volumes, strict=True)]
+        backward = _kernel(coords, "lookup_volume_backward")
         for level, (volume, grad) in enumerate(zip(volumes, grads, strict=True)):
-            native.lookup_volume_backward(volume, coords, grad_out, grad, grad_coords, level=level, radius=ctx.radius)
-        return grad_coords, None, *grads
+            backward(volume, coords, grad_out, grad, grad_coords, level=level, radius=ctx.radius)
+        return grad_coords, None, *_as_stored(grads, stored)
 
 
 class _FeatureLookup(Function):
@@ -177,10 +208,11 @@ class _FeatureLookup(Function):
     @staticmethod
     def forward(ctx: Any, coords: Tensor, source: Tensor, target: Tensor, radius: int, *pyramid: Tensor) -> Tensor:
         coords = coords.detach().contiguous()
-        out = _output(coords, len(pyramid), radius)
+        out = _output(coords, pyramid[0], len(pyramid), radius)
         features = pyramid[0].detach()
+        lookup = _kernel(coords, "lookup_features")
         for level, maps in enumerate(pyramid):
-            native.lookup_features(features, maps.detach(), source, target, coords, out, level=level, radius=radius)
+            lookup(features, maps.detach(), source, target, coords, out, level=level, radius=radius)
         ctx.radius = radius
         ctx.save_for_backward(coords, source, target, *pyramid)
         return out
@@ -188,12 +220,14 @@ class _FeatureLookup(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        coords, source, target, *pyramid = (saved.detach() for saved in ctx.saved_tensors)
-        grad_out = grad_out.contiguous()
+        coords, source, target, *stored = ctx.saved_tensors
+        pyramid = _as_computed(stored)
+        grad_out = grad_out.to(coords.dtype).contiguous()
         grad_coords = _zeros_where(ctx.needs_input_grad[0], coords)
         grads = [_zeros_where(n, maps) for n, maps in zip(ctx.needs_input_grad[4:], pyramid, strict=True)]
+        backward = _kernel(coords, "lookup_features_backward")
         for level, (maps, grad) in enumerate(zip(pyramid, grads, strict=True)):
-            native.lookup_features_backward(
+            backward(
                 pyramid[0],
                 maps,
                 source,
@@ -206,4 +240,9 @@ class _FeatureLookup(Function):
                 level=level,
                 radius=ctx.radius,
             )
-        return grad_coords, None, None, None, *grads
+        return grad_coords, None, None, None, *_as_stored(grads, stored)
+
+
+def _as_stored(grads: list[Tensor | None], stored: list[Tensor]) -> list[Tensor | None]:
+    """Gradients in the type of what they belong to."""
+    return [None if g is None else g.to(s.dtype) for g, s in zip(grads, stored, strict=True)]

@@ -1,24 +1,27 @@
 """The DROID network as a correspondence model: features of images, refinement of edges in small steps.
 
-Tensors stay on the network's device; what leaves this file is numpy on the 1/8 grid. Edges are refined in batches of
-bounded size. Those that leave the same image are never parted, because the network averages over them.
+Tensors stay on the network's device. What leaves this file is numpy on the 1/8 grid, or for edges whose reprojections
+are tensors there, tensors: then the host waits for nothing. Edges are refined in batches of bounded size. Those that
+leave the same image are never parted, because the network averages over them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
+from metric_slam.accelerator import uploaded
 from metric_slam.config_droid import DroidConfig
 from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuery
 from metric_slam.correspondence.droid.correlation import CorrelationOnTheFly
 from metric_slam.correspondence.droid.network import default_precision, motion_features, pixel_grid
 from metric_slam.correspondence.droid.update import UpdateResult
 from metric_slam.correspondence.droid.upsample import upsample_inv_depth
+from metric_slam.device_arrays import Array, on_host
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 
 _FAR_CELLS = 1e4  # a point behind the camera is predicted anywhere; beyond this nothing changes
@@ -68,7 +71,8 @@ class Correlation(Protocol):
 
 
 Correlate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Correlation]
-"""Features of images [N, C, h, w], sources and targets of edges among them int64 [E], to the edges' correlation."""
+"""Features of images [N, C, h, w], sources and targets of edges among them int64 [E] on the host, to the edges'
+correlation."""
 
 
 @dataclass(eq=False)
@@ -106,7 +110,9 @@ class DroidCorrespondence:
 
     @torch.inference_mode()
     def track(self, edges: list[EdgeQuery]) -> list[Correspondence]:
-        """Matches edges by updates alone, as optical flow: no poses agree on anything in between."""
+        """Matches edges by updates alone, as optical flow: no poses agree on anything in between, so that nothing is
+        said of depths."""
+        there = bool(edges) and all(isinstance(edge.predicted, torch.Tensor) for edge in edges)
         memories = [self.begin(self._with_prediction(edge)) for edge in edges]
         found: list[Correspondence] = []
         for _ in range(self._config.iterations):
@@ -114,9 +120,10 @@ class DroidCorrespondence:
                 EdgeQuery(edge.source, edge.target, memory.target)
                 for edge, memory in zip(edges, memories, strict=True)
             ]
-            stepped = self.update(queries, memories)
+            stepped = self._step(queries, memories, dense=False)
             found, memories = [match for match, _ in stepped], [memory for _, memory in stepped]
-        return found
+        found = [Correspondence(match.target, match.confidence) for match in found]
+        return found if there else [_on_host(match) for match in found]
 
     @torch.inference_mode()
     def begin(self, query: EdgeQuery) -> EdgeMemory:
@@ -129,9 +136,14 @@ class DroidCorrespondence:
         self, queries: list[EdgeQuery], memories: list[EdgeMemory]
     ) -> list[tuple[Correspondence, EdgeMemory]]:
         """One update of every edge, ``edges_at_once`` at a time."""
+        return self._step(queries, memories, dense=self._config.dense_depth)
+
+    def _step(
+        self, queries: list[EdgeQuery], memories: list[EdgeMemory], *, dense: bool
+    ) -> list[tuple[Correspondence, EdgeMemory]]:
         found: dict[int, tuple[Correspondence, EdgeMemory]] = {}
         for chunk in by_source(queries, self._config.edges_at_once):
-            stepped = self._refined([queries[e] for e in chunk], [memories[e] for e in chunk])
+            stepped = self._refined([queries[e] for e in chunk], [memories[e] for e in chunk], dense)
             found |= dict(zip(chunk, stepped, strict=True))
         return [found[e] for e in range(len(queries))]
 
@@ -149,7 +161,7 @@ class DroidCorrespondence:
         hidden, gates = self._start(source)
         h, w = hidden.shape[-2:]
         coords = pixel_grid(h, w, device=self._device)[None]
-        ends = torch.stack([source.features, target.features]), *torch.arange(2, device=self._device).split(1)
+        ends = torch.stack([source.features, target.features]), *torch.arange(2).split(1)
         correlation = self._correlate(*ends).lookup(coords)
         result = self._network.refine(hidden[None], None, correlation, context_gates=gates[None])
         return float(result.delta.norm(dim=-1).mean()) * FEATURE_STRIDE
@@ -167,7 +179,7 @@ class DroidCorrespondence:
     # ------------------------------------------------------------------ private
 
     def _batch(self, image: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.array(image)).to(self._device).permute(2, 0, 1)[None]
+        return uploaded(image, self._device).permute(2, 0, 1)[None]
 
     def _start(self, features: DroidFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         if features.start is None:
@@ -178,12 +190,12 @@ class DroidCorrespondence:
 
     def _with_prediction(self, edge: EdgeQuery) -> EdgeQuery:
         if edge.predicted is not None:
-            return edge
+            return EdgeQuery(edge.source, edge.target, uploaded(_bounded(edge.predicted), self._device))
         h, w = edge.source.features.shape[-2:]
-        return EdgeQuery(edge.source, edge.target, pixel_grid(h, w).numpy())
+        return EdgeQuery(edge.source, edge.target, pixel_grid(h, w, device=self._device))
 
     def _refined(
-        self, queries: Sequence[EdgeQuery], memories: Sequence[EdgeMemory]
+        self, queries: Sequence[EdgeQuery], memories: Sequence[EdgeMemory], dense: bool
     ) -> list[tuple[Correspondence, EdgeMemory]]:
         order: dict[int, int] = {}
         rank = [order.setdefault(id(query.source), len(order)) for query in queries]
@@ -196,40 +208,41 @@ class DroidCorrespondence:
             None,
             correlation.lookup(coords),
             motion_features(coords, grid, last),
-            torch.tensor(rank, device=self._device),
+            torch.tensor(rank),  # on the host, which has to know how many there are
             context_gates=torch.stack([self._start(query.source)[1] for query in queries]),
         )
-        targets = (coords + result.delta).float().cpu().numpy()
-        confidence = result.confidence.double().cpu().numpy()
+        targets, confidence = (coords + result.delta).float(), result.confidence
         assert result.depth_damping is not None
-        damping = result.depth_damping.double().cpu().numpy()
-        weights = self._kept_weights(result.upsample_weights, len(damping))
+        damping = result.depth_damping.double()
+        weights = _kept_weights(result.upsample_weights if dense else None, len(damping))
+        if all(isinstance(query.predicted, torch.Tensor) for query in queries):
+            answers = targets, targets, confidence.float(), damping
+        else:
+            found = targets.cpu().numpy()
+            answers = found.astype(np.float64), found, confidence.double().cpu().numpy(), damping.cpu().numpy()
+            weights = [None if kept is None else kept.cpu().numpy() for kept in weights]
         return [
             (
-                Correspondence(targets[e].astype(np.float64), confidence[e], damping[rank[e]], weights[rank[e]]),
-                EdgeMemory(result.hidden[e], targets[e]),
+                Correspondence(answers[0][e], answers[2][e], answers[3][rank[e]], weights[rank[e]]),
+                EdgeMemory(result.hidden[e], answers[1][e]),
             )
             for e in range(len(queries))
         ]
-
-    def _kept_weights(self, logits: torch.Tensor | None, count: int) -> list[np.ndarray] | list[None]:
-        """Upsampling weights of each source [576, h, w], every one an array of its own: they leave memory singly."""
-        if logits is None or not self._config.dense_depth:
-            return [None] * count
-        halves = logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).half()
-        return [half.cpu().numpy().copy() for half in halves]
 
     def _correlation(self, queries: Sequence[EdgeQuery]) -> Correlation:
         images = {id(end): end for query in queries for end in (query.source, query.target)}
         place = {key: n for n, key in enumerate(images)}
         source, target = (
-            torch.tensor([place[id(end)] for end in ends], device=self._device)
+            torch.tensor([place[id(end)] for end in ends])
             for ends in ([query.source for query in queries], [query.target for query in queries])
         )
         return self._correlate(torch.stack([image.features for image in images.values()]), source, target)
 
-    def _stacked(self, targets: list[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.stack(targets)).to(self._device)
+    def _stacked(self, targets: list[Array]) -> torch.Tensor:
+        """From host or device, or some from either: those of a checkpoint are arrays."""
+        if not any(isinstance(target, torch.Tensor) for target in targets):
+            return uploaded(np.stack(targets), self._device)
+        return torch.stack([uploaded(target, self._device) for target in targets])
 
 
 def by_source(queries: Sequence[EdgeQuery], at_once: int) -> list[list[int]]:
@@ -246,6 +259,20 @@ def by_source(queries: Sequence[EdgeQuery], at_once: int) -> list[list[int]]:
     return chunks
 
 
-def _bounded(coords: Any) -> np.ndarray:
+def _kept_weights(logits: torch.Tensor | None, count: int) -> list[torch.Tensor] | list[None]:
+    """Upsampling weights of each source [576, h, w], every one an array of its own: they leave memory singly."""
+    if logits is None:
+        return [None] * count
+    return [half.clone() for half in logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).half()]
+
+
+def _bounded(coords: Array) -> Array:
     """Finite and in single precision, as the network takes it."""
+    if isinstance(coords, torch.Tensor):
+        return coords.nan_to_num(nan=_FAR_CELLS).clamp(-_FAR_CELLS, _FAR_CELLS).float()
     return np.nan_to_num(coords, nan=_FAR_CELLS).clip(-_FAR_CELLS, _FAR_CELLS).astype(np.float32)
+
+
+def _on_host(match: Correspondence) -> Correspondence:
+    """In double precision."""
+    return Correspondence(*(on_host(field.double()) for field in (match.target, match.confidence)))

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from metric_slam.accelerator import uploaded
 from metric_slam.correspondence.droid.widths import UPSAMPLE_NEIGHBOURS, DroidWidths
 from metric_slam.geometry.camera import FEATURE_STRIDE
 
@@ -182,11 +183,25 @@ def mean_by_source(
     maps: torch.Tensor,  # [E, C, h, w]
     source: torch.Tensor,  # int64 [E]
 ) -> torch.Tensor:
-    """Means over the edges of the same source, [U, C, h, w], sources in ascending order; summed in full precision."""
+    """Means over the edges of the same source, [U, C, h, w], sources in ascending order; summed in full precision.
+
+    ``source`` may lie on the host while the maps are on a device: to count sources there would mean waiting for it.
+    """
     assert source.shape == maps.shape[:1], (source.shape, maps.shape)
     _, position, count = source.unique(return_inverse=True, return_counts=True)
+    if maps.device.type != "cpu":
+        return _means_by_matrix(maps, position, count)
     sums = _widened(maps).new_zeros(len(count), *maps.shape[1:]).index_add_(0, position, _widened(maps))
     return (sums / count.view(-1, 1, 1, 1)).to(maps.dtype)
+
+
+def _means_by_matrix(maps: torch.Tensor, position: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """The same as one product of matrices: sums by index on a GPU add up in an order of chance."""
+    share = torch.zeros(len(count), len(maps), dtype=_widened(maps).dtype, device=position.device)
+    share[position, torch.arange(len(maps), device=position.device)] = 1.0 / count[position].to(share.dtype)
+    with torch.autocast(maps.device.type, enabled=False):
+        means = uploaded(share, maps.device) @ _widened(maps).flatten(1)
+    return means.view(len(count), *maps.shape[1:]).to(maps.dtype)
 
 
 def _head(hidden: int) -> nn.Sequential:

@@ -7,7 +7,13 @@ import math
 import pytest
 import torch
 
-from metric_slam.correspondence.droid.update import ConvGRU, GraphAggregation, UpdateOperator, mean_by_source
+from metric_slam.correspondence.droid.update import (
+    ConvGRU,
+    GraphAggregation,
+    UpdateOperator,
+    _means_by_matrix,
+    mean_by_source,
+)
 from metric_slam.correspondence.droid.widths import DroidWidths
 
 H, W = 3, 4
@@ -120,6 +126,17 @@ def test_means_by_source() -> None:
     assert half.dtype == torch.float16 and half.item() == 300.0, "the sum would overflow in half precision"
     with pytest.raises(AssertionError):
         mean_by_source(maps, torch.tensor([0, 1]))
+
+
+def test_a_device_takes_the_means_in_one_product(random: torch.Generator) -> None:
+    """In an order that does not change; sums by index have none on a GPU."""
+    maps, source = torch.randn(7, 3, 2, 5, generator=random), torch.tensor([4, 1, 4, 0, 1, 4, 4])
+    _, position, count = source.unique(return_inverse=True, return_counts=True)
+    torch.testing.assert_close(_means_by_matrix(maps, position, count), mean_by_source(maps, source))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = _means_by_matrix(maps.bfloat16(), position, count)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half, mean_by_source(maps.bfloat16(), source))
 
 
 def test_damping_is_a_hundredth_of_softplus(random: torch.Generator) -> None:

@@ -69,7 +69,7 @@ void bind_view_pairs(nb::module_& m) {
   m.def(
       "depth_filter",
       [](ConstPoses poses, ConstMaps inv_depth, ConstScalars intrinsics, Indices keyframes, Indices source,
-         Indices target, ConstScalars max_depth_error, Cpu<int32_t, nb::shape<-1, -1, -1>> count) {
+         Indices target, ConstScalars max_depth_error, Cpu<int32_t, nb::shape<-1, -1, -1>> count, bool relative) {
         const Views views = views_of(poses, inv_depth, intrinsics);
         const ViewPairs pairs = pairs_of(source, target, views.N);
         const std::vector<int64_t> rows = rows_of(keyframes, pairs, views.N);
@@ -78,10 +78,12 @@ void bind_view_pairs(nb::module_& m) {
         require(count.shape(0) == K && count.shape(1) == inv_depth.shape(1) && count.shape(2) == inv_depth.shape(2),
                 "count must be [K, h, w]");
         nb::gil_scoped_release release;
-        depth_filter(views, pairs, rows.data(), max_depth_error.data(), static_cast<int64_t>(K), count.data());
+        depth_filter(views, pairs, rows.data(), max_depth_error.data(), relative, static_cast<int64_t>(K),
+                     count.data());
       },
       "poses"_a.noconvert(), "inv_depth"_a.noconvert(), "intrinsics"_a.noconvert(), "keyframes"_a.noconvert(),
-      "source"_a.noconvert(), "target"_a.noconvert(), "max_depth_error"_a.noconvert(), "count"_a.noconvert());
+      "source"_a.noconvert(), "target"_a.noconvert(), "max_depth_error"_a.noconvert(), "count"_a.noconvert(), nb::kw_only(),
+      "relative"_a = false);
 }
 
 }  // namespace droid

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include <lietorch/common.h>
 
@@ -29,7 +30,25 @@ struct LookupSize {
   LIE_HD int64_t pixels() const { return static_cast<int64_t>(h) * w; }
   LIE_HD int64_t cells() const { return static_cast<int64_t>(hk) * wk; }
   LIE_HD int first_channel() const { return level * (2 * radius + 1) * (2 * radius + 1); }
+
+  // From positions in cells of level 0 to those in cells of this level.
+  template <typename T>
+  LIE_HD T scale() const {
+    return T(1) / static_cast<T>(int64_t(1) << level);
+  }
 };
+
+// Calls run(std::integral_constant<int, R>) for the radius R that is only known now.
+template <typename Run>
+void with_radius(int radius, Run run) {
+  static_assert(kMaxLookupRadius == 4, "one case for each radius");
+  switch (radius) {
+    case 1: return run(std::integral_constant<int, 1>());
+    case 2: return run(std::integral_constant<int, 2>());
+    case 3: return run(std::integral_constant<int, 3>());
+    case 4: return run(std::integral_constant<int, 4>());
+  }
+}
 
 // volume [E, h, w, hk, wk], coords [E, h, w, 2] (x, y) in cells of level 0, out [E, channels, h, w].
 template <typename T>

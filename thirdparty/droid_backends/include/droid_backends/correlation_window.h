@@ -42,19 +42,23 @@ LIE_HD Window<T> window_at(T px, T py, int height, int width) {
   return window;
 }
 
-// cells [kCells, kCells] -> store(entry, value) for all entries i * kEntries + j.
+// cells [kCells, kCells] -> store(entry, value) for the entries i * kEntries + j of one i.
+template <int R, typename S, typename Store>
+LIE_HD void blend_column(int i, const S* cells, const S& fx, const S& fy, Store store) {
+  constexpr int n = WindowSize<R>::kCells, m = WindowSize<R>::kEntries;
+  S above = cells[i] + fx * (cells[i + 1] - cells[i]);
+  for (int j = 0; j < m; ++j) {
+    const S* row = cells + (j + 1) * n + i;
+    const S below = row[0] + fx * (row[1] - row[0]);
+    store(i * m + j, above + fy * (below - above));
+    above = below;
+  }
+}
+
+// The same for all entries.
 template <int R, typename S, typename Store>
 LIE_HD void blend_window(const S* cells, const S& fx, const S& fy, Store store) {
-  constexpr int n = WindowSize<R>::kCells, m = WindowSize<R>::kEntries;
-  for (int i = 0; i < m; ++i) {
-    S above = cells[i] + fx * (cells[i + 1] - cells[i]);
-    for (int j = 0; j < m; ++j) {
-      const S* row = cells + (j + 1) * n + i;
-      const S below = row[0] + fx * (row[1] - row[0]);
-      store(i * m + j, above + fy * (below - above));
-      above = below;
-    }
-  }
+  for (int i = 0; i < WindowSize<R>::kEntries; ++i) blend_column<R>(i, cells, fx, fy, store);
 }
 
 // The transpose: load(entry), gradients of the entries, -> gradients of the cells.

@@ -104,6 +104,13 @@ LIE_HD PixelProjection<S> project_pixel(const Intrinsics& K, const double R[9], 
   return p;
 }
 
+// Row of d(u, v) / d xi_i, in column a, from the same row for xi_j.
+LIE_HD double source_jacobian(const double A[36], const double Jj[6], int a) {
+  double sum = 0.0;
+  for (int b = 0; b < 6; ++b) sum += A[6 * a + b] * Jj[b];
+  return sum;
+}
+
 // Prior on one pixel: residual r = d z e^s - 1, the relative error of the depth (DESIGN: bounded log-scale s).
 template <typename S>
 struct PriorResidual {

@@ -46,6 +46,26 @@ LIE_HD bool depths_agree(double carried, double stored, double max_depth_error) 
   return carried > 0.0 && stored > 0.0 && std::fabs(1.0 / carried - 1.0 / stored) < max_depth_error;
 }
 
+// How far two views of a pixel of inverse depth d may differ; a share is one of the pixel's own depth. Where d is
+// unknown nothing agrees, whatever the limit.
+LIE_HD double depth_limit(double max_error, bool relative, double d) { return relative ? max_error / d : max_error; }
+
+// Does one of the four cells around the place of the pixel (u, v) in a neighbour hold its depth? (R, t) = T_neighbour
+// T^-1, inv_depth [h, w] of the neighbour.
+LIE_HD bool is_confirmed(const Views& views, const double R[9], const double t[3], const double* inv_depth, int u,
+                         int v, double d, double max_depth_error) {
+  PixelJacobians<double>* no_jacobians = nullptr;
+  const auto p = project_pixel<double>(views.K, R, t, ray_x(views.K, u), ray_y(views.K, v), d, no_jacobians);
+  const double x = std::floor(p.u), y = std::floor(p.v);
+  // false for NaN; what passes is small enough to be an integer
+  if (!p.valid || !(x >= 0.0 && y >= 0.0 && x < views.w - 1 && y < views.h - 1)) return false;
+  const double* cell = inv_depth + static_cast<int64_t>(y) * views.w + static_cast<int64_t>(x);
+  for (int row = 0; row < 2; ++row)
+    for (int column = 0; column < 2; ++column)
+      if (depths_agree(p.inv_depth, cell[static_cast<int64_t>(row) * views.w + column], max_depth_error)) return true;
+  return false;
+}
+
 // Of a keyframe that shows too little of another: farther than anything that is seen.
 constexpr double kUnseenDistance = 1000.0;
 constexpr double kMinSeenShare = 0.75;
@@ -73,11 +93,11 @@ void frame_distance(const Views& views, const ViewPairs& pairs, double translati
                     double* distance);
 
 // Number of pairs by which a pixel's depth is confirmed, count [K, h, w]: carried into the target, its depth is within
-// max_depth_error[k] of that of one of the four cells around it. The rows of count are keyframes [K]; every pair starts
-// at one of them, row[p]. After droid_kernels.cu:depth_filter_kernel of DROID-SLAM, whose targets are those from three
+// max_depth_error[k] of that of one of the four cells around it: in metres, or `relative`, as a share of the pixel's own
+// depth. The rows of count are keyframes [K]; every pair starts at one of them, row[p]. After droid_kernels.cu:depth_filter_kernel of DROID-SLAM, whose targets are those from three
 // before to five after the keyframe, without the two that follow it; unlike there, points behind the target's camera
 // are confirmed by nothing.
 void depth_filter(const Views& views, const ViewPairs& pairs, const int64_t* row, const double* max_depth_error,
-                  int64_t K, int32_t* count);
+                  bool relative, int64_t K, int32_t* count);
 
 }  // namespace droid

@@ -44,9 +44,7 @@ void reproject_jacobians(const DenseBaProblem& P, double* Ji, double* Jj, double
         Jz[2 * index + c] = J.Jz[c];
         for (int a = 0; a < 6; ++a) {
           Jj[12 * index + 6 * c + a] = J.Jj[c][a];
-          double sum = 0.0;
-          for (int b = 0; b < 6; ++b) sum += geometry[e].A[6 * a + b] * J.Jj[c][b];
-          Ji[12 * index + 6 * c + a] = sum;
+          Ji[12 * index + 6 * c + a] = source_jacobian(geometry[e].A, J.Jj[c], a);
         }
       }
     }

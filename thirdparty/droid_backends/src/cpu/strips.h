@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <type_traits>
 
 #include <droid_backends/correlation.h>
 #include <droid_backends/correlation_window.h>
@@ -65,7 +64,7 @@ struct Strip {
 
   DROID_INLINE Strip(const LookupSize& size, const T* coords, int64_t edge, int64_t first_pixel)
       : first(first_pixel), count(static_cast<int>(std::min<int64_t>(kPack<T>, size.pixels() - first_pixel))) {
-    const T scale = T(1) / static_cast<T>(int64_t(1) << size.level);
+    const T scale = size.scale<T>();
     const T* xy = coords + 2 * (edge * size.pixels() + first);
     for (int l = 0; l < count; ++l) {
       windows[l] = window_at<R>(scale * xy[2 * l], scale * xy[2 * l + 1], size.hk, size.wk);
@@ -90,25 +89,13 @@ struct Strip {
   DROID_INLINE void add_slopes(const LookupSize& size, const Pack<T>* cells, Load load, T* grad_coords) const {
     Pack<T> grad_x, grad_y;
     blend_window_slopes<R>(cells, load, fx, fy, grad_x, grad_y);
-    const T scale = T(1) / static_cast<T>(int64_t(1) << size.level);
+    const T scale = size.scale<T>();
     for (int l = 0; l < count; ++l) {
       grad_coords[2 * l] += scale * grad_x[l];
       grad_coords[2 * l + 1] += scale * grad_y[l];
     }
   }
 };
-
-// Calls run(std::integral_constant<int, R>) for the radius R that is only known now.
-template <typename Run>
-void with_radius(int radius, Run run) {
-  static_assert(kMaxLookupRadius == 4, "one case for each radius");
-  switch (radius) {
-    case 1: return run(std::integral_constant<int, 1>());
-    case 2: return run(std::integral_constant<int, 2>());
-    case 3: return run(std::integral_constant<int, 3>());
-    case 4: return run(std::integral_constant<int, 4>());
-  }
-}
 
 constexpr int kStripsPerTask = 16;
 

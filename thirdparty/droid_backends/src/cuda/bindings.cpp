@@ -8,6 +8,7 @@ namespace droid::cuda {
 
 NB_MODULE(GPU_MODULE, m) {
   m.def("device_count", &gpu::device_count, "Usable CUDA devices; 0 without a driver.");
+  bind_correlation(m);
   bind_dense_ba(m);
   bind_view_pairs(m);
 }

@@ -39,6 +39,7 @@ inline void require(bool condition, const char* message) {
 
 inline Intrinsics intrinsics_of(const HostIntrinsics& K) { return {K.data()[0], K.data()[1], K.data()[2], K.data()[3]}; }
 
+void bind_correlation(nanobind::module_& m);
 void bind_dense_ba(nanobind::module_& m);
 void bind_view_pairs(nanobind::module_& m);
 
