@@ -37,7 +37,8 @@ EMULATION = THIRDPARTY / "lietorch" / "src" / "cuda" / "emulation.cpp"
 DEVICE = THIRDPARTY / "lietorch" / "src" / "cuda" / "device.cu"
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-"""A100 (the oldest with the tensor operations that are used), RTX 30, RTX 40, H100, B100, RTX 50; the newest one also as PTX, which later GPUs compile themselves."""
+"""A100, RTX 30, RTX 40, H100, B100, RTX 50; older ones lack tensor operations that are used. The newest also as PTX,
+which later GPUs compile themselves."""
 
 
 @dataclass(frozen=True)
