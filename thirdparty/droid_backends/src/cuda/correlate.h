@@ -1,17 +1,17 @@
 // Scalar products of the features of pixels with those of the cells of their windows.
 //
-// A window has (2R+2)^2 cells of C channels. Read by each pixel for itself, they would ask for four bytes from the cache
-// with each multiplication, and a multiprocessor has registers filled with 128 bytes in a clock. But neighbours look at
-// nearly the same cells. So a warp takes 4 x 4 pixels with all cells of the rectangle around their windows, (2R+5)^2 of
-// a smooth flow, eight at a time, as a product of matrices [16, C] [C, 8] on the tensor units. The pixels' features stay
-// in registers; each lane reads its share of a cell in pieces of 16 bytes. Where windows lie apart, quads of pixels, or
-// single ones, have rectangles of their own.
+// A window has (2R+2)^2 cells of C channels. Read by each pixel for itself, they would ask for four bytes from the
+// cache with each multiplication, and a multiprocessor has registers filled with 128 bytes in a clock. But neighbours
+// look at nearly the same cells. So a warp takes 4 x 4 pixels with all cells of the rectangle around their windows,
+// (2R+5)^2 of a smooth flow, eight at a time, as a product of matrices [16, C] [C, 8] on the tensor units. The pixels'
+// features stay in registers; each lane reads its share of a cell in pieces of 16 bytes. Where windows lie apart, quads
+// of pixels, or single ones, have rectangles of their own.
 //
 // The units know 16 bits. A float is split into two Half, x = high + low, which keeps 22 of its 24 bits, or what is
 // above 3e-8, and
 //     x y = high high + high low + low high
-// to as much; beyond 65504 it is infinite, as in the half precision that the network was trained in. Half and Brain need
-// no such thing. In double precision, for tests, threads multiply number by number.
+// to as much; beyond 65504, where Half ends, the product is NaN. Half and Brain need no such thing. In double precision,
+// for tests, threads multiply number by number.
 #pragma once
 
 #include "tensor_units.h"

@@ -1,6 +1,6 @@
-// Gradients of the lookup that computes its correlations. Several edges add to the same features; whoever owns a feature
-// gathers what concerns it, edge by edge in their order, so that nothing depends on who comes first. The edges of a
-// keyframe are found by looking through all of them: there are few.
+// Gradients of the lookup that computes its correlations. Several edges add to the same features; whoever owns a
+// feature gathers what concerns it, edge by edge in their order, so that nothing depends on who comes first. The edges
+// of a keyframe are found by looking through all of them: there are few.
 #include <lietorch/gpu.h>
 
 #include "correlate.h"

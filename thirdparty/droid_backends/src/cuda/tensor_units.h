@@ -1,5 +1,5 @@
-// Products of small matrices by a warp on the tensor units of a GPU: D += A B, A [16, 16], B [16, 8], D [16, 8], of Half
-// or Brain, added up in float. Lane 4 g + t holds, as PTX has it for mma.m16n8k16,
+// Products of small matrices by a warp on the tensor units of a GPU: D += A B, A [16, 16], B [16, 8], D [16, 8], of
+// Half or Brain, added up in float. Lane 4 g + t holds, as PTX has it for mma.m16n8k16,
 //
 //   a[0] A(g, 2t..)   a[1] A(g + 8, 2t..)   a[2] A(g, 2t + 8..)   a[3] A(g + 8, 2t + 8..)   pairs, the first one low
 //   b[0] B(2t.., g)   b[1] B(2t + 8.., g)
@@ -28,15 +28,15 @@ __device__ __forceinline__ uint32_t half_pair(float first, float second) {
 template <typename T>
 __device__ __forceinline__ void multiply_add(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   if (std::is_same<T, Half>::value)
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   else
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                 "{%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 #else
