@@ -12,6 +12,9 @@ from metric_slam.correspondence.droid.correlation import CorrelationOnTheFly, Co
 from tests.droid_backends.on_device import in_every_order, kernels_of
 from tests.droid_backends.test_correlation import arrays_of, random_coords, random_features
 
+ROUNDING, SPLIT = 1e-6, 2e-6
+"""Of the largest value: what another order of sums costs in float32, and what 22 bits of 24 do."""
+
 SOURCE, TARGET = torch.tensor([0, 2, 0]), torch.tensor([1, 0, 0])
 
 
@@ -48,26 +51,28 @@ def expected(features: Tensor, coords: Tensor, **options: int) -> list[Tensor]:
     return [form.lookup(coords) for form in forms(features, *edges, **options)]
 
 
-def assert_same(found: list[Tensor], wanted: list[Tensor], relative: float) -> None:
-    for ours, theirs in zip(found, wanted, strict=True):
+def assert_same(found: list[Tensor], wanted: list[Tensor], bounds: tuple[float, ...]) -> None:
+    """Up to a share of the largest value, of each."""
+    for ours, theirs, bound in zip(found, wanted, bounds, strict=True):
         assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
-        assert float((ours - theirs).abs().max()) <= relative * float(theirs.abs().max())
+        assert float((ours - theirs).abs().max()) <= bound * float(theirs.abs().max())
 
 
 @pytest.mark.parametrize("size", [(9, 13), (4, 5), (1, 3)], ids=lambda s: f"{s[0]}x{s[1]}")
 def test_both_forms_give_the_numbers_of_the_cpu(accelerator: Accelerator, size: tuple[int, int]) -> None:
     """Few channels, positions in and around the grid, levels without cells."""
     features, coords = random_features(3, 13, *size), random_coords(3, *size)
-    assert_same(looked_up(accelerator, features, coords), expected(features, coords), 1e-6)
+    assert_same(looked_up(accelerator, features, coords), expected(features, coords), (ROUNDING, SPLIT))
 
 
 @pytest.mark.parametrize("channels", [128, 130])
 @pytest.mark.parametrize("flow", ["smooth", "random"])
 def test_channels_of_the_network(accelerator: Accelerator, channels: int, flow: str) -> None:
-    """Quads whose windows overlap and quads whose windows lie apart; 130 are read one by one and in two goes."""
-    features = random_features(3, channels, 7, 19)
-    coords = (smooth_coords if flow == "smooth" else random_coords)(2, 7, 19)
-    assert_same(looked_up(accelerator, features, coords), expected(features, coords), 1e-6)
+    """Pixels that share rectangles and pixels whose windows lie apart; 130 are read one by one and in two goes."""
+    features = random_features(3, channels, 9, 19)
+    coords = smooth_coords(1, 9, 19) if flow == "smooth" else random_coords(1, 9, 19)
+    bounds = ROUNDING, SPLIT
+    assert_same(looked_up(accelerator, features, coords, levels=2), expected(features, coords, levels=2), bounds)
 
 
 @pytest.mark.parametrize("radius", [1, 2, 3, 4])
@@ -75,7 +80,9 @@ def test_channels_of_the_network(accelerator: Accelerator, channels: int, flow: 
 def test_any_radius_in_double_precision(accelerator: Accelerator, radius: int, channels: int) -> None:
     features, coords = random_features(3, channels, 8, 9, torch.float64), random_coords(2, 8, 9, torch.float64)
     options = {"levels": 2, "radius": radius}
-    assert_same(looked_up(accelerator, features, coords, **options), expected(features, coords, **options), 1e-14)
+    assert_same(
+        looked_up(accelerator, features, coords, **options), expected(features, coords, **options), (1e-14, 1e-14)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -116,16 +123,11 @@ def gradients(accelerator: Accelerator | None, features: Tensor, coords: Tensor,
 
 
 @pytest.mark.parametrize(
-    ("channels", "dtype", "radius", "bound"),
-    [
-        (128, torch.float32, 3, 2e-6),
-        (70, torch.float32, 1, 2e-6),
-        (64, torch.float64, 2, 1e-14),
-        (3, torch.float64, 4, 1e-14),
-    ],
+    ("channels", "dtype", "radius"),
+    [(128, torch.float32, 3), (70, torch.float32, 1), (64, torch.float64, 2), (3, torch.float64, 4)],
 )
 def test_gradients_are_those_of_the_cpu(
-    accelerator: Accelerator, channels: int, dtype: torch.dtype, radius: int, bound: float
+    accelerator: Accelerator, channels: int, dtype: torch.dtype, radius: int
 ) -> None:
     """Edges share features, and one of them is of a keyframe with itself."""
     features, coords = random_features(3, channels, 6, 10, dtype), smooth_coords(3, 6, 10).to(dtype)
@@ -134,7 +136,8 @@ def test_gradients_are_those_of_the_cpu(
     with kernels_of(accelerator):
         found = gradients(accelerator, features, coords, **options)
     assert all(float(gradient.abs().max()) > 0 for gradient in found)
-    assert_same(found, wanted, bound)
+    exact = ROUNDING if dtype == torch.float32 else 1e-13
+    assert_same(found, wanted, (exact, exact, exact, SPLIT))  # features and positions of one form, then of the other
 
 
 def test_gradients_of_half_precision(accelerator: Accelerator) -> None:
@@ -148,11 +151,13 @@ def test_gradients_of_half_precision(accelerator: Accelerator) -> None:
 
 
 def test_order_does_not_change_a_bit(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    features, coords = random_features(3, 128, 5, 9), random_coords(3, 5, 9)
+    features, coords = random_features(3, 128, 5, 6), smooth_coords(3, 5, 6)
+    coords[1] = random_coords(1, 5, 6)
 
     def run() -> list[Tensor]:
         with kernels_of(accelerator):
-            return looked_up(accelerator, features, coords) + gradients(accelerator, features, coords, levels=2)
+            lookups = looked_up(accelerator, features, coords, levels=2)
+            return lookups + gradients(accelerator, features, coords, levels=1)
 
     first, *others = in_every_order(run, monkeypatch)
     for other in others:

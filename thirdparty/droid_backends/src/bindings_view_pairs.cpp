@@ -82,8 +82,8 @@ void bind_view_pairs(nb::module_& m) {
                      count.data());
       },
       "poses"_a.noconvert(), "inv_depth"_a.noconvert(), "intrinsics"_a.noconvert(), "keyframes"_a.noconvert(),
-      "source"_a.noconvert(), "target"_a.noconvert(), "max_depth_error"_a.noconvert(), "count"_a.noconvert(), nb::kw_only(),
-      "relative"_a = false);
+      "source"_a.noconvert(), "target"_a.noconvert(), "max_depth_error"_a.noconvert(), "count"_a.noconvert(),
+      nb::kw_only(), "relative"_a = false);
 }
 
 }  // namespace droid

@@ -93,10 +93,10 @@ void frame_distance(const Views& views, const ViewPairs& pairs, double translati
                     double* distance);
 
 // Number of pairs by which a pixel's depth is confirmed, count [K, h, w]: carried into the target, its depth is within
-// max_depth_error[k] of that of one of the four cells around it: in metres, or `relative`, as a share of the pixel's own
-// depth. The rows of count are keyframes [K]; every pair starts at one of them, row[p]. After droid_kernels.cu:depth_filter_kernel of DROID-SLAM, whose targets are those from three
-// before to five after the keyframe, without the two that follow it; unlike there, points behind the target's camera
-// are confirmed by nothing.
+// max_depth_error[k] of that of one of the four cells around it: in metres, or `relative`, as a share of the pixel's
+// own depth. The rows of count are keyframes [K]; every pair starts at one of them, row[p]. After
+// droid_kernels.cu:depth_filter_kernel of DROID-SLAM, whose targets are those from three before to five after the
+// keyframe, without the two that follow it; unlike there, points behind the target's camera are confirmed by nothing.
 void depth_filter(const Views& views, const ViewPairs& pairs, const int64_t* row, const double* max_depth_error,
                   bool relative, int64_t K, int32_t* count);
 

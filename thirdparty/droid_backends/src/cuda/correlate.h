@@ -1,74 +1,86 @@
 // Scalar products of the features of pixels with those of the cells of their windows.
 //
-// A window has (2R+2)^2 cells of C channels, so that reading every cell for every pixel would be limited by the 128
-// bytes that a multiprocessor brings from its cache to registers in a clock: four multiplications need one number of
-// the target. Neighbours look at nearly the same cells. Hence a quad of 2 x 2 pixels is the work of eight lanes: each
-// keeps its share of the channels of the four pixels in registers, reads the same share of one cell after the other, in
-// pieces of 16 bytes that make a full line of the cache with those of the other lanes, and multiplies it with all four.
-// The cells are those of the rectangle around the four windows, (2R+3)^2 of a smooth flow; where windows lie apart, each
-// has a turn of its own. The shares are added up crosswise: of eight sums, over 8 lanes, each lane receives one.
+// A window has (2R+2)^2 cells of C channels. Read by each pixel for itself, they would ask for four bytes from the
+// cache with each multiplication, and a multiprocessor has registers filled with 128 bytes in a clock. But neighbours
+// look at nearly the same cells. So a warp takes 4 x 4 pixels with all cells of the rectangle around their windows,
+// (2R+5)^2 of a smooth flow, eight at a time, as a product of matrices [16, C] [C, 8] on the tensor units. The pixels'
+// features stay in registers; each lane reads its share of a cell in pieces of 16 bytes. Where windows lie apart, quads
+// of pixels, or single ones, have rectangles of their own.
+//
+// The units know 16 bits. A float is split into two Half, x = high + low, which keeps 22 of its 24 bits, or what is
+// above 3e-8, and
+//     x y = high high + high low + low high
+// to as much; beyond 65504, where Half ends, the product is NaN. Half and Brain need no such thing. In double precision,
+// for tests, threads multiply number by number.
 #pragma once
 
-#include "lookup.h"
+#include "tensor_units.h"
 
 namespace droid::cuda {
 
-constexpr int kQuad = 4;       // pixels, 2 x 2
-constexpr int kQuadLanes = 8;
-constexpr int kTileWidth = 16, kTileHeight = 4;  // pixels of a block, 8 x 2 of a warp
-constexpr int kCorrelateThreads = 128;
+constexpr int kTileWidth = 16;  // pixels of a block, of which a warp has 4 x 4
+template <typename S>
+constexpr int kTileHeight = sizeof(S) == sizeof(double) ? 4 : 8;  // their windows take 100 KB at most
+template <typename S>
+constexpr int kCorrelateThreads = kTileWidth * kTileHeight<S> * gpu::kWarp / 16;
+constexpr int kRows = 16, kColumns = 8, kDepth = 16;  // pixels, cells and channels of one product
+constexpr int kChannelsAtOnce = 128, kSteps = kChannelsAtOnce / kDepth;
 constexpr int kPieceBytes = 16;
-
-using CorrelateTile = PixelTile<kTileWidth, kTileHeight>;
-template <typename S, int R>
-using TileWindows = Windows<S, R, kTileWidth * kTileHeight>;
-
-// Channels of a pixel that a lane keeps, 64 bytes, and that all lanes of a quad do.
-template <typename S>
-constexpr int kShare = 64 / static_cast<int>(sizeof(S));
-template <typename S>
-constexpr int kChannelsAtOnce = kQuadLanes * kShare<S>;
 template <typename T>
 constexpr int kPiece = kPieceBytes / static_cast<int>(sizeof(T));
+
+template <typename S>
+using CorrelateTile = PixelTile<kTileWidth, kTileHeight<S>>;
+template <typename S, int R>
+using TileWindows = Windows<S, R, kTileWidth * kTileHeight<S>>;
 
 template <typename T>
 struct alignas(kPieceBytes) Piece {
   T part[kPiece<T>];
 };
 
-// A lane's share of the channels first ... of a pixel or cell. kWhole: there are as many channels as a quad takes at
-// once, and pieces are aligned.
-template <typename T, bool kWhole>
-__device__ __forceinline__ void load_share(const T* from, int first, int C, int lane,
-                                           Computed<T> (&share)[kShare<Computed<T>>]) {
-  constexpr int pieces = kShare<Computed<T>> / kPiece<T>;
+// As pairs for the tensor units: those of the numbers, and for float what they leave.
+template <typename T>
+struct Parts {
+  using Unit = T;
+  static constexpr int kCount = 1;
+  __device__ static void split(const T& first, const T& second, uint32_t (&pairs)[1]) {
+    pairs[0] = pair_of(first.bits, second.bits);
+  }
+};
+template <>
+struct Parts<float> {
+  using Unit = Half;
+  static constexpr int kCount = 2;
+  __device__ __forceinline__ static void split(float first, float second, uint32_t (&pairs)[2]) {
+    pairs[0] = half_pair(first, second);
+    pairs[1] = half_pair(first - number(Half{static_cast<uint16_t>(pairs[0])}),
+                         second - number(Half{static_cast<uint16_t>(pairs[0] >> 16)}));
+  }
+};
+
+// Of each product's 16 channels a lane t holds four, as two pairs. Which ones does not matter as long as it is the same
+// for pixels and cells: those that it reads in one piece. This calls take(pair's number, pairs) for all of a pixel or
+// cell. kWhole: there are kChannelsAtOnce channels, and pieces are aligned.
+template <typename T, bool kWhole, typename Take>
+__device__ __forceinline__ void take_pairs(const T* from, int first, int C, int t, Take take) {
 #pragma unroll
-  for (int k = 0; k < pieces; ++k) {
-    const int c = first + (k * kQuadLanes + lane) * kPiece<T>;
+  for (int k = 0; k < kChannelsAtOnce / 4 / kPiece<T>; ++k) {
+    const int c = first + (k * 4 + t) * kPiece<T>;
+    Piece<T> piece;
     if (kWhole) {
-      const Piece<T> piece = *reinterpret_cast<const Piece<T>*>(from + c);
-#pragma unroll
-      for (int i = 0; i < kPiece<T>; ++i) share[k * kPiece<T> + i] = number(piece.part[i]);
+      piece = *reinterpret_cast<const Piece<T>*>(from + c);
     } else {
 #pragma unroll
-      for (int i = 0; i < kPiece<T>; ++i) share[k * kPiece<T> + i] = c + i < C ? number(from[c + i]) : Computed<T>();
+      for (int i = 0; i < kPiece<T>; ++i) piece.part[i] = c + i < C ? from[c + i] : T{};
+    }
+#pragma unroll
+    for (int i = 0; i < kPiece<T>; i += 2) {
+      uint32_t pairs[Parts<T>::kCount];
+      Parts<T>::split(piece.part[i], piece.part[i + 1], pairs);
+      take((k * kPiece<T> + i) / 2, pairs);
     }
   }
-}
-
-// sums [8] of each of the eight lanes of a quad -> the total over these lanes of the one that has the lane's number.
-template <typename S>
-__device__ __forceinline__ S crosswise_sum(S (&sums)[kQuadLanes], int lane) {
-#pragma unroll
-  for (int half = kQuadLanes / 2; half > 0; half /= 2) {
-    const bool upper = (lane & half) != 0;
-#pragma unroll
-    for (int i = 0; i < half; ++i) {
-      const S kept = upper ? sums[i + half] : sums[i], given = upper ? sums[i] : sums[i + half];
-      sums[i] = kept + gpu::shuffle_xor(given, half);
-    }
-  }
-  return sums[0];
 }
 
 // Cells of the map, row by row.
@@ -80,136 +92,192 @@ struct CellBox {
     if (!at.seen) return {};
     return {max_of(at.x, 0), max_of(at.y, 0), min_of(at.x + side, size.wk), min_of(at.y + side, size.hk)};
   }
-  __device__ int count() const { return x < x_end && y < y_end ? (x_end - x) * (y_end - y) : 0; }
-  __device__ void enclose(const CellBox& other) {
-    if (other.count() == 0) return;
-    if (count() == 0) *this = other;
-    x = min_of(x, other.x), y = min_of(y, other.y);
-    x_end = max_of(x_end, other.x_end), y_end = max_of(y_end, other.y_end);
+  __device__ int width() const { return x_end - x; }
+  __device__ int count() const { return x < x_end && y < y_end ? width() * (y_end - y) : 0; }
+  __device__ CellBox around(const CellBox& other) const {
+    if (other.count() == 0) return *this;
+    if (count() == 0) return other;
+    return {min_of(x, other.x), min_of(y, other.y), max_of(x_end, other.x_end), max_of(y_end, other.y_end)};
+  }
+  __device__ CellBox of_lane(int lane) const {
+    return {gpu::shuffle(x, lane), gpu::shuffle(y, lane), gpu::shuffle(x_end, lane), gpu::shuffle(y_end, lane)};
   }
   __device__ static int min_of(int a, int b) { return a < b ? a : b; }
   __device__ static int max_of(int a, int b) { return a > b ? a : b; }
 };
 
-__device__ inline int largest_of_warp(int value) {
-  for (int lanes = gpu::kWarp / 2; lanes > 0; lanes /= 2)
-    value = CellBox::max_of(value, gpu::shuffle_xor(value, lanes));
-  return value;
-}
-
-// Where a lane stands: its quad, and the pixel of it whose products it receives.
-struct QuadLane {
-  int lane, x, y;  // x, y of the quad's first pixel in the tile
-  __device__ QuadLane() {
-    const int warp = threadIdx.x / gpu::kWarp, in_warp = threadIdx.x % gpu::kWarp;
-    lane = in_warp % kQuadLanes;
-    x = warp % 2 * 8 + in_warp / kQuadLanes * 2;
-    y = warp / 2 * 2;
-  }
-  __device__ int pixel_of_tile(int k) const { return (y + k / 2) * kTileWidth + x + k % 2; }
+// Row r of a warp's product is a pixel of the tile; four rows from a multiple of four on are a quad, 2 x 2.
+struct TilePixel {
+  int x, y;
+  __device__ explicit TilePixel(int r)
+      : x(warp() % 4 * 4 + r % 2 + r / 4 % 2 * 2), y(warp() / 4 * 4 + r / 2 % 2 + r / 8 * 2) {}
+  __device__ static int warp() { return static_cast<int>(threadIdx.x) / gpu::kWarp; }
+  __device__ int number() const { return y * kTileWidth + x; }
 };
 
-// The cells in `box` with all pixels of the quad; products of cells in the window of the lane's pixel go to `to`, those
-// of the pixels whose turn it is not nowhere (null).
-template <typename T, int R, bool kWhole>
-__device__ __forceinline__ void correlate_box(const LookupSize& size, const T* target, int C, int first, int lane,
-                                              const CellBox& box, const Window<Computed<T>>& own,
-                                              const Computed<T> (&source)[kQuad][kShare<Computed<T>>],
-                                              Computed<T>* to) {
-  using S = Computed<T>;
-  constexpr int side = WindowSize<R>::kCells;
-  const int count = box.count(), most = largest_of_warp(count);
-  const int next_row = size.wk - (box.x_end - box.x) + 1;  // from the last cell of a row to the first of the next
-  int x = box.x, y = box.y, at = y * size.wk + x;
-  for (int n = 0; n < most; n += 2) {
-    S sums[2 * kQuad];
-    int i = 0, j = 0;  // of the cell whose products the lane receives, in its own window
+// How the pixels of a warp share rectangles: 2^`log_rows` at a time, 16, 4 or 1.
+struct Sharing {
+  int log_rows;
+  CellBox box;  // of the lane's row, lane % 16, and those with which it shares
+
+  __device__ explicit Sharing(const CellBox& own) {
+    CellBox quad = own;
+    for (int lanes = 1; lanes < 4; lanes *= 2) quad = quad.around(beside(quad, lanes));
+    CellBox all = quad;
+    for (int lanes = 4; lanes < kRows; lanes *= 2) all = all.around(beside(all, lanes));
+    const int apart = gpu::warp_sum(own.count()) / 2, in_quads = gpu::warp_sum(quad.count()) / 8;
+    const bool together = all.count() <= in_quads && all.count() <= apart;
+    log_rows = together ? 4 : in_quads <= apart ? 2 : 0;
+    box = together ? all : in_quads <= apart ? quad : own;
+  }
+  __device__ static CellBox beside(const CellBox& box, int lanes) {
+    return {gpu::shuffle_xor(box.x, lanes), gpu::shuffle_xor(box.y, lanes), gpu::shuffle_xor(box.x_end, lanes),
+            gpu::shuffle_xor(box.y_end, lanes)};
+  }
+};
+
+// Where the products of a pixel go.
+struct Receiver {
+  static constexpr int kNowhere = -(1 << 24);  // no window begins there
+
+  int first = 0, x = kNowhere, y = 0;  // cell (0, 0) of its window, and where in the map that is
+
+  template <int side>
+  __device__ __forceinline__ void take(int cell_x, int cell_y, float product, bool add, float* cells) const {
+    const int i = cell_x - x, j = cell_y - y;
+    if (static_cast<unsigned>(i) >= side || static_cast<unsigned>(j) >= side) return;
+    float* cell = cells + first + j * side + i;
+    *cell = add ? *cell + product : product;
+  }
+};
+
+// Of the two pixels whose features a lane holds, rows g and g + 8.
+template <typename T>
+struct SourcePairs {
+  uint32_t of[Parts<T>::kCount][2][2 * kSteps];
+
+  template <bool kWhole>
+  __device__ __forceinline__ void load(int row, const T* from, int first, int C, int t) {
+    take_pairs<T, kWhole>(from, first, C, t, [&](int n, const uint32_t (&pairs)[Parts<T>::kCount]) {
+      for (int p = 0; p < Parts<T>::kCount; ++p) of[p][row][n] = pairs[p];
+    });
+  }
+};
+
+// The products of all pixels of the warp with the cells of a box, for two of them to receive, rows g and g + 8.
+template <typename T, int side, bool kWhole>
+__device__ __forceinline__ void multiply_box(const LookupSize& size, const T* target, int C, int first,
+                                             const CellBox& box, const SourcePairs<T>& source,
+                                             const Receiver (&receivers)[2], float* cells) {
+  constexpr int parts = Parts<T>::kCount;
+  const int lane = threadIdx.x % gpu::kWarp, g = lane / 4, t = lane % 4, count = box.count();
+  if (count == 0) return;  // for all lanes
+  int x = box.x + g % box.width(), y = box.y + g / box.width();
+  for (int n = 0; n < count; n += kColumns) {
+    float sums[parts][4] = {};  // of the high parts, and of what they leave
+    const int y_inside = CellBox::min_of(y, box.y_end - 1);  // beyond the last cell: read another, for nothing
+    uint32_t cell[parts][2];
+    take_pairs<T, kWhole>(
+        target + (static_cast<int64_t>(y_inside) * size.wk + x) * C, first, C, t,
+        [&](int k, const uint32_t (&pairs)[parts]) {
+          for (int p = 0; p < parts; ++p) cell[p][k % 2] = pairs[p];
+          if (k % 2 == 0) return;
 #pragma unroll
-    for (int b = 0; b < 2; ++b) {
-      S cell[kShare<S>];
-      load_share<T, kWhole>(target + static_cast<int64_t>(at) * C, first, C, lane, cell);
+          for (int kind = 0; kind < 2 * parts - 1; ++kind) {
+            const auto& of = source.of[kind / 2];
+            const uint32_t pixels[4] = {of[0][k - 1], of[1][k - 1], of[0][k], of[1][k]};
+            multiply_add<typename Parts<T>::Unit>(sums[kind ? parts - 1 : 0], pixels, cell[kind % 2]);
+          }
+        });
 #pragma unroll
-      for (int k = 0; k < kQuad; ++k) {
-        S sum = S();
+    for (int b = 0; b < 2; ++b) {  // columns 2t and 2t + 1, which other lanes have read
+      const int holder = 4 * (2 * t + b);
+      const int cell_x = gpu::shuffle(x, holder), cell_y = gpu::shuffle(y, holder);
 #pragma unroll
-        for (int c = 0; c < kShare<S>; ++c) sum += source[k][c] * cell[c];
-        sums[b * kQuad + k] = sum;
+      for (int row = 0; row < 2; ++row) {
+        float product = sums[0][2 * row + b];
+        if (parts == 2) product += sums[parts - 1][2 * row + b];
+        if (cell_y < box.y_end) receivers[row].template take<side>(cell_x, cell_y, product, first != 0, cells);
       }
-      if (lane / kQuad == b) i = x - own.x, j = y - own.y;
-      const bool more = n + b + 1 < count;  // else it reads the last one again, for nothing
-      const bool wraps = ++x == box.x_end;
-      at += !more ? 0 : wraps ? next_row : 1;
-      if (wraps) x = box.x, ++y;
     }
-    const S product = crosswise_sum(sums, lane);
-    const bool mine = n + lane / kQuad < count && i >= 0 && i < side && j >= 0 && j < side;
-    if (to == nullptr || !mine) continue;
-    S* cell = to + j * side + i;
-    *cell = first == 0 ? product : *cell + product;
+    for (x += kColumns; x >= box.x_end; x -= box.width()) ++y;
   }
 }
 
-// The block fills the cells of its windows, which are placed. All threads of the block take part.
+// A warp fills the cells of the windows of its pixels.
 template <typename T, int R, bool kWhole>
-__device__ void correlate(const LookupSize& size, const EdgeFeatures<T>& edges, int64_t edge, const CorrelateTile& tile,
-                          const TileWindows<Computed<T>, R>& windows) {
-  using S = Computed<T>;
+__device__ void multiply(const LookupSize& size, const T* features, const T* target, int channels,
+                         const CorrelateTile<float>& tile, const TileWindows<float, R>& windows) {
   constexpr int side = WindowSize<R>::kCells;
-  for (int n = threadIdx.x; n < windows.kPixels * windows.kPitch; n += kCorrelateThreads) windows.cells[n] = S();
-  __syncthreads();
-
-  const QuadLane quad;
-  const int mine = quad.pixel_of_tile(quad.lane % kQuad);
-  const Window<S> own = windows.places[mine];
-  CellBox around;
-  int apart = 0;  // cells that four turns take
-  for (int k = 0; k < kQuad; ++k) {
-    const auto box = CellBox::of_window(windows.places[quad.pixel_of_tile(k)], side, size);
-    around.enclose(box);
-    apart += box.count();
-  }
-  const bool together = around.count() <= apart;
-  const int turns = largest_of_warp(together ? 1 : kQuad);
-
-  const int C = kWhole ? kChannelsAtOnce<S> : edges.C;
-  const T* target = edges.features_target + edges.target[edge] * size.cells() * C;
-  const T* features = edges.features_source + edges.source[edge] * size.pixels() * C;
-  for (int first = 0; first < C; first += kChannelsAtOnce<S>) {
-    S source[kQuad][kShare<S>];
+  const int lane = threadIdx.x % gpu::kWarp, C = kWhole ? kChannelsAtOnce : channels;
+  const Sharing sharing(CellBox::of_window(windows.places[TilePixel(lane % kRows).number()], side, size));
+  for (int first = 0; first < C; first += kChannelsAtOnce) {
+    SourcePairs<T> source;
 #pragma unroll
-    for (int k = 0; k < kQuad; ++k) {  // a pixel outside borrows the features of one inside and uses no product
-      const int u = CellBox::min_of(tile.x + quad.x + k % 2, size.w - 1);
-      const int v = CellBox::min_of(tile.y + quad.y + k / 2, size.h - 1);
-      load_share<T, kWhole>(features + (static_cast<int64_t>(v) * size.w + u) * C, first, C, quad.lane, source[k]);
+    for (int row = 0; row < 2; ++row) {  // a pixel outside borrows the features of one inside and uses no product
+      const TilePixel pixel(lane / 4 + 8 * row);
+      const int u = CellBox::min_of(tile.x + pixel.x, size.w - 1), v = CellBox::min_of(tile.y + pixel.y, size.h - 1);
+      source.template load<kWhole>(row, features + (static_cast<int64_t>(v) * size.w + u) * C, first, C, lane % 4);
     }
-    for (int turn = 0; turn < turns; ++turn) {
-      CellBox box = around;
-      if (!together) box = CellBox::of_window(windows.places[quad.pixel_of_tile(turn)], side, size);
-      if (together && turn > 0) box = {};
-      const bool receives = own.seen && (together || turn == quad.lane % kQuad);
-      correlate_box<T, R, kWhole>(size, target, C, first, quad.lane, box, own, source,
-                                  receives ? windows.cells_of(mine) : nullptr);
+    for (int turn = 0; turn < kRows >> sharing.log_rows; ++turn) {
+      Receiver receivers[2];
+#pragma unroll
+      for (int row = 0; row < 2; ++row) {
+        const int pixel = TilePixel(lane / 4 + 8 * row).number();
+        const Window<float>& at = windows.places[pixel];
+        const bool receives = at.seen && (lane / 4 + 8 * row) >> sharing.log_rows == turn;
+        receivers[row] = {pixel * windows.kPitch, receives ? at.x : Receiver::kNowhere, at.y};
+      }
+      multiply_box<T, side, kWhole>(size, target, C, first, sharing.box.of_lane(turn << sharing.log_rows), source,
+                                    receivers, windows.cells);
     }
+  }
+}
+
+// The block fills the cells of its windows, which are placed by the same threads; they are there for all on return.
+template <typename T, int R, bool kWhole>
+__device__ void correlate(const LookupSize& size, const EdgeFeatures<T>& edges, int64_t edge,
+                          const CorrelateTile<Computed<T>>& tile, const TileWindows<Computed<T>, R>& windows) {
+  constexpr int side = WindowSize<R>::kCells, threads = kCorrelateThreads<Computed<T>>;
+  const T* target = edges.features_target + edges.target[edge] * size.cells() * edges.C;
+  const T* features = edges.features_source + edges.source[edge] * size.pixels() * edges.C;
+  for (int n = threadIdx.x; n < windows.kPixels * windows.kPitch; n += threads)
+    windows.cells[n] = Computed<T>();
+  __syncthreads();
+  if constexpr (std::is_same<T, double>::value) {
+    for (int item = threadIdx.x; item < windows.kPixels * side * side; item += threads) {
+      const int t = item / (side * side), j = item % (side * side) / side, i = item % side;
+      const Window<double>& at = windows.places[t];
+      if (!windows.inside(at, i, j, size)) continue;
+      const double* cell = target + (static_cast<int64_t>(at.y + j) * size.wk + at.x + i) * edges.C;
+      double sum = 0.0;
+      for (int c = 0; c < edges.C; ++c) sum += features[tile.pixel(t) * edges.C + c] * cell[c];
+      windows.cells_of(t)[j * side + i] = sum;
+    }
+  } else {
+    multiply<T, R, kWhole>(size, features, target, edges.C, tile, windows);
   }
   __syncthreads();
 }
 
-// The tile of a block among those of all edges.
-struct TilePlace {
-  int64_t edge;
-  CorrelateTile tile;
-  __device__ TilePlace(const LookupSize& size, int across, int tiles)
-      : edge(blockIdx.x / tiles),
-        tile{static_cast<int>(blockIdx.x % tiles % across) * kTileWidth,
-             static_cast<int>(blockIdx.x % tiles / across) * kTileHeight, size.w, size.h} {}
-};
+// One block for each tile of each edge.
+template <typename S>
+dim3 tiles_of(const LookupSize& size) {
+  constexpr int kMostEdges = 65535;  // of CUDA; what they read would not fit into the memory of a GPU
+  if (size.E > kMostEdges) throw std::invalid_argument("a lookup takes at most 65535 edges at once");
+  return dim3(gpu::blocks(size.w, kTileWidth), gpu::blocks(size.h, kTileHeight<S>), static_cast<unsigned>(size.E));
+}
+
+template <typename S>
+__device__ CorrelateTile<S> tile_of_block(const LookupSize& size) {
+  return {static_cast<int>(blockIdx.x) * kTileWidth, static_cast<int>(blockIdx.y) * kTileHeight<S>, size.w, size.h};
+}
 
 // Can lanes read whole pieces, without asking for each whether it exists? So with the 128 channels of the network.
 template <typename T>
 bool are_whole(const EdgeFeatures<T>& edges) {
   const auto aligned = [](const T* p) { return reinterpret_cast<std::uintptr_t>(p) % kPieceBytes == 0; };
-  return edges.C == kChannelsAtOnce<Computed<T>> && aligned(edges.features_source) &&
-         aligned(edges.features_target);
+  return edges.C == kChannelsAtOnce && aligned(edges.features_source) && aligned(edges.features_target);
 }
 
 }  // namespace droid::cuda

@@ -1,8 +1,8 @@
 // Correlation lookup in the memory of a GPU; what it computes stands in droid_backends/correlation.h. All pointers are
 // of the device, `stream` is a CUDA stream. Keyframe numbers of edges are trusted.
 //
-// Numbers are stored as T: float or double, as on the CPU, or Half or Brain, 16 bits each. What is computed with 16 bits
-// in is computed, and added up, in float; positions are float then.
+// Numbers are stored as T: float or double, as on the CPU, or Half or Brain, 16 bits each. What is computed with 16
+// bits in is computed, and added up, in float; positions are float then.
 #pragma once
 
 #include <cstdint>

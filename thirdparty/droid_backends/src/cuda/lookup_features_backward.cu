@@ -1,6 +1,6 @@
-// Gradients of the lookup that computes its correlations. Several edges add to the same features; whoever owns a feature
-// gathers what concerns it, edge by edge in their order, so that nothing depends on who comes first. The edges of a
-// keyframe are found by looking through all of them: there are few.
+// Gradients of the lookup that computes its correlations. Several edges add to the same features; whoever owns a
+// feature gathers what concerns it, edge by edge in their order, so that nothing depends on who comes first. The edges
+// of a keyframe are found by looking through all of them: there are few.
 #include <lietorch/gpu.h>
 
 #include "correlate.h"
@@ -12,15 +12,14 @@ namespace {
 // ---- positions
 
 template <typename S, int R, bool kWhole>
-__global__ void __launch_bounds__(kCorrelateThreads, 3)
-    coords_kernel(LookupSize size, EdgeFeatures<S> edges, const S* coords, const S* grad_out, int across, int tiles,
-                  S* grad_coords) {
+__global__ void __launch_bounds__(kCorrelateThreads<S>)
+    coords_kernel(LookupSize size, EdgeFeatures<S> edges, const S* coords, const S* grad_out, S* grad_coords) {
   GPU_DYNAMIC_SHARED(unsigned char, shared);
   const TileWindows<S, R> windows(shared);
-  const TilePlace place(size, across, tiles);
-  place_windows(size, windows, place.tile, coords, place.edge);
-  correlate<S, R, kWhole>(size, edges, place.edge, place.tile, windows);
-  add_slopes(size, windows, place.tile, place.edge, grad_out, grad_coords);
+  const auto tile = tile_of_block<S>(size);
+  place_windows(size, windows, tile, coords, blockIdx.z);
+  correlate<S, R, kWhole>(size, edges, blockIdx.z, tile, windows);
+  add_slopes(size, windows, tile, blockIdx.z, grad_out, grad_coords);
 }
 
 // ---- features of the source: a block owns 32 pixels of a keyframe, a warp one of them at a time, lanes share channels
@@ -157,10 +156,9 @@ __global__ void __launch_bounds__(kTargetThreads, 6)
 template <typename S, int R>
 void launch_coords(const LookupSize& size, const EdgeFeatures<S>& edges, const S* coords, const S* grad_out,
                    S* grad_coords, std::intptr_t stream) {
-  const unsigned across = gpu::blocks(size.w, kTileWidth), tiles = across * gpu::blocks(size.h, kTileHeight);
   const auto kernel = are_whole(edges) ? coords_kernel<S, R, true> : coords_kernel<S, R, false>;
-  gpu::launch("lookup_features_backward", kernel, dim3(tiles * size.E), kCorrelateThreads, TileWindows<S, R>::kBytes,
-              stream, size, edges, coords, grad_out, across, tiles, grad_coords);
+  gpu::launch("lookup_features_backward", kernel, tiles_of<S>(size), kCorrelateThreads<S>,
+              TileWindows<S, R>::kBytes, stream, size, edges, coords, grad_out, grad_coords);
 }
 
 template <typename S, int R>

@@ -1,6 +1,6 @@
 // Lookup in stored correlations. A block takes 64 neighbouring pixels: its threads first bring the cells of all their
-// windows to shared memory, a row of a window at a time, so that lanes beside each other read numbers beside each other;
-// then they blend and write, lanes beside each other for pixels beside each other.
+// windows to shared memory, a row of a window at a time, so that lanes beside each other read numbers beside each
+// other; then they blend and write, lanes beside each other for pixels beside each other.
 #include <lietorch/gpu.h>
 
 #include "lookup.h"
