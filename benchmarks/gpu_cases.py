@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from bench_ba import SCALE_SIGMA, drive, neighbours, straight_m
 from bench_gpu import SIDES, Case, Machine, NotHere, Side
+from gpu_frontend import frontend_case
 from kernel_launches import (
     FLOAT64,
     SIZES,
@@ -52,6 +53,9 @@ def all_cases(machine: Machine) -> Iterator[Case]:
             yield group_case(operation, rows, machine)
     for size in sizes:
         yield frame_distance_case(size, machine)
+    for size in sizes:
+        keyframes, edges = (4, 6) if machine.quick else (12, CORRELATION_EDGES)
+        yield frontend_case(replace(size, keyframes=keyframes, edges=edges), machine)
 
 
 def named(size: Size) -> str:

@@ -1,0 +1,93 @@
+"""The whole frontend's inner loop as a row of bench_gpu.py: one update of the DROID network and its bundle adjustment.
+
+Random weights, because only the time counts: reprojection, correlation on the fly, one step of the network on all
+edges, two iterations of the solver over the window. "CUDA" and "C++" are what runs with and without a GPU. "torch GPU"
+is a GPU without our kernels: network and torch's correlation there, the rest by C++ on the CPU; "torch CPU" has torch's
+correlation on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import bench_ba
+import numpy as np
+import torch
+from bench_gpu import SIDES, Case, Machine, NotHere, Side
+from kernel_launches import Floor, Size, ba_iteration, features_lookup
+from torch import Tensor
+
+from metric_slam.accelerator import Accelerator
+from metric_slam.active_edges import ActiveEdges
+from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.config_droid import DroidConfig
+from metric_slam.correspondence.droid import correlation_twin
+from metric_slam.correspondence.droid.model import DroidCorrespondence
+from metric_slam.correspondence.droid.network import DroidNetwork
+from metric_slam.factor_graph import FactorGraph
+from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+from metric_slam.keyframes import Keyframe, KeyframeStore
+
+SOLVER_ITERATIONS = 2
+
+
+def frontend_case(size: Size, machine: Machine) -> Case:
+    """One update of a window; sides are timed, not compared, for the network's answers mean nothing."""
+    floor = features_lookup(size)
+    steps = ba_iteration(size)
+    both = Floor(
+        floor.bytes + SOLVER_ITERATIONS * steps.bytes, floor.flops + SOLVER_ITERATIONS * steps.flops, floor.precision
+    )
+    name = f"update and BA, {size.keyframes} keyframes, {size.edges} edges, {size.height} x {size.width}"
+    return Case(name, both, {side: frontend_side(size, side, machine) for side in SIDES}, tolerance=None)
+
+
+def frontend_side(size: Size, side: str, machine: Machine) -> Side:
+    """Prepares the keyframes and their graph where a side has them."""
+
+    def prepared() -> Callable[[], object]:
+        device = machine.need(side)
+        accelerator = machine.accelerator if side == "CUDA" else None
+        if side == "CUDA" and accelerator is None:
+            raise NotHere(machine.why_not)
+        return make_update(size, device, accelerator, by_torch=side.startswith("torch"))
+
+    return prepared
+
+
+def make_update(
+    size: Size, device: torch.device, accelerator: Accelerator | None, *, by_torch: bool
+) -> Callable[[], object]:
+    """The call that is measured; every one starts from the same state."""
+    torch.manual_seed(0)
+    network = DroidNetwork().eval().to(device)
+    model = DroidCorrespondence(network, DroidConfig(), str(device), _twin if by_torch else None)
+    camera = PinholeCamera(
+        0.8 * 8 * size.width, 0.8 * 8 * size.width, 4.0 * size.width, 4.0 * size.height, 8 * size.width, 8 * size.height
+    )
+    store = KeyframeStore(camera)
+    rng = np.random.default_rng(0)
+    nothing = np.zeros((size.height, size.width))
+    start = np.tile([0.0, 0, 0, 0, 0, 0, 1], (size.keyframes, 1))
+    start[:, 2] = -0.3 * np.arange(size.keyframes)
+    for index, pose in enumerate(start):
+        image = rng.integers(0, 256, (FEATURE_STRIDE * size.height, FEATURE_STRIDE * size.width, 3), np.uint8)
+        inv_depth = 1.0 / rng.uniform(4.0, 9.0, nothing.shape)
+        features = model.encode(image, camera)
+        store.append(Keyframe(index, 0.1 * index, image, features, None, pose, inv_depth, nothing, nothing, nothing))
+    graph = FactorGraph(store, model, BundleAdjustmentConfig(), 0.0, accelerator)
+    active = ActiveEdges(store, graph, model)
+    pairs = bench_ba.neighbours(size.keyframes, 3)[: size.edges].tolist()
+    active.add([(i, j) for i, j in pairs])
+    depths = store.stacked("inv_depth", range(size.keyframes))
+
+    def run() -> object:
+        store.update(range(size.keyframes), start, depths, np.zeros(size.keyframes))
+        active.update(dense=False)
+        return graph.solve(0, size.keyframes, {0, 1}, SOLVER_ITERATIONS)
+
+    return run
+
+
+def _twin(features: Tensor, source: Tensor, target: Tensor) -> correlation_twin.CorrelationOnTheFly:
+    return correlation_twin.CorrelationOnTheFly(features[source], features[target])
