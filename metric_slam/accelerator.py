@@ -58,7 +58,8 @@ def uploaded(array: np.ndarray | Tensor, device: torch.device, dtype: torch.dtyp
         array = np.ascontiguousarray(array)
         array = torch.from_numpy(array if array.flags.writeable else array.copy())  # torch knows no read-only tensors
     if device.type == "cuda" and array.device.type == "cpu" and array.numel():
-        array = array.to(dtype or array.dtype).pin_memory()  # of its final type, so that the host need not wait for the copy
+        # of its final type and pinned, so that the host need not wait for the copy
+        array = array.to(dtype or array.dtype).pin_memory()
     return array.to(device, dtype, non_blocking=True).contiguous()
 
 
