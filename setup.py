@@ -37,7 +37,7 @@ EMULATION = THIRDPARTY / "lietorch" / "src" / "cuda" / "emulation.cpp"
 DEVICE = THIRDPARTY / "lietorch" / "src" / "cuda" / "device.cu"
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-"""A100, RTX 30, RTX 40, H100, B100, RTX 50; the newest one also as PTX, which later GPUs compile themselves."""
+"""A100 (the oldest with the tensor operations that are used), RTX 30, RTX 40, H100, B100, RTX 50; the newest one also as PTX, which later GPUs compile themselves."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,13 @@ class Nvcc:
         self.path = path
         self.version = re.search(r"release ([\d.]+)", self._ask("--version")).group(1)
         known = {int(name.removeprefix("compute_")) for name in self._ask("--list-gpu-arch").split()}
-        self.architectures = [a for a in self._wanted() if a in known]
+        wanted = self._wanted()
+        self.architectures = [a for a in wanted if a in known and a >= ARCHITECTURES[0]]
         if not self.architectures:
-            raise OSError(f"CUDA {self.version} makes nothing for the architectures {self._wanted()}")
+            raise OSError(
+                f"CUDA {self.version} and these sources have nothing for sm_{', sm_'.join(map(str, wanted))}; "
+                f"sm_{ARCHITECTURES[0]} is the oldest that they know"
+            )
 
     def _ask(self, *arguments: str) -> str:
         return subprocess.run([self.path, *arguments], check=True, capture_output=True, text=True).stdout

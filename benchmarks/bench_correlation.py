@@ -34,14 +34,16 @@ KERNEL_RUNS, TWIN_RUNS = 7, 1
 FORMS = ("volume", "on the fly")
 
 
-def problem(n_edges: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def problem(
+    n_edges: int, height: int = HEIGHT, width: int = WIDTH
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """features [N, C, h, w], source [E], target [E], coords [E, h, w, 2]."""
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(N_KEYFRAMES, CHANNELS, HEIGHT, WIDTH, generator=generator)
+    features = torch.randn(N_KEYFRAMES, CHANNELS, height, width, generator=generator)
     source = torch.arange(n_edges) % N_KEYFRAMES
     target = (source + 1 + torch.arange(n_edges) // N_KEYFRAMES) % N_KEYFRAMES
-    flow = F.interpolate(4.0 * torch.randn(n_edges, 2, 3, 6, generator=generator), (HEIGHT, WIDTH), mode="bilinear")
-    v, u = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    flow = F.interpolate(4.0 * torch.randn(n_edges, 2, 3, 6, generator=generator), (height, width), mode="bilinear")
+    v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return features, source, target, torch.stack([u, v], dim=-1) + flow.permute(0, 2, 3, 1)
 
 

@@ -2,8 +2,9 @@
 
 A group object wraps a tensor [..., N]; every operation broadcasts over the leading dimensions. Gradients of group
 elements live in the tangent space: the gradient of X is that of delta in exp(delta) * X, written into the first
-numbers of a tensor shaped like X. On the CPU forward and backward passes run in C++ (float32 and float64, OpenMP over
-large batches); tensors on other devices take the slower formulas of ``_torch_reference``.
+numbers of a tensor shaped like X. Forward and backward passes, float32 and float64, run in C++ on the CPU (OpenMP over
+large batches) and in CUDA on a GPU, on torch's current stream of its device, where those kernels are built; tensors on
+other devices take the slower formulas of ``_torch_reference``.
 
 Not to be confused with the package of the same name on PyPI, which is about something else.
 """

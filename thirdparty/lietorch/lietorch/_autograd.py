@@ -1,10 +1,13 @@
 """The differentiable operations on flat batches: forward and backward are one call of the kernels each.
 
-``run`` chooses the compiled kernels for tensors on the CPU and the torch formulas for all others.
+``run`` chooses the compiled kernels for tensors on the CPU, those for GPUs where they are built, and else the torch
+formulas.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -22,6 +25,12 @@ except ImportError as error:
         f"the compiled part of lietorch cannot be loaded ({error}): run `pip install --no-build-isolation -e .`"
     ) from error
 
+_lietorch_cuda: ModuleType | None = None
+try:
+    _lietorch_cuda = import_module("._lietorch_cuda", __package__)
+except ImportError:
+    pass  # not built, or not for this machine: tensors on a GPU take the torch formulas
+
 _TO_ELEMENT = {"exp", "inv", "mul", "lift"}  # results [n, N]
 _TO_POINT = {"act", "act4", "act_grad_point", "act4_grad_point"}  # results shaped like the second input
 # everything else gives a tangent vector [n, K]
@@ -36,11 +45,16 @@ def run(op: str, group: GroupSpec, a: Tensor, b: Tensor | None = None) -> Tensor
         raise TypeError(f"{group.name}.{op} needs tensors of one type, float32 or float64, got {found}")
     if len(devices) > 1:
         raise ValueError(f"{group.name}.{op} needs tensors on one device, got {sorted(map(str, devices))}")
-    if a.device.type != "cpu":
+    stream = ()
+    if a.device.type == "cpu":
+        kernels = _lietorch
+    elif a.device.type == "cuda" and _lietorch_cuda is not None:
+        kernels, stream = _lietorch_cuda, (torch.cuda.current_stream(a.device).cuda_stream,)
+    else:
         return getattr(_torch_reference, op)(group, *inputs)
     width = group.N if op in _TO_ELEMENT else inputs[-1].shape[-1] if op in _TO_POINT else group.K
     out = inputs[0].new_empty(len(a), width)
-    getattr(_lietorch, op)(group.number, *inputs, out)
+    getattr(kernels, op)(group.number, *inputs, out, *stream)
     return out
 
 

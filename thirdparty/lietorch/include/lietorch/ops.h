@@ -127,4 +127,13 @@ struct Lift : Widths<G::N, G::K, G::N> {
   static LIE_HD void run(In<G> a, In<G> h, Out<G> out) { G::load(a).lift(h, out); }
 };
 
+// ---- All of them, for what has to be made of each.
+
+template <template <typename> class... OPS>
+struct OperationList {};
+
+using Operations =
+    OperationList<Exp, Log, Inv, Mul, Adj, AdjT, Act, Act4, ActGradElement, ActGradPoint, Act4GradElement,
+                  Act4GradPoint, SmallAdjT, JacobianT, JacobianInverseT, JacobianInverse, Project, Lift>;
+
 }  // namespace lie

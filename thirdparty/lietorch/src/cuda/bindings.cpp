@@ -1,6 +1,32 @@
-// The module lietorch._lietorch_cuda.
-#include <nanobind/nanobind.h>
+// The module lietorch._lietorch_cuda: the operations on a GPU, each call on a stream of torch's. Compiled once more for
+// the emulation, whose "device" is the CPU.
+#include "../bindings.h"
 
 #include <lietorch/gpu_device.h>
 
-NB_MODULE(GPU_MODULE, m) { m.def("device_count", &gpu::device_count); }
+#include "rows.h"
+
+namespace {
+
+struct Gpu {
+#if defined(METRIC_SLAM_EMULATED)
+  using Where = nanobind::device::cpu;
+#else
+  using Where = nanobind::device::cuda;
+#endif
+
+  template <template <typename> class OP, typename G>
+  static void run(int device, std::size_t rows, lie::In<G> a, lie::In<G> b, lie::Out<G> out, std::intptr_t stream) {
+    constexpr int number = lie::cuda::number_of<OP, G>(lie::Operations{});
+    static_assert(number >= 0, "every operation must be one of Operations");
+    gpu::use_device(device);
+    lie::cuda::launch_of<G>(number)(static_cast<std::int64_t>(rows), a, b, out, stream);
+  }
+};
+
+}  // namespace
+
+NB_MODULE(GPU_MODULE, m) {
+  m.def("device_count", &gpu::device_count, "Usable CUDA devices; 0 without a driver.");
+  lie::Functions<Gpu, std::intptr_t>::define(m);
+}
