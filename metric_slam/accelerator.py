@@ -57,8 +57,9 @@ def uploaded(array: np.ndarray | Tensor, device: torch.device, dtype: torch.dtyp
     if isinstance(array, np.ndarray):
         array = np.ascontiguousarray(array)
         array = torch.from_numpy(array if array.flags.writeable else array.copy())  # torch knows no read-only tensors
-    if array.device != device and device.type == "cuda" and array.device.type == "cpu" and array.numel():
-        array = array.pin_memory()  # so that the host need not wait for the copy
+    if device.type == "cuda" and array.device.type == "cpu" and array.numel():
+        # of its final type and pinned, so that the host need not wait for the copy
+        array = array.to(dtype or array.dtype).pin_memory()
     return array.to(device, dtype, non_blocking=True).contiguous()
 
 

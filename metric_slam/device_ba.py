@@ -8,6 +8,7 @@ of the C++ solver needs far less work, and at such sizes the trip is not what co
 
 from __future__ import annotations
 
+import atexit
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ MAX_DENSE_ROWS = 4096
 _PLANS = 8  # graphs that are remembered; a window is solved several times before it changes
 _RUNNING = -1
 _plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
+atexit.register(_plans.clear)  # or nanobind finds them when it is too late to free them
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from tests.ba_problems import moved_poses
 CAMERA = PinholeCamera(fx=45.0, fy=40.0, cx=30.0, cy=24.0, width=64, height=48)
 """Its grid has 8 x 6 cells."""
 
-FRAMES = 12
+FRAMES = 11
 _H, _W = CAMERA.height // FEATURE_STRIDE, CAMERA.width // FEATURE_STRIDE
 
 CONFIG = {
