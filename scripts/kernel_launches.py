@@ -62,6 +62,10 @@ class Floor:
         return self.bytes / bytes_per_s, self.flops / flops_per_s[self.precision]
 
 
+Parameters = tuple[str, ...]
+"""What stands between the angle brackets of an instance, all words of it: ("Mul", "SE3", "double", "double")."""
+
+
 # ---- the pieces of work, of which a kernel may do a part
 
 OPERATIONS = {
@@ -133,6 +137,74 @@ def ba_iteration(size: Size) -> Floor:
     return Floor(moved, flops + (7 * size.keyframes) ** 3 / 3, FLOAT64)
 
 
+# the passes of our own solver (thirdparty/droid_backends/src/cuda), each reading what the one before has written
+
+GEOMETRY_BYTES, GEOMETRY_FLOPS = 8 * 48, 400
+"""Relative pose of an edge and the adjoint of it."""
+
+FLOW_FLOPS = 81
+"""Of a cell of an edge: projection 26, Jacobians 30, residual and weight 25."""
+
+
+def _per_edge(size: Size) -> int:
+    return size.edges * size.cells
+
+
+def _per_keyframe(size: Size) -> int:
+    return size.keyframes * size.cells
+
+
+def _measured_bytes(parameters: Parameters) -> int:
+    """Flow and confidence of a cell of an edge, x and y each."""
+    return 4 * NUMBER_BYTES[{"float": FLOAT32, "double": FLOAT64}[parameters[0]]]
+
+
+def edge_geometry(size: Size, parameters: Parameters) -> Floor:
+    """Two poses in, a relative one and its adjoint out."""
+    return Floor(size.edges * (8 * 14 + GEOMETRY_BYTES), size.edges * GEOMETRY_FLOPS, FLOAT64)
+
+
+def linearise(size: Size, parameters: Parameters) -> Floor:
+    """Flow in; Jacobians of pose and depth [6] and a 32nd of 32 sums out, for every cell of every edge."""
+    moved = _per_edge(size) * (_measured_bytes(parameters) + 48 + 8) + _per_keyframe(size) * 8 * (3 + 3)
+    return Floor(moved, _per_edge(size) * (LINEARISE_FLOPS + 62), FLOAT64)
+
+
+def eliminate(size: Size, parameters: Parameters) -> Floor:
+    """Jacobians in; products of all pairs of a source's edges, six by six, summed over its cells."""
+    n = size.edges / size.keyframes
+    flops = _per_keyframe(size) * ((n + 1) * (n + 2) / 2 * 78 + 12 * (n + 1))
+    return Floor(48 * _per_edge(size) + 24 * _per_keyframe(size), flops, FLOAT64)
+
+
+def _local_numbers(size: Size) -> float:
+    """Elements of the local systems of all sources."""
+    return size.keyframes * (6 * size.edges / size.keyframes + 7) ** 2
+
+
+def expand(size: Size, parameters: Parameters) -> Floor:
+    """Partial sums in, H and G of each source with its own pose out."""
+    n = size.edges / size.keyframes
+    flops = _per_edge(size) + size.keyframes * 2 * 2 * (6 * 6 * n * (6 * n + 1) + 36 * 6 * n)
+    return Floor(8 * _per_edge(size) + 3 * 8 * _local_numbers(size), flops, FLOAT64)
+
+
+def gather(size: Size, parameters: Parameters) -> Floor:
+    """Half of all local systems in, the lower half of the reduced one out."""
+    return Floor(8 * (_local_numbers(size) + (7 * size.keyframes) ** 2 / 2), _local_numbers(size), FLOAT64)
+
+
+def substitute(size: Size, parameters: Parameters) -> Floor:
+    """Flow in once more, depths out."""
+    moved = _per_edge(size) * _measured_bytes(parameters) + _per_keyframe(size) * 8 * (3 + 1)
+    return Floor(moved, _per_edge(size) * (FLOW_FLOPS + 30), FLOAT64)
+
+
+def of_keyframes(size: Size, parameters: Parameters) -> Floor:
+    """A few numbers of each keyframe in and out: poses, scales, costs."""
+    return Floor(size.keyframes * 8 * 2 * 8, size.keyframes * 100, FLOAT64)
+
+
 def volume_build(size: Size) -> Floor:
     """All correlations of all edges on all levels, float32, products on the ordinary cores."""
     values = size.edges * size.cells * sum(size.level_cells)
@@ -164,9 +236,6 @@ def features_lookup(size: Size) -> Floor:
 
 # ---- the kernels
 
-Parameters = tuple[str, ...]
-"""What stands between the angle brackets of an instance, all words of it: ("Mul", "SE3", "double", "double")."""
-
 
 @dataclass(frozen=True)
 class Launch:
@@ -188,6 +257,16 @@ def _rows_floor(size: Size, parameters: Parameters) -> Floor:
 
 LAUNCHES: dict[str, Launch] = {
     "rows_kernel": Launch(threads=128, floor=_rows_floor),  # a row for every cell of every edge
+    "geometry_kernel": Launch(threads=128, floor=edge_geometry),
+    "linearise_kernel": Launch(threads=128, floor=linearise),
+    "eliminate_kernel": Launch(threads=128, floor=eliminate),
+    "expand_kernel": Launch(threads=128, floor=expand),
+    "baseline_kernel": Launch(threads=64, floor=edge_geometry),  # one for every edge, say
+    "gather_kernel": Launch(threads=64, floor=gather),
+    "begin_kernel": Launch(threads=256, floor=of_keyframes),
+    "decide_kernel": Launch(threads=256, floor=of_keyframes),
+    "move_kernel": Launch(threads=128, floor=of_keyframes),
+    "substitute_kernel": Launch(threads=128, floor=substitute),
     "distance_kernel": Launch(threads=256, floor=lambda size, _: frame_distance(size)),
 }
 """By the name without namespaces; with its parameters where instances differ: "kernel<float, 3>"."""
