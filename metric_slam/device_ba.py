@@ -25,7 +25,7 @@ MAX_DENSE_ROWS = 4096
 """128 MB, and 23 GFLOP for a factorisation."""
 
 _PLANS = 8  # graphs that are remembered; a window is solved several times before it changes
-_RUNNING = -1
+_RUNNING, _CURRENT = -1, 6  # a status, and the place of a number in SolverState
 _plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
 atexit.register(_plans.clear)  # or nanobind finds them when it is too late to free them
 
@@ -191,9 +191,17 @@ class _Solve:
         while True:
             for _ in range(max(self._options.iterations, 1) if self._dense is not None else 1):
                 self._queue_trial(stream)
-            self._numbers = self._state.tolist()
-            if self._numbers[0] != _RUNNING:
+            if self._look()[0] != _RUNNING:
                 return
+
+    def _look(self) -> np.ndarray:
+        """Waits for the device; the state, and poses and scales of both buffers in the same trip."""
+        small = [self._state, self._poses.flatten(), self._scales.flatten()]
+        numbers = torch.cat(small).cpu().numpy()
+        state, poses, scales = np.split(numbers, np.cumsum([len(part) for part in small])[:-1])
+        which = int(state[_CURRENT])
+        self._found = state, poses.reshape(self._poses.shape)[which].copy(), scales.reshape(2, -1)[which].copy()
+        return state
 
     def _queue_trial(self, stream: int) -> None:
         self._assemble(stream, trial=False)
@@ -222,11 +230,11 @@ class _Solve:
         return up(x), up(np.array([not solved], np.int32))
 
     def solution(self) -> Solution:
-        """What the device arrived at; waits for it."""
-        status, iterations, trials, cost_initial, cost, _, current, *_ = self._numbers
+        """What the device arrived at when it was looked at last."""
+        state, poses, scales = self._found
+        status, iterations, trials, cost_initial, cost = state[:5].tolist()
         name = native.Status(int(status)).name.lower()
-        which = int(current)
-        poses, scales = (both[which].cpu().numpy() for both in (self._poses, self._scales))
+        which = int(state[_CURRENT])
         inv_depth = self._inv_depth[which].clone()  # not a view: the other buffer may go
         if self._gauss_newton:
             return self._plain_solution(name, int(iterations) - 1, poses, inv_depth, scales)
