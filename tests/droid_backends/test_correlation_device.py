@@ -23,7 +23,7 @@ def smooth_coords(edges: int, height: int, width: int) -> Tensor:
     y, x = torch.meshgrid(torch.arange(height) * 1.1 - 1.3, torch.arange(width) * 0.9 + 1.4, indexing="ij")
     coords = torch.stack([x, y], dim=-1).expand(edges, -1, -1, -1).clone()
     coords[:, : height // 2, width // 2 :, 0] -= 4.7
-    return coords
+    return coords + 0.3 * torch.arange(edges)[:, None, None, None]
 
 
 def forms(
@@ -116,9 +116,8 @@ def gradients(accelerator: Accelerator | None, features: Tensor, coords: Tensor,
     found: list[Tensor] = []
     for form in forms(features, SOURCE, TARGET, **options):
         out = form.lookup(coords)
-        found += torch.autograd.grad(
-            (out * torch.linspace(-1, 2, out[0].numel()).view_as(out[0]).to(out)).sum(), (features, coords)
-        )
+        weights = torch.linspace(-1, 2, out.numel()).view_as(out).to(out)  # no edge is like another
+        found += torch.autograd.grad((out * weights).sum(), (features, coords))
     return [tensor.cpu() for tensor in found]
 
 

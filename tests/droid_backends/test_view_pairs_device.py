@@ -55,7 +55,7 @@ def test_views_that_confirm(accelerator: Accelerator, size: tuple[int, int], lim
 
 
 def test_more_neighbours_than_a_block_knows_at_a_time(accelerator: Accelerator) -> None:
-    arguments = *scene(), np.array([0]), np.zeros(70, np.int64), np.arange(70) % 4 + 1, 0.5
+    arguments = *scene(), np.array([0]), np.zeros(70, np.int64), np.arange(70) * 4 // 70 + 1, 0.5
     found = count_consistent_views(*arguments, accelerator=accelerator)
     np.testing.assert_array_equal(found, count_consistent_views(*arguments))
     assert found.max() > 32

@@ -34,6 +34,10 @@ using CorrelateTile = PixelTile<kTileWidth, kTileHeight<S>>;
 template <typename S, int R>
 using TileWindows = Windows<S, R, kTileWidth * kTileHeight<S>>;
 
+// Do the tensor units multiply such numbers?
+template <typename T>
+constexpr bool kHasUnits = !std::is_same<T, double>::value;
+
 template <typename T>
 struct alignas(kPieceBytes) Piece {
   T part[kPiece<T>];
@@ -244,7 +248,7 @@ __device__ void correlate(const LookupSize& size, const EdgeFeatures<T>& edges, 
   for (int n = threadIdx.x; n < windows.kPixels * windows.kPitch; n += threads)
     windows.cells[n] = Computed<T>();
   __syncthreads();
-  if constexpr (std::is_same<T, double>::value) {
+  if constexpr (!kHasUnits<T>) {
     for (int item = threadIdx.x; item < windows.kPixels * side * side; item += threads) {
       const int t = item / (side * side), j = item % (side * side) / side, i = item % side;
       const Window<double>& at = windows.places[t];

@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(kTargetThreads, 6)
 template <typename S, int R>
 void launch_coords(const LookupSize& size, const EdgeFeatures<S>& edges, const S* coords, const S* grad_out,
                    S* grad_coords, std::intptr_t stream) {
-  const auto kernel = are_whole(edges) ? coords_kernel<S, R, true> : coords_kernel<S, R, false>;
+  const auto kernel = are_whole(edges) ? coords_kernel<S, R, kHasUnits<S>> : coords_kernel<S, R, false>;
   gpu::launch("lookup_features_backward", kernel, tiles_of<S>(size), kCorrelateThreads<S>,
               TileWindows<S, R>::kBytes, stream, size, edges, coords, grad_out, grad_coords);
 }
