@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FLOAT32, FLOAT64 = "float32", "float64"
 NUMBER_BYTES = {FLOAT32: 4, FLOAT64: 8}
@@ -241,18 +241,96 @@ def features_lookup(size: Size) -> Floor:
 class Launch:
     """A kernel as it is launched."""
 
-    threads: int
+    threads: int | Callable[[Parameters], int]
     """Per block."""
 
     floor: Callable[[Size, Parameters], Floor]
-    dynamic_shared: Callable[[Size], int] = lambda size: 0
+    dynamic_shared: Callable[[Parameters], int] = lambda parameters: 0
     """Bytes."""
+
+    def block(self, parameters: Parameters) -> tuple[int, int]:
+        """(threads, bytes of dynamic shared memory) of a block of an instance."""
+        threads = self.threads if isinstance(self.threads, int) else self.threads(parameters)
+        return threads, self.dynamic_shared(parameters)
 
 
 def _rows_floor(size: Size, parameters: Parameters) -> Floor:
     operation, group, scalar = parameters[:3]
     precision = {"float": FLOAT32, "double": FLOAT64}[scalar]
     return group_operation(operation, group, precision, size.edges * size.cells)
+
+
+# shared memory of the lookups (src/cuda/lookup.h): a window of each pixel, an odd number of cells of it, and its place
+
+
+def _computed_bytes(parameters: Parameters) -> int:
+    """Of the type in which an instance computes: Half and Brain are added up in float."""
+    return NUMBER_BYTES[FLOAT64 if parameters[0] == "double" else FLOAT32]
+
+
+def _windows_bytes(pixels: int, parameters: Parameters) -> int:
+    number = _computed_bytes(parameters)
+    cells = (2 * int(parameters[1]) + 2) ** 2 | 1
+    return pixels * (cells * number + (32 if number == NUMBER_BYTES[FLOAT64] else 20))
+
+
+def _tile_pixels(parameters: Parameters) -> int:
+    """Of a block on the fly (correlate.h); two threads each."""
+    return 64 if parameters[0] == "double" else 128
+
+
+def _tile_launch(floor: Callable[[Size, Parameters], Floor]) -> Launch:
+    return Launch(
+        threads=lambda parameters: 2 * _tile_pixels(parameters),
+        floor=floor,
+        dynamic_shared=lambda parameters: _windows_bytes(_tile_pixels(parameters), parameters),
+    )
+
+
+def _as(parameters: Parameters, floor: Floor) -> Floor:
+    """A floor counted for float32, for numbers of another size; its operations stay those of the type they run in."""
+    stored = {"Half": 2, "Brain": 2, "float": 4, "double": 8}[parameters[0]]
+    precision = FLOAT64 if parameters[0] == "double" else FLOAT32
+    return Floor(floor.bytes * stored / 4, floor.flops, precision)
+
+
+def _of_radius(size: Size, parameters: Parameters) -> Size:
+    return replace(size, radius=int(parameters[1]))
+
+
+def _one_level(floor: Floor, size: Size) -> Floor:
+    """A launch does one of the levels, on the average."""
+    return Floor(floor.bytes / size.levels, floor.flops / size.levels, floor.precision)
+
+
+def volume_read(size: Size, parameters: Parameters) -> Floor:
+    """Forward: windows in and out. Backward moves as much again for each of its two gradients, at least."""
+    return _one_level(_as(parameters, volume_lookup(_of_radius(size, parameters))), size)
+
+
+def features_read(size: Size, parameters: Parameters) -> Floor:
+    """Forward on the fly, and as much for each of its three gradients."""
+    return _one_level(_as(parameters, features_lookup(_of_radius(size, parameters))), size)
+
+
+PROJECT_FLOPS, JACOBIAN_FLOPS = 26, 30 + 72
+"""Of a cell of an edge: projection; Jacobians of depth and target pose, and those of the source pose from them."""
+
+
+def reprojection(size: Size, parameters: Parameters) -> Floor:
+    """Depths in; place, inverse depth and validity out."""
+    return Floor(8 * _per_keyframe(size) + 25 * _per_edge(size), PROJECT_FLOPS * _per_edge(size), FLOAT64)
+
+
+def reprojection_jacobians(size: Size, parameters: Parameters) -> Floor:
+    """Depths in, 26 numbers out."""
+    flops = (PROJECT_FLOPS + JACOBIAN_FLOPS) * _per_edge(size)
+    return Floor(8 * _per_keyframe(size) + 8 * 26 * _per_edge(size), flops, FLOAT64)
+
+
+def confirmation(size: Size, parameters: Parameters) -> Floor:
+    """Depths in, a count out; four cells of each neighbour are compared."""
+    return Floor(12 * _per_keyframe(size), (PROJECT_FLOPS + 4 * 5) * _per_edge(size), FLOAT64)
 
 
 LAUNCHES: dict[str, Launch] = {
@@ -267,6 +345,21 @@ LAUNCHES: dict[str, Launch] = {
     "decide_kernel": Launch(threads=256, floor=of_keyframes),
     "move_kernel": Launch(threads=128, floor=of_keyframes),
     "substitute_kernel": Launch(threads=128, floor=substitute),
+    "volume_kernel": Launch(threads=256, floor=volume_read, dynamic_shared=lambda p: _windows_bytes(64, p)),
+    "volume_backward_kernel": Launch(threads=256, floor=volume_read, dynamic_shared=lambda p: _windows_bytes(64, p)),
+    "features_kernel": _tile_launch(features_read),
+    "features_coords_kernel": _tile_launch(features_read),
+    "features_source_kernel": Launch(
+        threads=128, floor=features_read, dynamic_shared=lambda p: _windows_bytes(32, p)
+    ),
+    "features_target_kernel": Launch(
+        threads=64,
+        floor=features_read,
+        dynamic_shared=lambda p: _windows_bytes(64, p) + 64 * (36 * _computed_bytes(p) + 4),
+    ),
+    "reproject_kernel": Launch(threads=256, floor=reprojection),
+    "jacobians_kernel": Launch(threads=256, floor=reprojection_jacobians),
+    "filter_kernel": Launch(threads=256, floor=confirmation),
     "distance_kernel": Launch(threads=256, floor=lambda size, _: frame_distance(size)),
 }
 """By the name without namespaces; with its parameters where instances differ: "kernel<float, 3>"."""

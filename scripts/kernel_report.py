@@ -113,17 +113,18 @@ def row(kernel: str, resources: Sequence[Resources], launch: Launch | None) -> l
     cells = [f"`{kernel}`", NOTHING, one_or_all([r.shared_bytes for r in resources]), one_or_all(stack)]
     cells += [one_or_all(spills), one_or_all([r.registers for r in resources])]
     if launch is None:
-        return [*cells, *[NOTHING] * (len(HEADER) - len(cells) + len(SIZES) + 1)]
-    dynamic = launch.dynamic_shared(SIZES[0])
-    fits = [occupancy(r.architecture, launch.threads, r.registers, r.shared_bytes + dynamic) for r in resources]
-    cells[1:3] = [str(launch.threads), cells[2] + (f" + {dynamic}" if dynamic else "")]
+        return [*cells, *[NOTHING] * (len(HEADER) - len(cells) + len(SIZES) + 3)]
+    threads, dynamic = launch.block(parameters_of(kernel))
+    fits = [occupancy(r.architecture, threads, r.registers, r.shared_bytes + dynamic) for r in resources]
+    cells[1:3] = [str(threads), cells[2] + (f" + {dynamic}" if dynamic else "")]
     shares = one_or_all([f"{100 * fit.share:.3g}" for fit in fits])
     return [*cells, shares, one_or_all([fit.limit for fit in fits]), *bounds(kernel, launch)]
 
 
 def bounds(kernel: str, launch: Launch) -> list[str]:
-    """Microseconds that an H100 would need at least, for each of SIZES, and what for."""
-    cells, what = [], []
+    """MB and MFLOP of the first of SIZES; microseconds that an H100 would need at least, for each, and what for."""
+    first = launch.floor(SIZES[0], parameters_of(kernel))
+    cells, what = [f"{number / 1e6:.3g}" for number in (first.bytes, first.flops)], []
     for size in SIZES:
         floor = launch.floor(size, parameters_of(kernel))
         for_bytes, for_flops = floor.bounds_s(H100_BYTES_PER_S, H100_FLOPS_PER_S)
@@ -134,8 +135,10 @@ def bounds(kernel: str, launch: Launch) -> list[str]:
 
 def table(kernels: dict[str, list[Resources]]) -> str:
     """Markdown."""
-    rows = [[*HEADER, *(f"{size.name} µs" for size in SIZES), "bound by"]]
-    rows += [["---"] + ["---:"] * 6 + ["---"] + ["---:"] * len(SIZES) + ["---"]]
+    rows = [
+        [*HEADER, f"{SIZES[0].name} MB", f"{SIZES[0].name} MFLOP", *(f"{size.name} µs" for size in SIZES), "bound by"]
+    ]
+    rows += [["---"] + ["---:"] * 6 + ["---"] + ["---:"] * (len(SIZES) + 2) + ["---"]]
     rows += [row(name, resources, launch_of(name)) for name, resources in kernels.items()]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
@@ -151,10 +154,12 @@ left half of a table is what the compiler says, the right half is arithmetic.
   the sine of large angles, which is taken apart in memory.
 - *Occupancy* is the share of the warps of a multiprocessor that can be there at once, and what allows no more, by the
   rules of `cuda_occupancy.h` and the table of compute capabilities in the CUDA C++ Programming Guide.
-- The *µs* are a floor for an H100: the bytes that must move at {bandwidth:.2f} TB/s or the operations at {f64:.0f}
+- *MB* and *MFLOP* are the least that must move and be done for KITTI's problem, by what a kernel reads and writes, each
+  number once. The *µs* are a floor for an H100: the bytes that must move at {bandwidth:.2f} TB/s or the operations at {f64:.0f}
   (float64) and {f32:.0f} TFLOP/s (float32), whichever takes longer. These rates are the vendor's peaks for the SXM
-  board without tensor cores, so a kernel will be slower, and a launch alone takes some µs. What is counted stands in
-  `scripts/kernel_launches.py`. Group operations run on one row for every cell of every edge.
+  board without tensor cores, so a kernel will be slower, and a launch alone takes some µs; only `features_kernel` and
+  `features_coords_kernel` in 16 and 32 bits multiply on tensor cores, for which the operations are no bound. What is
+  counted stands in `scripts/kernel_launches.py`. Group operations run on one row for every cell of every edge.
 - Problems: {sizes}.
 """
 

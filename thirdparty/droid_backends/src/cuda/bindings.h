@@ -37,7 +37,9 @@ inline void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
 }
 
-inline Intrinsics intrinsics_of(const HostIntrinsics& K) { return {K.data()[0], K.data()[1], K.data()[2], K.data()[3]}; }
+inline Intrinsics intrinsics_of(const HostIntrinsics& K) {
+  return {K.data()[0], K.data()[1], K.data()[2], K.data()[3]};
+}
 
 void bind_correlation(nanobind::module_& m);
 void bind_dense_ba(nanobind::module_& m);

@@ -62,7 +62,10 @@ __global__ void __launch_bounds__(kThreads) eliminate_kernel(System<F> s, At at,
       const double scaled = a < left.width ? Q * left.data[static_cast<int64_t>(a) * pixels + p] : 0.0;
       sum_rest[4 + a] += scaled * b_p;
 #pragma unroll
-      for (int c = 0; c < 6; ++c) (6 * a + c < 32 ? sum_first[(6 * a + c) % 32] : sum_rest[(6 * a + c) % 32]) += scaled * other[c];
+      for (int c = 0; c < 6; ++c) {
+        const int place = 6 * a + c;
+        (place < 32 ? sum_first[place % 32] : sum_rest[place % 32]) += scaled * other[c];
+      }
     }
   }
   sum_over_block(sum_first, sum_rest, scratch, sums);

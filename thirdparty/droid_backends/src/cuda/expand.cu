@@ -54,7 +54,8 @@ template <typename F>
 __device__ void add_up(const System<F>& s, const Batch& batch, int b, const Source& source, double* prior) {
   const int warps = s.P.warps();
   for (int i = threadIdx.x; i < 32 * source.n; i += kThreads) {
-    const double* parts = s.work.edge_parts + 32 * static_cast<int64_t>(source.first - batch.first_place + i / 32) * warps;
+    const int64_t place = source.first - batch.first_place + i / 32;
+    const double* parts = s.work.edge_parts + 32 * place * warps;
     double sum = 0.0;
     for (int w = 0; w < warps; ++w) sum += parts[32 * w + i % 32];
     source.sums[i] = sum;

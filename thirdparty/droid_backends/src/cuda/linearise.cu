@@ -35,7 +35,8 @@ __global__ void __launch_bounds__(kThreads) linearise_kernel(System<F> s, At at,
 
   PriorTerm<double> prior{};
   if (inside) load_prior(s, at, k, p, px.d, prior);
-  const double prior_H = gpu::warp_sum(prior.H), prior_v = gpu::warp_sum(prior.v), prior_cost = gpu::warp_sum(prior.cost);
+  const double prior_H = gpu::warp_sum(prior.H), prior_v = gpu::warp_sum(prior.v);
+  const double prior_cost = gpu::warp_sum(prior.cost);
   if (lane == 0) {
     double* sums = s.work.prior_parts + 4 * (static_cast<int64_t>(b - batch.begin) * P.warps() + warp);
     sums[0] = prior_H;

@@ -13,7 +13,7 @@ constexpr int kBlocksAtOnce = kWhole ? 2 : 1;
 
 template <typename T, int R, bool kWhole>
 __global__ void __launch_bounds__(kCorrelateThreads<Computed<T>>, kBlocksAtOnce<kWhole>)
-    forward_kernel(LookupSize size, EdgeFeatures<T> edges, const Computed<T>* coords, T* out) {
+    features_kernel(LookupSize size, EdgeFeatures<T> edges, const Computed<T>* coords, T* out) {
   GPU_DYNAMIC_SHARED(unsigned char, shared);
   const TileWindows<Computed<T>, R> windows(shared);
   const auto tile = tile_of_block<Computed<T>>(size);
@@ -29,7 +29,7 @@ void lookup_features(const LookupSize& size, const EdgeFeatures<T>& edges, const
                      std::intptr_t stream) {
   with_radius(size.radius, [&](auto radius) {
     constexpr int R = decltype(radius)::value;
-    const auto kernel = are_whole(edges) ? forward_kernel<T, R, kHasUnits<T>> : forward_kernel<T, R, false>;
+    const auto kernel = are_whole(edges) ? features_kernel<T, R, kHasUnits<T>> : features_kernel<T, R, false>;
     gpu::launch("lookup_features", kernel, tiles_of<Computed<T>>(size), kCorrelateThreads<Computed<T>>,
                 TileWindows<Computed<T>, R>::kBytes, stream, size, edges, coords, out);
   });

@@ -13,7 +13,7 @@ namespace {
 
 template <typename S, int R, bool kWhole>
 __global__ void __launch_bounds__(kCorrelateThreads<S>)
-    coords_kernel(LookupSize size, EdgeFeatures<S> edges, const S* coords, const S* grad_out, S* grad_coords) {
+    features_coords_kernel(LookupSize size, EdgeFeatures<S> edges, const S* coords, const S* grad_out, S* grad_coords) {
   GPU_DYNAMIC_SHARED(unsigned char, shared);
   const TileWindows<S, R> windows(shared);
   const auto tile = tile_of_block<S>(size);
@@ -44,8 +44,8 @@ __device__ void add_of_pixel(const LookupSize& size, const Window<S>& at, const 
 
 template <typename S, int R>
 __global__ void __launch_bounds__(kSourceThreads)
-    source_kernel(LookupSize size, EdgeFeatures<S> edges, const S* coords, const S* grad_out, int blocks,
-                  S* grad_source) {
+    features_source_kernel(LookupSize size, EdgeFeatures<S> edges, const S* coords, const S* grad_out, int blocks,
+                           S* grad_source) {
   GPU_DYNAMIC_SHARED(unsigned char, shared);
   const Windows<S, R, kSourcePixels> windows(shared);
   const int64_t keyframe = blockIdx.x / blocks;
@@ -92,8 +92,8 @@ __device__ void share_cells(const Window<S>& at, const S* cells, int x, int y, S
 
 template <typename S, int R>
 __global__ void __launch_bounds__(kTargetThreads, 6)
-    target_kernel(LookupSize size, EdgeFeatures<S> edges, const S* coords, const S* grad_out, int across, int tiles,
-                  int channel_blocks, S* grad_target) {
+    features_target_kernel(LookupSize size, EdgeFeatures<S> edges, const S* coords, const S* grad_out, int across,
+                           int tiles, int channel_blocks, S* grad_target) {
   constexpr int side = WindowSize<R>::kCells, own = kOwnChannels<S>;
   GPU_DYNAMIC_SHARED(unsigned char, shared);
   GPU_SHARED(int, seen_of_warp, kTargetThreads / gpu::kWarp);
@@ -156,7 +156,8 @@ __global__ void __launch_bounds__(kTargetThreads, 6)
 template <typename S, int R>
 void launch_coords(const LookupSize& size, const EdgeFeatures<S>& edges, const S* coords, const S* grad_out,
                    S* grad_coords, std::intptr_t stream) {
-  const auto kernel = are_whole(edges) ? coords_kernel<S, R, kHasUnits<S>> : coords_kernel<S, R, false>;
+  const auto kernel =
+      are_whole(edges) ? features_coords_kernel<S, R, kHasUnits<S>> : features_coords_kernel<S, R, false>;
   gpu::launch("lookup_features_backward", kernel, tiles_of<S>(size), kCorrelateThreads<S>,
               TileWindows<S, R>::kBytes, stream, size, edges, coords, grad_out, grad_coords);
 }
@@ -166,7 +167,7 @@ void launch_target(const LookupSize& size, const EdgeFeatures<S>& edges, const S
                    S* grad_target, std::intptr_t stream) {
   const unsigned across = gpu::blocks(size.wk, kCellsWide), tiles = across * gpu::blocks(size.hk, kCellsHigh);
   const unsigned channel_blocks = gpu::blocks(edges.C, kTargetThreads * kOwnChannels<S>);
-  gpu::launch("lookup_features_backward", target_kernel<S, R>, dim3(channel_blocks * tiles * edges.N_target),
+  gpu::launch("lookup_features_backward", features_target_kernel<S, R>, dim3(channel_blocks * tiles * edges.N_target),
               kTargetThreads, kTargetBytes<S, R>, stream, size, edges, coords, grad_out, across, tiles, channel_blocks,
               grad_target);
 }
@@ -180,8 +181,9 @@ void lookup_features_backward(const LookupSize& size, const EdgeFeatures<T>& edg
     constexpr int R = decltype(radius)::value;
     if (grad_source) {
       const unsigned blocks = gpu::blocks(size.pixels(), kSourcePixels);
-      gpu::launch("lookup_features_backward", source_kernel<T, R>, dim3(blocks * edges.N_source), kSourceThreads,
-                  Windows<T, R, kSourcePixels>::kBytes, stream, size, edges, coords, grad_out, blocks, grad_source);
+      gpu::launch("lookup_features_backward", features_source_kernel<T, R>, dim3(blocks * edges.N_source),
+                  kSourceThreads, Windows<T, R, kSourcePixels>::kBytes, stream, size, edges, coords, grad_out, blocks,
+                  grad_source);
     }
     if (grad_target) launch_target<T, R>(size, edges, coords, grad_out, grad_target, stream);
     if (grad_coords) launch_coords<T, R>(size, edges, coords, grad_out, grad_coords, stream);

@@ -38,7 +38,7 @@ struct Place {
 
 template <typename T, int R>
 __global__ void __launch_bounds__(kThreads)
-    forward_kernel(LookupSize size, const T* volume, const Computed<T>* coords, int blocks, T* out) {
+    volume_kernel(LookupSize size, const T* volume, const Computed<T>* coords, int blocks, T* out) {
   GPU_DYNAMIC_SHARED(unsigned char, shared);
   const Windows<Computed<T>, R, kPixels> windows(shared);
   const Place place(size, blocks);
@@ -51,8 +51,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename S, int R>
 __global__ void __launch_bounds__(kThreads)
-    backward_kernel(LookupSize size, const S* volume, const S* coords, const S* grad_out, int blocks, S* grad_volume,
-                    S* grad_coords) {
+    volume_backward_kernel(LookupSize size, const S* volume, const S* coords, const S* grad_out, int blocks,
+                           S* grad_volume, S* grad_coords) {
   GPU_DYNAMIC_SHARED(unsigned char, shared);
   const Windows<S, R, kPixels> windows(shared);
   const Place place(size, blocks);
@@ -84,7 +84,7 @@ void lookup_volume(const LookupSize& size, const T* volume, const Computed<T>* c
   const unsigned blocks = gpu::blocks(size.pixels(), kPixels);
   with_radius(size.radius, [&](auto radius) {
     constexpr int R = decltype(radius)::value;
-    gpu::launch("lookup_volume", forward_kernel<T, R>, dim3(blocks * size.E), kThreads,
+    gpu::launch("lookup_volume", volume_kernel<T, R>, dim3(blocks * size.E), kThreads,
                 Windows<Computed<T>, R, kPixels>::kBytes, stream, size, volume, coords, blocks, out);
   });
 }
@@ -95,7 +95,7 @@ void lookup_volume_backward(const LookupSize& size, const T* volume, const T* co
   const unsigned blocks = gpu::blocks(size.pixels(), kPixels);
   with_radius(size.radius, [&](auto radius) {
     constexpr int R = decltype(radius)::value;
-    gpu::launch("lookup_volume_backward", backward_kernel<T, R>, dim3(blocks * size.E), kThreads,
+    gpu::launch("lookup_volume_backward", volume_backward_kernel<T, R>, dim3(blocks * size.E), kThreads,
                 Windows<T, R, kPixels>::kBytes, stream, size, volume, coords, grad_out, blocks, grad_volume,
                 grad_coords);
   });
