@@ -122,7 +122,7 @@ def row(kernel: str, resources: Sequence[Resources], launch: Launch | None) -> l
 
 
 def bounds(kernel: str, launch: Launch) -> list[str]:
-    """MB and MFLOP of the first of SIZES; microseconds that an H100 would need at least, for each, and what for."""
+    """MB and MFLOP of the first of SIZES; microseconds that an H100 needs at least, for each, and what for."""
     first = launch.floor(SIZES[0], parameters_of(kernel))
     cells, what = [f"{number / 1e6:.3g}" for number in (first.bytes, first.flops)], []
     for size in SIZES:
