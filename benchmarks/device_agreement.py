@@ -2,10 +2,13 @@
 """Do the kernels for GPUs give what those for the CPU give? Every operation, at the sizes of real runs.
 
     python benchmarks/device_agreement.py [--device emulated|cuda] [--only NAME] [--markdown FILE]
+                                          [--drive DATA [--frames 12]]
 
 `emulated` runs the text of the kernels on the CPU, thread by thread: minutes where a GPU takes milliseconds. The
 figure is the largest difference over the largest number of the CPU's result; one above 1e-4 ends with exit status 1.
 Bundle adjustment is the window of 25 keyframes and 96 edges on a grid of 30 x 100; the others are on that grid, too.
+With `--drive` the first frames of a data set are tracked and optimised with and without the device (preset fast, no
+loops), as well.
 """
 
 from __future__ import annotations
@@ -29,9 +32,13 @@ from torch import Tensor
 
 from metric_slam.accelerator import Accelerator, emulated_accelerator, emulation, find_accelerator
 from metric_slam.bundle_adjustment import BaWindow, reproject, solve_window
+from metric_slam.choices import choose_correspondence, choose_prior, working_camera
 from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.config_io import resolve_config
 from metric_slam.correspondence.droid import correlation
+from metric_slam.datasets import open_dataset
 from metric_slam.frame_distance import frame_distance
+from metric_slam.slam import MetricSlam
 from metric_slam.view_consistency import count_views_relative
 
 LIMIT = 1e-4
@@ -141,6 +148,28 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
+def drive(data: str, frames: int) -> Callable[[Accelerator | None], Result]:
+    """The trajectory and inverse depths of the first frames of a data set."""
+
+    def run(accelerator: Accelerator | None) -> Result:
+        config = resolve_config(settings=["preset=fast", "loop.enabled=false"])
+        dataset = open_dataset(data)
+        slam = MetricSlam(
+            config,
+            working_camera(config.input, dataset.camera),
+            choose_prior(config, dataset).prior,
+            choose_correspondence(config).model,
+            None,
+            accelerator,
+        )
+        for index in range(frames):
+            slam.process(dataset[index])
+        found = slam.finish()
+        return {"poses": found.T_world_cam, "inverse depths": np.stack([k.inv_depth for k in found.keyframes])}
+
+    return run
+
+
 OPERATIONS: dict[str, Callable[[Accelerator | None], Result]] = {
     "bundle adjustment, Levenberg-Marquardt": bundle_adjustment("levenberg_marquardt"),
     "bundle adjustment, Gauss-Newton": bundle_adjustment("gauss_newton"),
@@ -178,6 +207,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["emulated", "cuda"], default="emulated")
     parser.add_argument("--only", default="", help="operations whose name contains this")
+    parser.add_argument("--drive", help="a data set whose first frames are run, too")
+    parser.add_argument("--frames", type=int, default=12)
     parser.add_argument("--markdown", type=Path, help="write the table to this file, too")
     arguments = parser.parse_args()
     if arguments.device == "emulated":
@@ -191,6 +222,8 @@ def main() -> int:
             print(what, file=sys.stderr)
             return 2
         accelerator = found
+    if arguments.drive:
+        OPERATIONS[f"drive, {arguments.frames} frames"] = drive(arguments.drive, arguments.frames)
     header = ("operation", "of", "difference, relative")
     table, lines, worst = Table(*header, title=f"CPU against {what}"), [], 0.0
     for name, of, error in rows(accelerator, arguments.only):

@@ -155,11 +155,12 @@ left half of a table is what the compiler says, the right half is arithmetic.
 - *Occupancy* is the share of the warps of a multiprocessor that can be there at once, and what allows no more, by the
   rules of `cuda_occupancy.h` and the table of compute capabilities in the CUDA C++ Programming Guide.
 - *MB* and *MFLOP* are the least that must move and be done for KITTI's problem, by what a kernel reads and writes, each
-  number once. The *µs* are a floor for an H100: the bytes that must move at {bandwidth:.2f} TB/s or the operations at {f64:.0f}
-  (float64) and {f32:.0f} TFLOP/s (float32), whichever takes longer. These rates are the vendor's peaks for the SXM
-  board without tensor cores, so a kernel will be slower, and a launch alone takes some µs; only `features_kernel` and
-  `features_coords_kernel` in 16 and 32 bits multiply on tensor cores, for which the operations are no bound. What is
-  counted stands in `scripts/kernel_launches.py`. Group operations run on one row for every cell of every edge.
+  number once. The *µs* are a floor for an H100: the bytes that must move at {bandwidth:.2f} TB/s or the operations at
+  {f64:.0f} (float64) and {f32:.0f} TFLOP/s (float32), whichever takes longer. These rates are the vendor's peaks for
+  the SXM board without tensor cores, so a kernel will be slower, and a launch alone takes some µs; only
+  `features_kernel` and `features_coords_kernel` in 16 and 32 bits multiply on tensor cores, for which the operations
+  are no bound. What is counted stands in `scripts/kernel_launches.py`. Group operations run on one row for every cell
+  of every edge.
 - Problems: {sizes}.
 """
 
