@@ -126,7 +126,7 @@ def test_from_the_command_to_the_table(
     assert sum("on the fly by" in row[0] for row in rows) == 2
 
 
-@pytest.mark.parametrize("broken, code", [("", 0), ("-m pip", 1), ("-m pytest", 2), ("bench_gpu.py", 2)])
+@pytest.mark.parametrize("broken, code", [("", 0), ("-m pip", 1), ("-m pytest", 2), ("agreement.py", 2), ("bench_gpu.py", 2)])
 def test_device_check_goes_from_build_to_benchmark(tmp_path: Path, broken: str, code: int) -> None:
     """With a stand-in for Python that writes down how it is called."""
     python = tmp_path / "python"
@@ -138,7 +138,8 @@ def test_device_check_goes_from_build_to_benchmark(tmp_path: Path, broken: str, 
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     calls = (tmp_path / "calls").read_text().splitlines()
-    steps = ["-m pip install", "-m pytest", "benchmarks/bench_gpu.py"][: 1 if code == 1 else 3]
+    steps = ["-m pip install", "-m pytest", "benchmarks/device_agreement.py", "benchmarks/bench_gpu.py"]
+    steps = steps[: 1 if code == 1 else None]
     assert [next(s for s in steps if s in call) for call in calls[1:]] == steps
     assert all(call.startswith("1 ") for call in calls[1:])
     assert code == 1 or calls[-1].endswith("--quick")
