@@ -126,7 +126,9 @@ def test_from_the_command_to_the_table(
     assert sum("on the fly by" in row[0] for row in rows) == 2
 
 
-@pytest.mark.parametrize("broken, code", [("", 0), ("-m pip", 1), ("-m pytest", 2), ("agreement.py", 2), ("bench_gpu.py", 2)])
+@pytest.mark.parametrize(
+    "broken, code", [("", 0), ("-m pip", 1), ("-m pytest", 2), ("agreement.py", 2), ("bench_gpu.py", 2)]
+)
 def test_device_check_goes_from_build_to_benchmark(tmp_path: Path, broken: str, code: int) -> None:
     """With a stand-in for Python that writes down how it is called."""
     python = tmp_path / "python"
