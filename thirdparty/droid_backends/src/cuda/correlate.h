@@ -38,6 +38,11 @@ using TileWindows = Windows<S, R, kTileWidth * kTileHeight<S>>;
 template <typename T>
 constexpr bool kHasUnits = !std::is_same<T, double>::value;
 
+// Is there an instance without guards of channels? Only for the radius of the network, or compiling would take twice as
+// long.
+template <typename T, int R>
+constexpr bool kHasWhole = kHasUnits<T> && R == 3;
+
 template <typename T>
 struct alignas(kPieceBytes) Piece {
   T part[kPiece<T>];

@@ -29,7 +29,7 @@ void lookup_features(const LookupSize& size, const EdgeFeatures<T>& edges, const
                      std::intptr_t stream) {
   with_radius(size.radius, [&](auto radius) {
     constexpr int R = decltype(radius)::value;
-    const auto kernel = are_whole(edges) ? features_kernel<T, R, kHasUnits<T>> : features_kernel<T, R, false>;
+    const auto kernel = are_whole(edges) ? features_kernel<T, R, kHasWhole<T, R>> : features_kernel<T, R, false>;
     gpu::launch("lookup_features", kernel, tiles_of<Computed<T>>(size), kCorrelateThreads<Computed<T>>,
                 TileWindows<Computed<T>, R>::kBytes, stream, size, edges, coords, out);
   });

@@ -157,7 +157,7 @@ template <typename S, int R>
 void launch_coords(const LookupSize& size, const EdgeFeatures<S>& edges, const S* coords, const S* grad_out,
                    S* grad_coords, std::intptr_t stream) {
   const auto kernel =
-      are_whole(edges) ? features_coords_kernel<S, R, kHasUnits<S>> : features_coords_kernel<S, R, false>;
+      are_whole(edges) ? features_coords_kernel<S, R, kHasWhole<S, R>> : features_coords_kernel<S, R, false>;
   gpu::launch("lookup_features_backward", kernel, tiles_of<S>(size), kCorrelateThreads<S>,
               TileWindows<S, R>::kBytes, stream, size, edges, coords, grad_out, grad_coords);
 }
