@@ -29,8 +29,8 @@ from metric_slam.correspondence.round_trip import (
 from metric_slam.geometry.camera import FEATURE_STRIDE, GRID_OFFSET_PX, PinholeCamera
 
 _STRIDE_PX = 4
-_PIXELS_AT_ONCE = 1_500_000
-"""Pixels of the finest level that are searched together: about 160 bytes each are held at most."""
+_PIXELS_AT_ONCE = 1_000_000
+"""Pixels of the finest level that are searched together: about 500 bytes each are held at most."""
 
 
 @dataclass(frozen=True, eq=False)

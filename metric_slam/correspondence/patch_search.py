@@ -5,7 +5,8 @@ refinement of 2.3. In the inverse compositional form gradients and Hessian belon
 a step is one sampling of the target and one small product. Patches learn from their neighbours before they search, as
 OpenCV's do; here all at once instead of one after the other, because nothing may wait on a GPU.
 
-P patches of 64 pixels a level, B pairs; lengths are pixels of the level, and everything is float32 on one device.
+P patches of 64 pixels a level, B pairs; lengths are pixels of the level, and everything is float32 on one device. Its
+products must not be rounded to TF32 (torch does so only when told): grey levels cancel in them.
 """
 
 from __future__ import annotations
