@@ -13,6 +13,7 @@ import torch
 from bench_ba import SCALE_SIGMA, drive, neighbours, straight_m
 from bench_gpu import SIDES, Case, Machine, NotHere, Side
 from gpu_frontend import frontend_case
+from gpu_matching import matching_case
 from kernel_launches import (
     FLOAT64,
     SIZES,
@@ -56,6 +57,7 @@ def all_cases(machine: Machine) -> Iterator[Case]:
     for size in sizes:
         keyframes, edges = (4, 6) if machine.quick else (12, CORRELATION_EDGES)
         yield frontend_case(replace(size, keyframes=keyframes, edges=edges), machine)
+    yield matching_case(machine)
 
 
 def named(size: Size) -> str:

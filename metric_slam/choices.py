@@ -154,16 +154,28 @@ def choose_correspondence(config: Config) -> CorrespondenceChoice:
     """
     if config.correspondence == "droid":
         return CorrespondenceChoice(*_make_droid(config, _droid_weights(config)))
+    if config.correspondence == "inverse_search":
+        return CorrespondenceChoice(*_make_inverse_search(config))
     reason = "as asked for"
     if config.correspondence == "auto":
         weights = None if config.droid.weights is None and find("droid") is None else _droid_weights(config)
         if weights is None:
             reason = "needs neither weights nor a GPU; droid has no weights here (metric-slam weights)"
+            if resolve_device(config.device) != "cpu":
+                reason += "; inverse_search runs on the GPU, but its speed there is not measured yet"
         elif resolve_device(config.device) == "cpu":
             reason = f"without a GPU; the weights in {weights} are left alone (--correspondence droid uses them)"
         else:
             return CorrespondenceChoice(*_make_droid(config, weights))
     return CorrespondenceChoice(DisCorrespondence(config.dis, threads=min(4, os.cpu_count() or 1)), reason)
+
+
+def _make_inverse_search(config: Config) -> tuple[CorrespondenceModel, str]:
+    """The search of DIS in torch, and what it runs on; never taken by ``auto`` as long as no GPU has timed it."""
+    from metric_slam.correspondence.inverse_search import InverseSearch
+
+    device = resolve_device(config.device)
+    return InverseSearch(config.dis, device), f"as asked for; on {device}"
 
 
 def _droid_weights(config: Config) -> Path:

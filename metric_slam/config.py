@@ -19,7 +19,7 @@ from metric_slam.config_section import size_from_text
 
 Preset = Literal["fast", "accurate"]
 PriorName = Literal["auto", "metric3d", "ground_plane", "sensor", "precomputed", "huggingface", "none"]
-CorrespondenceName = Literal["auto", "dis", "droid"]
+CorrespondenceName = Literal["auto", "dis", "inverse_search", "droid"]
 
 
 class InputConfig(Section):
@@ -52,10 +52,10 @@ class InputConfig(Section):
 
 
 class DisConfig(Section):
-    """Matching with OpenCV's DIS optical flow."""
+    """Matching with DIS optical flow: OpenCV's (`dis`), or the same search in torch (`inverse_search`)."""
 
     preset: Literal["ultrafast", "fast", "medium"] = Field(
-        "medium", description="OpenCV's preset: patches, iterations, variational refinement"
+        "medium", description="OpenCV's preset: patches, iterations, variational refinement; `dis` alone"
     )
     finest_scale: int = Field(
         0, ge=0, le=5, description="finest pyramid level of the inverse search: 0 full resolution, 1 half"
@@ -67,7 +67,9 @@ class DisConfig(Section):
         description="the same for pairs of keyframes that are not direct neighbours: "
         "they steady rotation, which coarser flow does as well",
     )
-    patch_stride: int | None = Field(None, ge=1, le=8, description="pixels between DIS patches; none: the preset's own")
+    patch_stride: int | None = Field(
+        None, ge=1, le=8, description="pixels between DIS patches; none: the preset's own, 4 for `inverse_search`"
+    )
     warm_start: bool = Field(True, description="start the search from the present reprojection")
     round_trip_sigma_px: float = Field(
         0.5, gt=0, description="forward-backward error at which the confidence is a half, pixels"
@@ -295,7 +297,9 @@ class Config(Section):
         "auto", description="source of metric depth; auto takes the best that is available and says which"
     )
     correspondence: CorrespondenceName = Field(
-        "auto", description="dense matching; auto: droid with weights and a GPU, else dis"
+        "auto",
+        description="dense matching; auto: droid with weights and a GPU, else dis; inverse_search: the same "
+        "search in torch, for GPUs",
     )
     device: str = Field(
         "auto",

@@ -172,6 +172,16 @@ def test_without_weights_nothing_of_torch_is_imported() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_inverse_search_is_taken_when_asked_for(no_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, reason = choose_correspondence(config(correspondence="inverse_search", device="cpu"))
+    assert model.name == "inverse_search" and not model.recurrent and reason == "as asked for; on cpu"
+    assert "inverse_search" not in choose_correspondence(config(device="cpu")).reason
+    monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda")
+    model, reason = choose_correspondence(config())
+    assert model.name == "dis" and "no weights here" in reason
+    assert "inverse_search" in reason and "not measured yet" in reason
+
+
 def test_correspondence_is_dis(no_weights: Path) -> None:
     assert [choose_correspondence(config(correspondence=c)).model.name for c in ("auto", "dis")] == ["dis", "dis"]
     assert choose_correspondence(config()).reason != choose_correspondence(config(correspondence="dis")).reason

@@ -102,6 +102,12 @@ def test_the_kernels_for_gpus_are_called_as_they_are(bench: ModuleType, cases: M
     assert set(row.ms) == set(bench.SIDES)
 
 
+def test_matching_is_timed_on_the_cpu_too(bench: ModuleType) -> None:
+    case = importlib.import_module("gpu_matching").matching_case(on_cpu(bench), width=96, height=64)
+    row = bench.measure(case, on_cpu(bench))
+    assert set(row.ms) == {"C++", "torch CPU"} and set(row.missing) == set(bench.GPU_SIDES)
+
+
 def test_from_the_command_to_the_table(
     bench: ModuleType,
     cases: ModuleType,
