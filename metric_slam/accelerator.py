@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -17,8 +18,6 @@ import droid_backends
 import numpy as np
 import torch
 from torch import Tensor
-
-from metric_slam.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,17 @@ def find_accelerator(device: str) -> tuple[Accelerator | None, str]:
     if droid_backends.cuda is None:
         return None, f"C++ on the CPU: {droid_backends.why_no_cuda} (METRIC_SLAM_CUDA=1 pip install . builds them)"
     index = torch.cuda.current_device() if chosen.index is None else chosen.index
-    if droid_backends.cuda.device_count() <= index:
-        raise ConfigError(f"--device {device}: torch sees it, the CUDA kernels do not; update the driver or give cpu")
-    name = torch.cuda.get_device_name(index)
+    name, why_not = torch.cuda.get_device_name(index), _why_not(index)
+    if why_not:
+        return None, f"C++ on the CPU: the CUDA kernels cannot run on {name} ({why_not}); build them on this machine"
     return Accelerator(torch.device("cuda", index), droid_backends.cuda), f"CUDA on {name}"
+
+
+@lru_cache
+def _why_not(index: int) -> str:
+    """Why the kernels cannot run on a CUDA device, in CUDA's words: the driver is too old, or they were built for other
+    GPUs. Empty: they can."""
+    return droid_backends.cuda.why_not(index)
 
 
 _emulated: list[Accelerator] = []
@@ -102,7 +108,7 @@ def kernel_for(tensor: Tensor, name: str) -> Callable[..., Any] | None:
     """The compiled kernel of a name that reads tensors like this one, called without a stream; None: there is none."""
     if tensor.device.type == "cpu":
         return _on_stream(_emulated[-1], name) if _emulated else getattr(droid_backends, name)
-    if tensor.device.type != "cuda" or droid_backends.cuda is None:
+    if tensor.device.type != "cuda" or droid_backends.cuda is None or _why_not(tensor.device.index or 0):
         return None
     return _on_stream(Accelerator(tensor.device, droid_backends.cuda), name)
 

@@ -123,8 +123,10 @@ def _cuda_kernels() -> Check:
         remedy = "; bundle adjustment stays on the CPU; METRIC_SLAM_CUDA=1 pip install -e . builds them"
         return Check("cuda kernels", "warning" if usable else "ok", droid_backends.why_no_cuda + remedy * usable)
     count = droid_backends.cuda.device_count()
-    if usable and not count:
-        return Check("cuda kernels", "warning", "built, but they find no device: update the driver, or give cpu")
+    why_not = droid_backends.cuda.why_not(0) if usable else ""
+    if why_not:
+        remedy = "update the driver, or build them on this machine: pip install -e ."
+        return Check("cuda kernels", "warning", f"built, but not for this device ({why_not}): {remedy}")
     return Check("cuda kernels", "ok", f"built; {count} CUDA devices" + (" (none is needed)" if not count else ""))
 
 

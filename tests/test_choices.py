@@ -6,9 +6,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from metric_slam import accelerator as accelerator_module
 from metric_slam.choices import (
     camera_mount,
     choose_accelerator,
@@ -160,6 +163,23 @@ def test_without_our_kernels_the_cpu_solves_and_says_why(monkeypatch: pytest.Mon
     monkeypatch.setattr("droid_backends.why_no_cuda", "the CUDA kernels were not built: no nvcc was found")
     accelerator, reason = choose_accelerator(config())
     assert accelerator is None and "on the CPU" in reason and "nvcc" in reason and "pip install" in reason
+
+
+@pytest.mark.parametrize("why_not, uses_them", [("", True), ("no kernel image is available", False)])
+def test_kernels_that_cannot_run_on_the_gpu_are_left_alone(
+    monkeypatch: pytest.MonkeyPatch, why_not: str, uses_them: bool
+) -> None:
+    """Built for other GPUs, or for a newer driver: an answer in words instead of an error in the first solve."""
+    kernels = SimpleNamespace(why_not=lambda index: why_not)
+    monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda:3")
+    monkeypatch.setattr("droid_backends.cuda", kernels)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda index: f"GPU {index}")
+    accelerator_module._why_not.cache_clear()
+    found, reason = choose_accelerator(config())
+    accelerator_module._why_not.cache_clear()
+    assert (found is not None) == uses_them and "GPU 3" in reason and why_not in reason
+    if found is not None:
+        assert found.kernels is kernels and found.device == torch.device("cuda", 3)
 
 
 def test_without_weights_nothing_of_torch_is_imported() -> None:

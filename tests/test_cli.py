@@ -172,7 +172,8 @@ def test_doctor_passes_here_and_names_what_is_broken(cli: Cli, monkeypatch: pyte
 def test_the_doctor_knows_our_kernels(
     built: bool, usable: bool, status: str, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("droid_backends.cuda", SimpleNamespace(device_count=lambda: 0) if built else None)
+    kernels = SimpleNamespace(device_count=lambda: 0, why_not=lambda device: "no kernel image is available")
+    monkeypatch.setattr("droid_backends.cuda", kernels if built else None)
     monkeypatch.setattr("droid_backends.why_no_cuda", "the CUDA kernels were not built: no nvcc was found")
     monkeypatch.setattr("torch.cuda.is_available", lambda: usable)
     check = _cuda_kernels()

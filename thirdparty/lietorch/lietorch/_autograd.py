@@ -6,6 +6,7 @@ formulas.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -48,7 +49,7 @@ def run(op: str, group: GroupSpec, a: Tensor, b: Tensor | None = None) -> Tensor
     stream = ()
     if a.device.type == "cpu":
         kernels = _lietorch
-    elif a.device.type == "cuda" and _lietorch_cuda is not None:
+    elif a.device.type == "cuda" and _has_kernels(a.device):
         kernels, stream = _lietorch_cuda, (torch.cuda.current_stream(a.device).cuda_stream,)
     else:
         return getattr(_torch_reference, op)(group, *inputs)
@@ -56,6 +57,12 @@ def run(op: str, group: GroupSpec, a: Tensor, b: Tensor | None = None) -> Tensor
     out = inputs[0].new_empty(len(a), width)
     getattr(kernels, op)(group.number, *inputs, out, *stream)
     return out
+
+
+@lru_cache
+def _has_kernels(device: torch.device) -> bool:
+    """Were kernels built, and for this GPU and its driver?"""
+    return _lietorch_cuda is not None and not _lietorch_cuda.why_not(device.index or 0)
 
 
 def _pad(group: GroupSpec, tangent: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 #include "bindings.h"
 
 #include <lietorch/gpu_device.h>
+#include <nanobind/stl/string.h>
 
 namespace droid::cuda {
 
 NB_MODULE(GPU_MODULE, m) {
-  m.def("device_count", &gpu::device_count, "Usable CUDA devices; 0 without a driver.");
+  m.def("device_count", &gpu::device_count, "CUDA devices; 0 without a driver.");
+  m.def("why_not", &gpu::why_not, nanobind::arg("device"), "Why a CUDA device is not usable; empty: it is.");
   bind_correlation(m);
   bind_dense_ba(m);
   bind_view_pairs(m);

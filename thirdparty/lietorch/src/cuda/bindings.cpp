@@ -1,5 +1,7 @@
 // The module lietorch._lietorch_cuda: the operations on a GPU, each call on a stream of torch's. Compiled once more for
 // the emulation, whose "device" is the CPU.
+#include <nanobind/stl/string.h>
+
 #include "../bindings.h"
 
 #include <lietorch/gpu_device.h>
@@ -27,6 +29,6 @@ struct Gpu {
 }  // namespace
 
 NB_MODULE(GPU_MODULE, m) {
-  m.def("device_count", &gpu::device_count, "Usable CUDA devices; 0 without a driver.");
+  m.def("why_not", &gpu::why_not, nanobind::arg("device"), "Why a CUDA device is not usable; empty: it is.");
   lie::Functions<Gpu, std::intptr_t>::define(m);
 }

@@ -41,6 +41,7 @@ namespace gpu {
 
 void use_device(int) {}
 int device_count() { return 1; }
+std::string why_not(int) { return ""; }
 
 namespace emulation {
 
