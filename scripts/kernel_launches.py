@@ -360,6 +360,7 @@ LAUNCHES: dict[str, Launch] = {
     "reproject_kernel": Launch(threads=256, floor=reprojection),
     "jacobians_kernel": Launch(threads=256, floor=reprojection_jacobians),
     "filter_kernel": Launch(threads=256, floor=confirmation),
+    "probe_kernel": Launch(threads=32, floor=lambda size, _: Floor(0.0, 0.0, FLOAT64)),  # only asked after
     "distance_kernel": Launch(threads=256, floor=lambda size, _: frame_distance(size)),
 }
 """By the name without namespaces; with its parameters where instances differ: "kernel<float, 3>"."""
