@@ -11,8 +11,8 @@ import lietorch
 import numpy as np
 import torch
 from bench_ba import SCALE_SIGMA, drive, neighbours, straight_m
-from bench_gpu import SIDES, Case, Machine, NotHere, Side
 from gpu_frontend import frontend_case
+from gpu_machine import SIDES, Case, Machine, NotHere, Side
 from gpu_matching import matching_case
 from kernel_launches import (
     FLOAT64,

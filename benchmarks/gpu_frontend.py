@@ -13,7 +13,7 @@ from collections.abc import Callable
 import bench_ba
 import numpy as np
 import torch
-from bench_gpu import SIDES, Case, Machine, NotHere, Side
+from gpu_machine import SIDES, Case, Machine, NotHere, Side
 from kernel_launches import Floor, Size, ba_iteration, features_lookup
 from torch import Tensor
 

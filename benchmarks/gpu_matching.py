@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from bench_gpu import GPU_SIDES, SIDES, Case, Machine, Side
+from gpu_machine import GPU_SIDES, SIDES, Case, Machine, Side
 from kernel_launches import FLOAT32, NUMBER_BYTES, Floor
 
 from metric_slam.config import DisConfig

@@ -27,6 +27,11 @@ def cases(bench: ModuleType) -> ModuleType:
     return importlib.import_module("gpu_cases")
 
 
+def machines() -> ModuleType:
+    """benchmarks/gpu_machine.py."""
+    return importlib.import_module("gpu_machine")
+
+
 def tiny(cases: ModuleType, **numbers: int) -> object:
     """A problem that takes no time."""
     return cases.Size("tiny", 8, 9, **numbers)
@@ -34,13 +39,13 @@ def tiny(cases: ModuleType, **numbers: int) -> object:
 
 def on_cpu(bench: ModuleType) -> object:
     """A machine without a GPU."""
-    return bench.this_machine("cpu", quick=True)
+    return machines().this_machine("cpu", quick=True)
 
 
 def made_up(bench: ModuleType, **results: float) -> object:
     """A case whose sides return numbers at once."""
     sides = {side.replace("_", " "): lambda value=value: lambda: value for side, value in results.items()}
-    return bench.Case("made up", bench.Floor(1e6, 0.0, "float64"), sides)
+    return machines().Case("made up", machines().Floor(1e6, 0.0, "float64"), sides)
 
 
 def test_a_side_that_cannot_be_measured_is_a_dash_with_a_reason(bench: ModuleType) -> None:
@@ -65,7 +70,7 @@ def test_sides_must_agree(bench: ModuleType) -> None:
 
 def test_ratios(bench: ModuleType) -> None:
     row = bench.Row(made_up(bench), {"CUDA": 0.5, "C++": 20.0, "torch GPU": 5.0, "torch CPU": 4000.0}, {})
-    machine = bench.Machine(torch.device("cpu"), None, "")
+    machine = machines().Machine(torch.device("cpu"), None, "")
     shown = dict(zip(bench.HEADER, bench.cells(row, machine, 1e10), strict=True))
     assert [shown[name] for name in bench.HEADER[5:]] == ["40x", "10x", "200x", "0.1", "20 %"]
 
@@ -74,7 +79,7 @@ def test_ratios(bench: ModuleType) -> None:
 def test_bundle_adjustment_agrees_with_its_twin(bench: ModuleType, cases: ModuleType, edges: int) -> None:
     one, further = cases.ba_cases(tiny(cases, edges=edges), on_cpu(bench))
     assert set(bench.measure(one, on_cpu(bench)).ms) == {"C++", "torch CPU"}
-    assert further.calls == cases.FURTHER_ITERATIONS and set(further.less) == set(bench.SIDES)
+    assert further.calls == cases.FURTHER_ITERATIONS and set(further.less) == set(machines().SIDES)
 
 
 def test_twins_work_where_the_window_lies(cases: ModuleType) -> None:
@@ -95,17 +100,17 @@ def test_twins_work_where_the_window_lies(cases: ModuleType) -> None:
 def test_the_kernels_for_gpus_are_called_as_they_are(bench: ModuleType, cases: ModuleType) -> None:
     """The emulation stands for a GPU."""
     try:
-        machine = bench.Machine(torch.device("cpu"), emulated_accelerator(), "", quick=True)
+        machine = machines().Machine(torch.device("cpu"), emulated_accelerator(), "", quick=True)
     except ImportError:
         pytest.skip("the GPU kernels were not built for the CPU: METRIC_SLAM_EMULATION=1, as `make install` has it")
     row = bench.measure(cases.frame_distance_case(tiny(cases, keyframes=4), machine), machine)
-    assert set(row.ms) == set(bench.SIDES)
+    assert set(row.ms) == set(machines().SIDES)
 
 
 def test_matching_is_timed_on_the_cpu_too(bench: ModuleType) -> None:
     case = importlib.import_module("gpu_matching").matching_case(on_cpu(bench), width=96, height=64)
     row = bench.measure(case, on_cpu(bench))
-    assert set(row.ms) == {"C++", "torch CPU"} and set(row.missing) == set(bench.GPU_SIDES)
+    assert set(row.ms) == {"C++", "torch CPU"} and set(row.missing) == set(machines().GPU_SIDES)
 
 
 def test_from_the_command_to_the_table(
@@ -119,7 +124,7 @@ def test_from_the_command_to_the_table(
         correlation = cases.correlation_cases(tiny(cases, edges=12), machine)
         return [*correlation, *(cases.group_case(name, 20, machine) for name in ("exp", "log", "mul", "act"))]
 
-    monkeypatch.setattr(cases, "all_cases", some)
+    monkeypatch.setattr(bench, "all_cases", some)
     monkeypatch.setattr(cases, "SIZES", (tiny(cases),))
     out = tmp_path / "bench.md"
     assert bench.main(["--device", "cpu", "--quick", "--markdown", str(out)]) == 0
