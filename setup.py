@@ -5,7 +5,8 @@ of their own so that what fails to load there harms nothing else.
 
 METRIC_SLAM_CUDA=auto|0|1         build for GPUs: if nvcc is there (default), never, or fail without
 METRIC_SLAM_CUDA_ARCHITECTURES    for which ones, as in "86;90"; default: those of the GPUs here, else all the usual
-METRIC_SLAM_EMULATION=1           also build the GPU kernels for the CPU, slow and strict, for the tests (make does)
+METRIC_SLAM_EMULATION=1           also build the GPU kernels for the CPU, slow and strict, for the tests (make does);
+                                  sanitize: with the sanitizers of g++ (scripts/sanitize_kernels.sh)
 METRIC_SLAM_NATIVE=1              -march=native (faster here, not portable)
 METRIC_SLAM_JOBS                  how many files compile at once
 
@@ -39,6 +40,10 @@ DEVICE = THIRDPARTY / "lietorch" / "src" / "cuda" / "device.cu"
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 """A100, RTX 30, RTX 40, H100, B100, RTX 50; older ones lack tensor operations that are used. The newest also as PTX,
 which later GPUs compile themselves."""
+
+
+EMULATION_WISH = os.environ.get("METRIC_SLAM_EMULATION", "0")
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-omit-frame-pointer"]
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ def find_nvcc() -> Nvcc | None:
 
 def modules(nvcc: Nvcc | None) -> list[Extension]:
     """All modules that are built here."""
-    kinds = [CPU] + ([GPU] if nvcc else []) + ([EMULATED] if os.environ.get("METRIC_SLAM_EMULATION") == "1" else [])
+    kinds = [CPU] + ([GPU] if nvcc else []) + ([EMULATED] if EMULATION_WISH in ("1", "sanitize") else [])
     return [native_extension(package, kind) for kind in kinds for package in PACKAGES]
 
 
@@ -181,10 +186,13 @@ class BuildNative(build_ext):
             flags = [*flags, f"-DGPU_MODULE={ext.name.split('.')[-1]}"]
         if kind.emulated:
             flags = [*flags, "-O1", "-DMETRIC_SLAM_EMULATED", "-Wno-unknown-pragmas"]
+        sanitizers = SANITIZERS if kind.emulated and EMULATION_WISH == "sanitize" else []
+        flags, link_flags = [*flags, *sanitizers], [*link_flags, *sanitizers]
         headers = [path for package in PACKAGES for path in (THIRDPARTY / package).rglob("*.h")]
         # one object folder per interpreter, binding library and set of flags, so that none is reused for another
         tag = f"{sys.implementation.cache_tag}-nanobind{nanobind.__version__}"
         folder = ROOT / "build" / (f"native-{tag}" + ("-march" if "-march=native" in flags else "") + kind.suffix)
+        folder = folder.with_name(folder.name + "-sanitize") if sanitizers else folder
         if ".cu" not in self.compiler.src_extensions:
             self.compiler.src_extensions.append(".cu")
         own = [(str(Path(source)), [ROOT / source, ROOT / "setup.py", *headers]) for source in ext.sources]

@@ -183,3 +183,13 @@ def test_it_compiles_as_setup_does(script: ModuleType) -> None:
     setup = (ROOT / "setup.py").read_text()
     assert all(f'"{flag}"' in setup for flag in script.FLAGS)
     assert set(script.ARCHITECTURES) <= set(script.built_architectures())
+
+
+def test_the_page_knows_every_kernel(launches: ModuleType) -> None:
+    """Whoever adds one writes it down and makes the page anew."""
+    page = (ROOT / "docs" / "kernels.md").read_text()
+    sources = sorted((ROOT / "thirdparty").glob("*/src/cuda/*"))
+    found = {name for path in sources for name in re.findall(r"\b(\w+_kernel)\(", path.read_text())}
+    assert {"linearise_kernel", "features_kernel", "rows_kernel", "distance_kernel"} <= found
+    for name in found:
+        assert f"`{name}" in page and launches.launch_of(name) is not None, name
