@@ -45,10 +45,15 @@ class Accelerator:
         """Keyframe numbers int64 on the device; each must be one of ``count``. Tensors were checked when made."""
         if isinstance(numbers, Tensor):
             return self.upload(numbers, torch.int64)
-        numbers = np.ascontiguousarray(numbers, np.int64)
-        if numbers.size and not (0 <= numbers.min() and numbers.max() < count):
-            raise ValueError(f"a keyframe number lies outside 0..{count - 1}")
-        return self.upload(numbers)
+        return self.upload(checked_numbers(numbers, count))
+
+
+def checked_numbers(numbers: np.ndarray, count: int) -> np.ndarray:
+    """Keyframe numbers as kernels take them, int64 and contiguous; ValueError if one is not one of ``count``."""
+    numbers = np.ascontiguousarray(numbers, np.int64)
+    if numbers.size and not (0 <= numbers.min() and numbers.max() < count):
+        raise ValueError(f"a keyframe number lies outside 0..{count - 1}")
+    return numbers
 
 
 def uploaded(array: np.ndarray | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:

@@ -18,14 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.accelerator import Accelerator
+from metric_slam.accelerator import Accelerator, checked_numbers
 from metric_slam.device_plan import Graph, Plan, make_plan
 
 MAX_DENSE_ROWS = 4096
 """128 MB, and 23 GFLOP for a factorisation."""
 
 _PLANS = 8  # graphs that are remembered; a window is solved several times before it changes
-_RUNNING, _CURRENT = -1, 6  # a status, and the place of a number in SolverState
 _plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
 atexit.register(_plans.clear)  # or nanobind finds them when it is too late to free them
 
@@ -83,21 +82,20 @@ def solve_on_device(
 
 def _graph(window: Any, options: native.DenseBaOptions) -> Graph:
     N = len(window.poses)
-    for ends in (window.source, window.target, window.baselines.pair):
-        if ends.size and not (0 <= ends.min() and ends.max() < N):
-            raise ValueError(f"an edge or a baseline names a keyframe outside 0..{N - 1}")
+    ends = window.source, window.target, window.baselines.pair
+    source, target, baseline_pair = (checked_numbers(numbers, N) for numbers in ends)
     has_prior = options.prior_mode == native.PriorMode.METRIC and window.prior_depth_m is not None
     moves = has_prior and options.scale_sigma > 0
     scale_free = window.depth_free & moves
     previous = np.arange(-1, N - 1) if window.scale_previous is None else window.scale_previous
     return Graph(
-        np.ascontiguousarray(window.source, np.int64),
-        np.ascontiguousarray(window.target, np.int64),
+        source,
+        target,
         window.pose_free,
         window.depth_free,
         scale_free,
         np.ascontiguousarray(previous, np.int64),
-        np.ascontiguousarray(window.baselines.pair, np.int64),
+        baseline_pair,
         int(window.inv_depth.shape[1] * window.inv_depth.shape[2]),
         options.damping == native.Damping.EVERY_BLOCK,
         (_weight(options.scale_sigma), _weight(options.scale_step_sigma)),
@@ -136,9 +134,9 @@ class _Solve:
         self._gauss_newton = ridge_and_damping is not None
         self._start = inv_depth, scales
         up = accelerator.upload
-        state = np.zeros(accelerator.kernels.STATE_NUMBERS)
-        state[[0, 1, 5, 7]] = _RUNNING, float(self._gauss_newton), options.initial_damping, 1.0  # see SolverState
-        self._state = up(state)
+        start = {"status": accelerator.kernels.RUNNING, "lambda": options.initial_damping, "stale": 1.0}
+        start["iterations"] = float(self._gauss_newton)  # which counts from one
+        self._state = up(np.array([start.get(name, 0.0) for name in accelerator.kernels.STATE_NAMES]))
         self._poses = up(window.poses).repeat(2, 1, 1)
         self._inv_depth = inv_depth.repeat(2, 1, 1, 1)
         self._scales = up(scales).repeat(2, 1)
@@ -191,15 +189,16 @@ class _Solve:
         while True:
             for _ in range(max(self._options.iterations, 1) if self._dense is not None else 1):
                 self._queue_trial(stream)
-            if self._look()[0] != _RUNNING:
+            if self._look()["status"] != self._accelerator.kernels.RUNNING:
                 return
 
-    def _look(self) -> np.ndarray:
+    def _look(self) -> dict[str, float]:
         """Waits for the device; the state, and poses and scales of both buffers in the same trip."""
         small = [self._state, self._poses.flatten(), self._scales.flatten()]
         numbers = torch.cat(small).cpu().numpy()
-        state, poses, scales = np.split(numbers, np.cumsum([len(part) for part in small])[:-1])
-        which = int(state[_CURRENT])
+        values, poses, scales = np.split(numbers, np.cumsum([len(part) for part in small])[:-1])
+        state = dict(zip(self._accelerator.kernels.STATE_NAMES, values.tolist(), strict=True))
+        which = int(state["current"])
         self._found = state, poses.reshape(self._poses.shape)[which].copy(), scales.reshape(2, -1)[which].copy()
         return state
 
@@ -232,13 +231,11 @@ class _Solve:
     def solution(self) -> Solution:
         """What the device arrived at when it was looked at last."""
         state, poses, scales = self._found
-        status, iterations, trials, cost_initial, cost = state[:5].tolist()
-        name = native.Status(int(status)).name.lower()
-        which = int(state[_CURRENT])
-        inv_depth = self._inv_depth[which].clone()  # not a view: the other buffer may go
+        name, iterations = native.Status(int(state["status"])).name.lower(), int(state["iterations"])
+        inv_depth = self._inv_depth[int(state["current"])].clone()  # not a view: the other buffer may go
         if self._gauss_newton:
-            return self._plain_solution(name, int(iterations) - 1, poses, inv_depth, scales)
-        report = DeviceReport(name, int(iterations), int(trials), cost_initial, cost)
+            return self._plain_solution(name, iterations - 1, poses, inv_depth, scales)
+        report = DeviceReport(name, iterations, int(state["trials"]), state["cost_initial"], state["cost"])
         return Solution(poses, inv_depth, scales, report)
 
     def _plain_solution(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.accelerator import Accelerator
+from metric_slam.accelerator import Accelerator, checked_numbers
 
 
 def count_consistent_views(
@@ -102,9 +102,7 @@ def _count(
 def _by_row(keyframes: np.ndarray, source: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Order of the pairs by the row of their source, and where each row begins in it, [K + 1]; ValueError as the kernel
     for the CPU has it."""
-    for numbers in (keyframes, source):
-        if numbers.size and not (0 <= numbers.min() and numbers.max() < count):
-            raise ValueError(f"a keyframe number lies outside 0..{count - 1}")
+    keyframes, source = (checked_numbers(numbers, count) for numbers in (keyframes, source))
     row_of = np.full(count, -1)
     row_of[keyframes] = np.arange(len(keyframes))
     if (row_of[keyframes] != np.arange(len(keyframes))).any():

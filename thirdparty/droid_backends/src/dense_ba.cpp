@@ -3,23 +3,19 @@
 #include <cmath>
 #include <utility>
 
+#include <droid_backends/levenberg_marquardt.h>
+
 #include "reduced_system.h"
 
 namespace droid {
 
 namespace {
 
-constexpr int kMaxTrials = 6;  // damped solves per linearisation before the solver gives up
-
 void apply_step(const DenseBaProblem& P, const DenseBaOptions& opt, const Layout& layout, const System& system,
                 double depth_damping, const std::vector<double>& x, bool clamp) {
   substitute_depths(P, opt, system.geometry, depth_damping, system.blocks, block_steps(P, layout, system, x), clamp);
   for (int k = 0; k < P.N; ++k) {
-    if (layout.pose[k] >= 0) {
-      auto T = lie::SE3<double>::exp(&x[layout.pose[k]]) * lie::SE3<double>::load(P.poses + 7 * k);
-      T.renormalise();  // rounding in long chains of products would otherwise grow
-      T.store(P.poses + 7 * k);
-    }
+    if (layout.pose[k] >= 0) move_pose(&x[layout.pose[k]], P.poses + 7 * k, P.poses + 7 * k);
     if (layout.scale[k] >= 0) P.scales[k] += x[layout.scale[k]];
   }
 }
@@ -69,16 +65,16 @@ class LevenbergMarquardt {
     if (!system.S.solve(x.data())) return reject(Trial::kSingular);
     before.take();
     apply_step(P, opt, layout, system, lambda, x, true);
-    const double relaxed = std::max(lambda * 0.2, 1e-8);
+    const double next_lambda = relaxed(lambda);
     if (last)
       next.cost = total_cost(P, opt, layout, next.blocks);
     else
-      assemble_at(relaxed, next);  // most steps are accepted: their cost and the next system come in one pass
+      assemble_at(next_lambda, next);  // most steps are accepted: their cost and the next system come in one pass
     if (!(next.cost < system.cost)) {
       before.restore();
       return reject(Trial::kRejected);
     }
-    lambda = relaxed;
+    lambda = next_lambda;
     std::swap(system, next);
     return Trial::kAccepted;
   }
@@ -87,7 +83,7 @@ class LevenbergMarquardt {
   void assemble_at(double damping, System& out) { assemble(P, opt, layout, {opt.ridge, damping, damping}, out); }
 
   Trial reject(Trial reason) {
-    lambda = std::max(lambda, 1e-6) * 10.0;
+    lambda = raised(lambda);
     stale = true;
     return reason;
   }
@@ -135,7 +131,7 @@ DenseBaReport solve_dense_ba(const DenseBaProblem& P, const DenseBaOptions& opt)
       accepted = outcome == Trial::kAccepted;
       solvable = solvable || outcome != Trial::kSingular;
     }
-    const double decrease = (report.cost_final - solver.cost()) / std::max(report.cost_final, 1e-300);
+    const double decrease = relative_decrease(report.cost_final, solver.cost());
     report.cost_final = solver.cost();
     if (!solvable)
       report.status = Status::kNotPositiveDefinite;

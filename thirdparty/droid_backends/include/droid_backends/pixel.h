@@ -43,6 +43,13 @@ LIE_HD lie::SE3<double> relative_pose(const double* pose_i, const double* pose_j
   return lie::SE3<double>::load(pose_j) * lie::SE3<double>::load(pose_i).inv();
 }
 
+// moved = exp(xi) pose; they may be the same [7].
+LIE_HD void move_pose(const double* xi, const double* pose, double* moved) {
+  auto T = lie::SE3<double>::exp(xi) * lie::SE3<double>::load(pose);
+  T.renormalise();  // rounding in long chains of products would otherwise grow
+  T.store(moved);
+}
+
 // T_ij as project_pixel takes it.
 struct RelativeMotion {
   double R[9], t[3];  // R row-major

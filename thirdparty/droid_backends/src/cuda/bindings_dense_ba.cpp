@@ -203,7 +203,9 @@ Solver make_solver(const PlanArrays& plan, const StatePoses& poses, const StateM
 void bind_dense_ba(nb::module_& m) {
   using namespace GPU_MODULE;
   static_assert(sizeof(SolverState) == SolverState::kNumbers * sizeof(double), "the state is an array of doubles");
-  m.attr("STATE_NUMBERS") = static_cast<int>(SolverState::kNumbers);
+  m.attr("STATE_NAMES") = nb::make_tuple("status", "iterations", "trials", "cost_initial", "cost", "lambda", "current",
+                                         "stale", "trial", "solvable", "cost_at_start");  // as in SolverState
+  m.attr("RUNNING") = SolverState::kRunning;
   bind_plan(m);
   nb::class_<Solver>(m, "DenseBaSolver",
                      "One solve. Its calls only queue kernels; whoever makes it keeps all arrays alive until they ran.")

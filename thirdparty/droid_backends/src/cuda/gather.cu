@@ -143,7 +143,6 @@ __global__ void begin_kernel(System<F> s) {
 
 // As LevenbergMarquardt and solve_dense_ba of src/dense_ba.cpp have it.
 __device__ void accept_or_refuse(SolverState& state, const DenseBaOptions& opt, bool singular, double cost) {
-  constexpr double kMaxTrials = 6.0;
   const auto end = [&](Status status) { state.status = static_cast<double>(status); };
   state.trials += 1.0;
   state.trial += 1.0;
@@ -153,16 +152,14 @@ __device__ void accept_or_refuse(SolverState& state, const DenseBaOptions& opt, 
     state.current = 1.0 - state.current;
     state.cost = cost;
     state.stale = 0.0;
-    const double start = state.cost_at_start;
-    const double decrease = (start - cost) / (start > 1e-300 ? start : 1e-300);
-    if (decrease < opt.min_relative_decrease) return end(Status::kConverged);
+    if (relative_decrease(state.cost_at_start, cost) < opt.min_relative_decrease) return end(Status::kConverged);
     if (state.iterations >= opt.iterations) return end(Status::kMaxIterations);
     state.iterations += 1.0;
     state.trial = state.solvable = 0.0;
     state.cost_at_start = cost;
     return;
   }
-  state.lambda = (state.lambda > 1e-6 ? state.lambda : 1e-6) * 10.0;
+  state.lambda = raised(state.lambda);
   state.stale = 1.0;
   if (state.trial < kMaxTrials) return;
   if (state.solvable == 0.0) return end(Status::kNotPositiveDefinite);

@@ -1,6 +1,8 @@
 // What kernels ask of the state of a solve.
 #pragma once
 
+#include <droid_backends/levenberg_marquardt.h>
+
 #include "dense_ba.h"
 
 namespace droid::cuda {
@@ -14,9 +16,6 @@ __device__ inline int buffer(const SolverState& state, At at) {
   const int current = state.current != 0.0 ? 1 : 0;
   return at == At::kCurrent ? current : 1 - current;
 }
-
-// Most steps are accepted: the system at the trial state is damped as the next step will want it.
-__device__ inline double relaxed(double lambda) { return lambda * 0.2 > 1e-8 ? lambda * 0.2 : 1e-8; }
 
 __device__ inline double damping(const SolverState& state, const Amounts& amounts, At at) {
   if (amounts.fixed) return amounts.damping;

@@ -18,11 +18,7 @@ __global__ void move_kernel(System<F> s, const double* x) {
     const int row = s.plan.pose_row[i], scale_row = s.plan.scale_row[i];
     const double* pose = s.P.poses.of(buffer(state, At::kCurrent)) + 7 * i;
     double* moved = s.P.poses.of(buffer(state, At::kTrial)) + 7 * i;
-    if (row >= 0) {
-      auto T = lie::SE3<double>::exp(x + row) * lie::SE3<double>::load(pose);
-      T.renormalise();
-      T.store(moved);
-    }
+    if (row >= 0) move_pose(x + row, pose, moved);
     if (scale_row >= 0)
       s.P.scales.of(buffer(state, At::kTrial))[i] = s.P.scales.of(buffer(state, At::kCurrent))[i] + x[scale_row];
   }

@@ -60,10 +60,6 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, int thre
 }
 
 template <typename T>
-__device__ inline T shuffle_down(T value, int lanes) {
-  return __shfl_down_sync(kAllLanes, value, lanes);
-}
-template <typename T>
 __device__ inline T shuffle_xor(T value, int lanes) {
   return __shfl_xor_sync(kAllLanes, value, lanes);
 }

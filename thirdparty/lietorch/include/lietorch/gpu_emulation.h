@@ -107,13 +107,6 @@ T* fresh(T* shared, std::size_t bytes) {
 inline void __syncthreads() { gpu::emulation::block->wait_for_block(); }
 inline void __syncwarp(unsigned = 0xffffffffu) { gpu::emulation::block->wait_for_warp(); }
 
-template <typename T>
-T atomicAdd(T* address, T value) {
-  const T before = *address;
-  *address = before + value;
-  return before;
-}
-
 namespace gpu {
 
 template <typename... Parameters, typename... Arguments>
@@ -122,11 +115,6 @@ void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, int thre
   emulation::run_grid(name, grid, threads, shared_bytes, [&] { kernel(static_cast<Parameters>(arguments)...); });
 }
 
-template <typename T>
-T shuffle_down(const T& value, int lanes) {
-  const int from = emulation::lane() + lanes;
-  return emulation::exchanged(value, from < emulation::kLanesOfWarp ? from : emulation::lane());
-}
 template <typename T>
 T shuffle_xor(const T& value, int lanes) {
   return emulation::exchanged(value, emulation::lane() ^ lanes);
