@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 
 from metric_slam.config import DisConfig
-from metric_slam.correspondence.base import Correspondence, EdgeQuery
-from metric_slam.correspondence.dis import DisCorrespondence, DisFeatures
+from metric_slam.correspondence.base import EdgeQuery
+from metric_slam.correspondence.dis import DisCorrespondence
 from metric_slam.geometry.camera import FEATURE_STRIDE
+from tests.correspondence.flow_pairs import FIRST, STREET, R, features, match, several_motions
 from tests.scene import CAMERA, Street, exact_matches, pose, rotation
 
-STREET = Street()
 ROOM = Street(end_m=30.0)
-R = rotation(0.01, 0.005)
-FIRST = pose(R=R)
 
 
 @pytest.fixture(scope="module")
@@ -22,31 +20,7 @@ def dis() -> DisCorrespondence:
     return DisCorrespondence(DisConfig(), threads=2)
 
 
-def features(dis: DisCorrespondence, T_world_cam: np.ndarray, street: Street = STREET) -> DisFeatures:
-    return dis.encode(street.render(T_world_cam)[0], CAMERA)
-
-
-def match(
-    dis: DisCorrespondence, T_world_second: np.ndarray, *, street: Street = STREET, warm: bool = False
-) -> tuple[Correspondence, np.ndarray, np.ndarray]:
-    """Match, error in pixels [h, w] and visibility of first -> second; with ``warm`` both ways start at the truth."""
-    target, seen = exact_matches(street, FIRST, T_world_second)
-    back, _ = exact_matches(street, T_world_second, FIRST)
-    a, b = features(dis, FIRST, street), features(dis, T_world_second, street)
-    forward, _ = dis.track([EdgeQuery(a, b, target if warm else None), EdgeQuery(b, a, back if warm else None)])
-    return forward, FEATURE_STRIDE * np.linalg.norm(forward.target - target, axis=-1), seen
-
-
-@pytest.mark.parametrize(
-    ("second", "median_px", "p90_px"),
-    [
-        (pose(z_m=0.3, R=R), 0.08, 0.35),
-        (pose(z_m=1.0, R=R), 0.15, 0.6),
-        (pose(0.3, 0.2, R=R), 0.15, 0.6),
-        (pose(R=rotation(0.03, -0.02, 0.05)), 0.08, 0.3),
-    ],
-    ids=["slow", "fast", "sideways", "turn"],
-)
+@several_motions
 def test_flow_is_found_to_a_fraction_of_a_pixel(
     dis: DisCorrespondence, second: np.ndarray, median_px: float, p90_px: float
 ) -> None:

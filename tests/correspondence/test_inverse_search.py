@@ -10,14 +10,12 @@ from metric_slam.config import DisConfig
 from metric_slam.correspondence import inverse_search
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
 from metric_slam.correspondence.dis import DisCorrespondence
-from metric_slam.correspondence.inverse_search import InverseSearch, InverseSearchFeatures, coarsest_scale
+from metric_slam.correspondence.inverse_search import InverseSearch, coarsest_scale
 from metric_slam.correspondence.patch_search import make_grid
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
-from tests.scene import CAMERA, Street, exact_matches, pose, rotation
+from tests.correspondence.flow_pairs import FIRST, STREET, R, features, match, several_motions
+from tests.scene import CAMERA, exact_matches, pose, rotation
 
-STREET = Street()
-R = rotation(0.01, 0.005)
-FIRST = pose(R=R)
 CPU = torch.device("cpu")
 
 
@@ -26,36 +24,12 @@ def search() -> InverseSearch:
     return InverseSearch(DisConfig(), "cpu")
 
 
-def features(search: InverseSearch, T_world_cam: np.ndarray) -> InverseSearchFeatures:
-    return search.encode(STREET.render(T_world_cam)[0], CAMERA)
-
-
-def match(
-    search: InverseSearch, T_world_second: np.ndarray, *, warm: bool = False
-) -> tuple[Correspondence, np.ndarray, np.ndarray]:
-    """Match, error in pixels [h, w] and visibility of first -> second; with ``warm`` both ways start at the truth."""
-    target, seen = exact_matches(STREET, FIRST, T_world_second)
-    back, _ = exact_matches(STREET, T_world_second, FIRST)
-    a, b = features(search, FIRST), features(search, T_world_second)
-    forward, _ = search.track([EdgeQuery(a, b, target if warm else None), EdgeQuery(b, a, back if warm else None)])
-    return forward, FEATURE_STRIDE * np.linalg.norm(forward.target - target, axis=-1), seen
-
-
 def assert_same(one: Correspondence, other: Correspondence) -> None:
     np.testing.assert_allclose(one.target, other.target, atol=1e-4)
     np.testing.assert_allclose(one.confidence, other.confidence, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("second", "median_px", "p90_px"),
-    [
-        (pose(z_m=0.3, R=R), 0.08, 0.35),
-        (pose(z_m=1.0, R=R), 0.15, 0.6),
-        (pose(0.3, 0.2, R=R), 0.15, 0.6),
-        (pose(R=rotation(0.03, -0.02, 0.05)), 0.08, 0.3),
-    ],
-    ids=["slow", "fast", "sideways", "turn"],
-)
+@several_motions
 @pytest.mark.parametrize("finest_scale", [0, 1])
 def test_flow_is_found_to_a_fraction_of_a_pixel(
     second: np.ndarray, median_px: float, p90_px: float, finest_scale: int
