@@ -1,0 +1,1 @@
+"""Places seen again: recognised, verified, turned into edges and a pose graph; called by slam."""

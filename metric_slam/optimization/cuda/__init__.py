@@ -1,0 +1,1 @@
+"""The same on a CUDA device; only the modules of `optimization` decide to call it."""

@@ -1,0 +1,1 @@
+"""Metric depth of one image and distances measured in it; called by the command line."""
