@@ -46,7 +46,7 @@ clean: ## remove what was built, keep .venv and results
 	find thirdparty -name '*.so' -delete
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
-$(STAMPS)/system: scripts/system_packages.sh metric_slam/doctor.py
+$(STAMPS)/system: scripts/system_packages.sh metric_slam/cli/doctor.py
 	PYTHON=$(PYTHON) scripts/system_packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	mkdir -p $(STAMPS)

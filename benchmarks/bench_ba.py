@@ -28,11 +28,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from metric_slam.bundle_adjustment import BaWindow, native_options, reproject, solve_window
-from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.geometry import dense_ba_twin as twin
+from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.geometry.lie import matrix_to_pose_vec
-from metric_slam.keyframe_order import coupled_keyframes, envelope_size, narrow_order
+from metric_slam.geometry.reference import dense_ba as reference
+from metric_slam.optimization.bundle_adjustment import BaWindow, native_options, reproject, solve_window
+from metric_slam.optimization.ordering import coupled_keyframes, envelope_size, narrow_order
 
 GRIDS = ((36, 120), (24, 80))
 N_KEYFRAMES, RADIUS = 10, 2
@@ -123,11 +123,11 @@ def measure(height: int, width: int) -> tuple[float, float]:
     options = native_options(config, has_prior=True, scale_sigma=SCALE_SIGMA)
     options.iterations = 1
     ours = solve_window(window, config, iterations=1)[1]
-    theirs = twin.solve(window, options)[1]
+    theirs = reference.solve(window, options)[1]
     assert ours.status == theirs.status == "max_iterations" and theirs.trials == 1, (ours, theirs)
     assert abs(ours.cost_final - theirs.cost_final) < 1e-9 * ours.cost_initial, (ours, theirs)
     kernel_ms = best_ms(lambda: solve_window(window, config, iterations=1), KERNEL_RUNS)
-    return kernel_ms, best_ms(lambda: twin.solve(window, options), TWIN_RUNS)
+    return kernel_ms, best_ms(lambda: reference.solve(window, options), TWIN_RUNS)
 
 
 def chain_ms(n_keyframes: int) -> float:
@@ -156,7 +156,7 @@ def global_s(window: BaWindow) -> tuple[float, float]:
     config, seconds, cost = BundleAdjustmentConfig(), np.inf, 0.0
     for _ in range(GLOBAL_RUNS):
         begin = time.perf_counter()
-        _, end = solve_window(window, config, iterations=GLOBAL_ITERATIONS, thorough=True)
+        _, end = solve_window(window, config, iterations=GLOBAL_ITERATIONS, tight_convergence=True)
         seconds = min(seconds, (time.perf_counter() - begin) / GLOBAL_ITERATIONS)
         assert end.status == "max_iterations", end
         cost = end.cost_final

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from metric_slam.correspondence.droid import correlation, correlation_twin
+from metric_slam.correspondence.droid import correlation, correlation_reference
 
 HEIGHT, WIDTH, CHANNELS, N_KEYFRAMES = 30, 100, 128, 12
 KERNEL_RUNS, TWIN_RUNS = 7, 1
@@ -50,7 +50,9 @@ def problem(
 def build(form: str, side: str, features: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> Any:
     """One of the four things that are compared."""
     if side == "torch":
-        of_form = correlation_twin.CorrelationVolume if form == "volume" else correlation_twin.CorrelationOnTheFly
+        of_form = (
+            correlation_reference.CorrelationVolume if form == "volume" else correlation_reference.CorrelationOnTheFly
+        )
         return of_form(features[source], features[target])
     if form == "volume":
         return correlation.CorrelationVolume(features[source], features[target])
@@ -59,9 +61,9 @@ def build(form: str, side: str, features: torch.Tensor, source: torch.Tensor, ta
 
 def stored_bytes(built: Any) -> int:
     """What a correlation keeps between lookups."""
-    if isinstance(built, correlation_twin.CorrelationVolume):
+    if isinstance(built, correlation_reference.CorrelationVolume):
         return sum(volume.nbytes for volume in built.volumes)
-    if isinstance(built, correlation_twin.CorrelationOnTheFly):
+    if isinstance(built, correlation_reference.CorrelationOnTheFly):
         return sum(maps.nbytes for maps in (built.source, *built.targets))
     return built.stored_bytes
 

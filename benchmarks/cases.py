@@ -114,8 +114,7 @@ def _run_kitti(*words: str) -> tuple[str, ...]:
 def _presets(case: Case) -> list[Case]:
     """The case once for each preset, ``-fast`` and ``-accurate`` added to its name."""
     return [
-        replace(case, name=f"{case.name}-{preset}", options=(*case.options, "--preset", preset))
-        for preset in PRESETS
+        replace(case, name=f"{case.name}-{preset}", options=(*case.options, "--preset", preset)) for preset in PRESETS
     ]
 
 

@@ -30,16 +30,16 @@ from rich.table import Table
 from tables import markdown_table
 from torch import Tensor
 
-from metric_slam.accelerator import Accelerator, emulated_accelerator, emulation, find_accelerator
-from metric_slam.bundle_adjustment import BaWindow, reproject, solve_window
-from metric_slam.choices import choose_correspondence, choose_prior, working_camera
-from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.config_io import resolve_config
+from metric_slam.config.resolve import resolve_config
+from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.droid import correlation
 from metric_slam.datasets import open_dataset
-from metric_slam.frame_distance import frame_distance
+from metric_slam.factory import choose_correspondence, choose_prior, working_camera
+from metric_slam.optimization.bundle_adjustment import BaWindow, reproject, solve_window
+from metric_slam.optimization.cuda.kernels import Accelerator, emulated_accelerator, emulation, find_accelerator
+from metric_slam.optimization.frame_distance import frame_distance
+from metric_slam.optimization.view_consistency import count_views_relative
 from metric_slam.slam import MetricSlam
-from metric_slam.view_consistency import count_views_relative
 
 LIMIT = 1e-4
 GRID, KEYFRAMES = (30, 100), 25
@@ -60,7 +60,7 @@ def bundle_adjustment(solver: str) -> Callable[[Accelerator | None], Result]:
     config = BundleAdjustmentConfig(solver=solver)
 
     def run(accelerator: Accelerator | None) -> Result:
-        found, report = solve_window(window(), config, iterations=3, thorough=True, accelerator=accelerator)
+        found, report = solve_window(window(), config, iterations=3, tight_convergence=True, accelerator=accelerator)
         assert report.status == "max_iterations", report
         return {
             "poses": found.poses,

@@ -21,7 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from metric_slam.correspondence.droid.correlation_twin import CorrelationOnTheFly, CorrelationVolume
+from metric_slam.correspondence.droid.correlation_reference import CorrelationOnTheFly, CorrelationVolume
 from metric_slam.correspondence.droid.network import DroidNetwork, motion_features, pixel_grid
 from metric_slam.correspondence.droid.upsample import upsample_inv_depth
 

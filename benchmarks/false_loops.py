@@ -16,15 +16,19 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from metric_slam.geometry import lie
-from metric_slam.loop_links import DriftBound, Loop, chain_links
-from metric_slam.pose_graph import optimise_pose_graph
+from metric_slam.loops.links import DriftBound, Loop, chain_links
+from metric_slam.loops.pose_graph import optimise_pose_graph
 
 STEP_M, BLOCK_M = 1.2, 72.0
 AGAIN = 50
 """Keyframes between two visits of a place."""
 
-DRIFTS = {"none": (0.0, 0.0), "1 %, 0.1 deg/100 m": (0.01, 0.1), "2 %, 0.3 deg/100 m": (0.02, 0.3),
-          "3 %, 0.5 deg/100 m": (0.03, 0.5)}
+DRIFTS = {
+    "none": (0.0, 0.0),
+    "1 %, 0.1 deg/100 m": (0.01, 0.1),
+    "2 %, 0.3 deg/100 m": (0.02, 0.3),
+    "3 %, 0.5 deg/100 m": (0.03, 0.5),
+}
 """Standard deviations of the steady errors: of length, and of heading about each axis."""
 
 SCATTER, SCATTER_RAD = 0.01, 0.0005

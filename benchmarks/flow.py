@@ -19,7 +19,7 @@ import torch
 from oracle import at_centres
 from tables import markdown_table
 
-from metric_slam.config import DisConfig
+from metric_slam.config.schema import DisConfig
 from metric_slam.correspondence.base import CorrespondenceModel, EdgeQuery
 from metric_slam.correspondence.dis import DisCorrespondence
 from metric_slam.correspondence.inverse_search import InverseSearch

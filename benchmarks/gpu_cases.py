@@ -28,10 +28,11 @@ from kernel_launches import (
 from lietorch import _autograd, _torch_reference
 from tables import NOTHING
 
-from metric_slam.bundle_adjustment import BaWindow, native_options, solve_window
-from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.frame_distance import frame_distance as frame_distance_on_cpu
-from metric_slam.geometry import dense_ba_twin, frame_distance_twin
+from metric_slam.config.schema import BundleAdjustmentConfig
+from metric_slam.geometry.reference import dense_ba as dense_ba_reference
+from metric_slam.geometry.reference import frame_distance as frame_distance_reference
+from metric_slam.optimization.bundle_adjustment import BaWindow, native_options, solve_window
+from metric_slam.optimization.frame_distance import frame_distance as frame_distance_on_cpu
 
 FURTHER_ITERATIONS = 3
 EDGES = {48: (1, ()), 96: (2, ((0, 3), (3, 0)))}
@@ -97,7 +98,10 @@ def ba_sides(window: BaWindow, iterations: int, machine: Machine) -> dict[str, S
     config = BundleAdjustmentConfig()
     options = native_options(config, has_prior=True, scale_sigma=SCALE_SIGMA)
     options.iterations = iterations
-    options.initial_damping, options.min_relative_decrease = 1e-8, 1e-7  # as with `thorough`, which goes on longer
+    options.initial_damping, options.min_relative_decrease = (
+        1e-8,
+        1e-7,
+    )  # as with `tight_convergence`, which goes on longer
 
     def checked(report: object) -> float:
         if report.status != "max_iterations":
@@ -105,12 +109,12 @@ def ba_sides(window: BaWindow, iterations: int, machine: Machine) -> dict[str, S
         return report.cost_final
 
     def ours() -> Callable[[], float]:
-        return lambda: checked(solve_window(window, config, iterations=iterations, thorough=True)[1])
+        return lambda: checked(solve_window(window, config, iterations=iterations, tight_convergence=True)[1])
 
     def cuda() -> Callable[[], float]:
         if "accelerator" not in inspect.signature(solve_window).parameters:
             raise NotHere("solve_window has no kernels for a GPU")
-        given = {"iterations": iterations, "thorough": True, "accelerator": machine.accelerator}
+        given = {"iterations": iterations, "tight_convergence": True, "accelerator": machine.accelerator}
         return lambda: checked(solve_window(window, config, **given)[1])
 
     def torch_on(side: str) -> Side:
@@ -120,7 +124,7 @@ def ba_sides(window: BaWindow, iterations: int, machine: Machine) -> dict[str, S
 
             def run() -> float:
                 with device:  # what the twin makes anew is made there
-                    return checked(dense_ba_twin.solve(tensors, options)[1])
+                    return checked(dense_ba_reference.solve(tensors, options)[1])
 
             return run
 
@@ -252,7 +256,7 @@ def frame_distance_case(size: Size, machine: Machine) -> Case:
 
             def run() -> torch.Tensor:
                 with device:
-                    return frame_distance_twin.frame_distance(*given, 0.7, True)
+                    return frame_distance_reference.frame_distance(*given, 0.7, True)
 
             return run
 
@@ -265,5 +269,3 @@ def frame_distance_case(size: Size, machine: Machine) -> Case:
         "torch CPU": torch_on("torch CPU"),
     }
     return Case(f"{size.pairs} distances, {named(size)}", frame_distance(size), sides)
-
-

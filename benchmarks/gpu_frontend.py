@@ -17,16 +17,16 @@ from gpu_machine import SIDES, Case, Machine, NotHere, Side
 from kernel_launches import Floor, Size, ba_iteration, features_lookup
 from torch import Tensor
 
-from metric_slam.accelerator import Accelerator
-from metric_slam.active_edges import ActiveEdges
-from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.config_droid import DroidConfig
-from metric_slam.correspondence.droid import correlation_twin
+from metric_slam.config.droid import DroidConfig
+from metric_slam.config.schema import BundleAdjustmentConfig
+from metric_slam.correspondence.droid import correlation_reference
 from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.correspondence.droid.network import DroidNetwork
-from metric_slam.factor_graph import FactorGraph
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
-from metric_slam.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.keyframes import Keyframe, KeyframeStore
+from metric_slam.odometry.droid.active_edges import ActiveEdges
+from metric_slam.optimization.cuda.kernels import Accelerator
 
 SOLVER_ITERATIONS = 2
 
@@ -89,5 +89,5 @@ def make_update(
     return run
 
 
-def _twin(features: Tensor, source: Tensor, target: Tensor) -> correlation_twin.CorrelationOnTheFly:
-    return correlation_twin.CorrelationOnTheFly(features[source], features[target])
+def _twin(features: Tensor, source: Tensor, target: Tensor) -> correlation_reference.CorrelationOnTheFly:
+    return correlation_reference.CorrelationOnTheFly(features[source], features[target])

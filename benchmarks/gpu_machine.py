@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))  # wher
 
 from kernel_launches import Floor  # noqa: E402
 
-from metric_slam.accelerator import Accelerator, find_accelerator  # noqa: E402
+from metric_slam.optimization.cuda.kernels import Accelerator, find_accelerator  # noqa: E402
 
 SIDES = ("CUDA", "C++", "torch GPU", "torch CPU")
 GPU_SIDES = ("CUDA", "torch GPU")

@@ -14,7 +14,7 @@ import numpy as np
 from gpu_machine import GPU_SIDES, SIDES, Case, Machine, Side
 from kernel_launches import FLOAT32, NUMBER_BYTES, Floor
 
-from metric_slam.config import DisConfig
+from metric_slam.config.schema import DisConfig
 from metric_slam.correspondence.base import CorrespondenceModel, EdgeQuery
 from metric_slam.correspondence.dis import DisCorrespondence
 from metric_slam.correspondence.inverse_search import InverseSearch

@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 from degraded_prior import write_degraded_depth
 
-from metric_slam import pipeline
-from metric_slam.config import Config
-from metric_slam.config_io import Setting, resolve_config
+from metric_slam.config.resolve import Setting, resolve_config
+from metric_slam.config.schema import Config
 from metric_slam.datasets.base import Dataset
 from metric_slam.datasets.sequence import ImageSequence
 from metric_slam.datasets.synthetic import DriveSpec, cache_folder, open_demo
+from metric_slam.run import pipeline
 from metric_slam.trajectory import read_tum
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,8 +60,11 @@ def run(name: str, dataset: Dataset, config: Config) -> pipeline.RunSummary:
     assert dataset.T_world_cam_true is not None and summary.metrics is not None, name
     truth = dataset.T_world_cam_true[result.frame_indices]
     error_m = np.linalg.norm(result.T_world_cam[:, :3, 3] - truth[:, :3, 3], axis=1)
-    apart_m = [np.linalg.norm(dataset.T_world_cam_true[p.index][:3, 3] - dataset.T_world_cam_true[p.match_index][:3, 3])
-               for p in result.loops if p.believed]
+    apart_m = [
+        np.linalg.norm(dataset.T_world_cam_true[p.index][:3, 3] - dataset.T_world_cam_true[p.match_index][:3, 3])
+        for p in result.loops
+        if p.believed
+    ]
     used = sum(seen.used for seen in result.scale_observations)
     figures = {
         "frames": info["frames"],

@@ -21,16 +21,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from metric_slam import pipeline
-from metric_slam.config import Config
-from metric_slam.config_io import Setting, resolve_config
+from metric_slam.config.resolve import Setting, resolve_config
+from metric_slam.config.schema import Config
 from metric_slam.datasets import open_dataset
 from metric_slam.datasets.base import Dataset
 from metric_slam.datasets.synthetic import DriveSpec, open_demo
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.loop_verification import LoopVerifier, LoopView, VerifiedLoop
-from metric_slam.place_recognition import PlaceIndex
+from metric_slam.loops.place_recognition import PlaceIndex
+from metric_slam.loops.verification import LoopVerifier, LoopView, VerifiedLoop
+from metric_slam.run import pipeline
 
 STREET_M, ROOM_M = (0.0, 2.0, 4.0, 6.0), (0.0, 0.3, 0.6, 1.0)
 """Distances between which true pairs are counted."""

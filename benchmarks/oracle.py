@@ -18,14 +18,14 @@ import cv2
 import numpy as np
 import torch
 
-from metric_slam.choices import choose_prior, working_camera
-from metric_slam.config import Config
-from metric_slam.config_io import resolve_config
+from metric_slam.config.resolve import resolve_config
+from metric_slam.config.schema import Config
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
 from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.correspondence.droid.update import UpdateResult
 from metric_slam.datasets.base import Dataset
 from metric_slam.datasets.synthetic import open_demo
+from metric_slam.factory import choose_prior, working_camera
 from metric_slam.geometry import lie
 from metric_slam.geometry.alignment import umeyama
 from metric_slam.geometry.camera import PinholeCamera
@@ -116,9 +116,7 @@ class OracleNetwork:
         """As it is."""
         return context
 
-    def correlate(
-        self, features: torch.Tensor, source: torch.Tensor, target: torch.Tensor
-    ) -> OracleNetwork._Found:
+    def correlate(self, features: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> OracleNetwork._Found:
         """What takes the place of a correlation."""
         frames = features[:, 0, 0, 0].long().tolist()
         return self._Found(self._truth, [(frames[i], frames[j]) for i, j in zip(source, target, strict=True)])
@@ -135,8 +133,14 @@ class OracleNetwork:
             return torch.cat([delta.permute(0, 3, 1, 2), seen[:, None]], dim=1)
 
     def refine(
-        self, hidden: torch.Tensor, context: Any, correlation: torch.Tensor, motion: Any = None,
-        source: torch.Tensor | None = None, *, context_gates: Any = None,
+        self,
+        hidden: torch.Tensor,
+        context: Any,
+        correlation: torch.Tensor,
+        motion: Any = None,
+        source: torch.Tensor | None = None,
+        *,
+        context_gates: Any = None,
     ) -> UpdateResult:
         """The whole way at once."""
         delta = correlation[:, :2].permute(0, 2, 3, 1)
@@ -179,7 +183,7 @@ def compare(frames: int, budget_px: int) -> None:
         for name, more in (
             ("oracle", []),
             ("oracle, bundle adjustment of DROID-SLAM", PLAIN),
-            ("the same, with global updates", [*PLAIN, "backend.updates=[3,3]"]),
+            ("the same, with global updates", [*PLAIN, "global_ba.updates=[3,3]"]),
         ):
             config = resolve_config(settings=[*given, *more])
             network = OracleNetwork(truth)

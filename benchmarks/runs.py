@@ -17,7 +17,7 @@ from cases import ROOT, Case, executable
 
 from metric_slam.errors import MetricSlamError
 from metric_slam.evaluation.along_path import SCALE_WINDOW, local_scale
-from metric_slam.run_info import machine, package_versions
+from metric_slam.run.run_info import machine, package_versions
 from metric_slam.trajectory import read_kitti
 
 THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")

@@ -11,7 +11,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Config": "metric_slam.config",
+    "Config": "metric_slam.config.schema",
     "Frame": "metric_slam.frame",
     "MetricSlam": "metric_slam.slam",
     "PinholeCamera": "metric_slam.geometry.camera",

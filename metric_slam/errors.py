@@ -1,12 +1,16 @@
 """Errors that a user can cause or mend; the command line prints their one line and exits with code 2.
 
 Programmer mistakes are assertions with the offending value. Numerical failures are no errors at all: they come back
-as a status (see :class:`metric_slam.bundle_adjustment.BaReport`) and leave the state unchanged.
+as a status (see :class:`metric_slam.optimization.bundle_adjustment.BaReport`) and leave the state unchanged.
 """
 
 
 class MetricSlamError(Exception):
     """Base of everything the user is told about. The message is one line: what is wrong, which file, the remedy."""
+
+
+class InputError(MetricSlamError, ValueError):
+    """An argument given to the library has the wrong type, shape, range or unit."""
 
 
 class DatasetError(MetricSlamError):

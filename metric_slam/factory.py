@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from metric_slam.config import Config, InputConfig
+from metric_slam.config.schema import Config, InputConfig
 from metric_slam.correspondence.base import CorrespondenceModel
 from metric_slam.correspondence.dis import DisCorrespondence
 from metric_slam.datasets.base import Dataset
-from metric_slam.depth.ahead import PreparedAhead
 from metric_slam.depth.base import DepthPrior
-from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.depth.metric3d.locate import locate
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.depth.precomputed import PrecomputedDepth
+from metric_slam.depth.prefetch import PreparedAhead
 from metric_slam.depth.sensor import SensorDepth
 from metric_slam.errors import ConfigError, WeightsError
 from metric_slam.frame import CameraMount
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
-from metric_slam.weights import find, released, weights_folder
+from metric_slam.weights.released import find, released, weights_folder
 
 if TYPE_CHECKING:
-    from metric_slam.accelerator import Accelerator
+    from metric_slam.optimization.cuda.kernels import Accelerator
 
 _MIN_SIDE_PX = 8 * FEATURE_STRIDE
 
@@ -211,7 +211,7 @@ def choose_accelerator(config: Config) -> AcceleratorChoice:
 
     Raises ConfigError where that device is asked for and cannot be used.
     """
-    from metric_slam.accelerator import find_accelerator
+    from metric_slam.optimization.cuda.kernels import find_accelerator
 
     return AcceleratorChoice(*find_accelerator(resolve_device(config.device)))
 

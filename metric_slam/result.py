@@ -124,11 +124,11 @@ class SlamResult:
     solver_status_counts: dict[str, int] = field(default_factory=dict)
     """How often each BA status came back, e.g. ``{"converged": 140, "max_iterations": 3}``."""
 
-    quality: np.ndarray | None = None
+    inlier_ratio: np.ndarray | None = None
     """Share of the reference keyframe's cells whose match fits the frame's pose, float64 [N], 0..1."""
 
-    segment: np.ndarray | None = None
-    """int64 [N]: piece of the video that a frame belongs to; a new one begins where tracking was lost. Segments that a
+    submap: np.ndarray | None = None
+    """int64 [N]: piece of the video that a frame belongs to; a new one begins where tracking was lost. Submaps that a
     loop has tied together carry the number of the first of them; others stand where the motion model put them."""
 
     loops: list[LoopResult] = field(default_factory=list)
@@ -136,10 +136,9 @@ class SlamResult:
     """Seconds spent per stage inside the SLAM system (correspondence, prior, bundle_adjustment, ...)."""
 
     @property
-    def segment_count(self) -> int:
+    def submap_count(self) -> int:
         """Pieces of the trajectory that nothing ties together."""
-        return 1 if self.segment is None else len(np.unique(self.segment))
-
+        return 1 if self.submap is None else len(np.unique(self.submap))
 
     @property
     def confirmed_share(self) -> float | None:
@@ -152,13 +151,13 @@ class SlamResult:
 def frames_csv(result: SlamResult) -> str:
     """One line a frame: was it tracked, how well, and to which piece of the trajectory does it belong?"""
     n = len(result.times_s)
-    quality = np.full(n, np.nan) if result.quality is None else result.quality
-    segment = np.zeros(n, int) if result.segment is None else result.segment
+    inlier_ratio = np.full(n, np.nan) if result.inlier_ratio is None else result.inlier_ratio
+    submap = np.zeros(n, int) if result.submap is None else result.submap
     rows = zip(
-        result.frame_indices, result.times_s, result.tracked, result.is_keyframe, quality, segment, strict=True
+        result.frame_indices, result.times_s, result.tracked, result.is_keyframe, inlier_ratio, submap, strict=True
     )
     lines = [f"{i},{t:.6f},{int(tracked)},{int(key)},{q:.3f},{s}" for i, t, tracked, key, q, s in rows]
-    return "\n".join(["index,time_s,tracked,keyframe,quality,segment", *lines]) + "\n"
+    return "\n".join(["index,time_s,tracked,keyframe,inlier_ratio,submap", *lines]) + "\n"
 
 
 def loops_csv(result: SlamResult) -> str:

@@ -1,13 +1,13 @@
 """The spine: frames in, metric trajectory and keyframes out.
 
-    frame -> track against the last keyframe -> motion filter -> keyframe store <- depth prior
-                                                                     |
-                                              factor graph <- correspondence
-                                                                     |
-                                              frontend: dense bundle adjustment of a sliding window
-                                                                     |
-                      loop closure: place seen before? -> pose graph -> backend: global bundle adjustment
-    finish -> global bundle adjustment -> pose of every frame
+frame -> track against the last keyframe -> motion filter -> keyframe store <- depth prior
+                                                                 |
+                                          factor graph <- correspondence
+                                                                 |
+                                          frontend: dense bundle adjustment of a sliding window
+                                                                 |
+                  loop closure: place seen before? -> pose graph -> backend: global bundle adjustment
+finish -> global bundle adjustment -> pose of every frame
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from typing import cast
 import cv2
 import numpy as np
 
-from metric_slam.accelerator import Accelerator
-from metric_slam.active_edges import ActiveEdges
-from metric_slam.backend import Backend
-from metric_slam.choices import choose_accelerator, choose_correspondence, choose_prior, working_camera
-from metric_slam.config import Config
+from metric_slam.config.schema import Config
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
 from metric_slam.disk_store import DiskStore
-from metric_slam.factor_graph import FactorGraph
+from metric_slam.factory import choose_accelerator, choose_correspondence, choose_prior, working_camera
 from metric_slam.frame import Frame
-from metric_slam.frame_poses import FramePoses
-from metric_slam.frontend import Frontend, View
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.keyframe_results import keyframe_results
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.loop_closure import LoopClosure
-from metric_slam.motion_filter import MotionFilter
-from metric_slam.recurrent import RecurrentPath, is_textured
-from metric_slam.recurrent_backend import RecurrentBackend
-from metric_slam.recurrent_frames import RecurrentFramePoses
-from metric_slam.recurrent_frontend import RecurrentFrontend
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.global_ba import GlobalBundleAdjustment
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.submaps import Submaps
+from metric_slam.loops.closure import LoopClosure
+from metric_slam.odometry.droid.active_edges import ActiveEdges
+from metric_slam.odometry.droid.frame_poses import DroidFramePoses
+from metric_slam.odometry.droid.global_updates import GlobalUpdates
+from metric_slam.odometry.droid.odometry import DroidOdometry, is_textured
+from metric_slam.odometry.droid.sliding_window import DroidSlidingWindow
+from metric_slam.odometry.frame_poses import FramePoses
+from metric_slam.odometry.motion_filter import MotionFilter
+from metric_slam.odometry.sliding_window import KeyframeCandidate, SlidingWindow
+from metric_slam.odometry.tracking import FrameTracker
+from metric_slam.optimization.cuda.kernels import Accelerator
+from metric_slam.reconstruction.keyframe_results import keyframe_results
 from metric_slam.result import SlamResult
-from metric_slam.segments import Segments
-from metric_slam.tracking import FrameTracker
 
 log = logging.getLogger(__name__)
 
@@ -93,25 +93,25 @@ class MetricSlam:
         solver = config.bundle_adjustment
         self._config, self._prior, self._model = config, prior, correspondence
         self._store = KeyframeStore(camera, disk)
-        self._segments = Segments()
+        self._submaps = Submaps()
         self._graph = FactorGraph(self._store, correspondence, solver, prior.scale_sigma, accelerator)
         self._tracker = FrameTracker(self._store, correspondence, solver)
         self._filter = MotionFilter(config.motion_filter)
-        self._frontend: Frontend | RecurrentFrontend
-        self._backend: Backend
+        self._frontend: SlidingWindow | DroidSlidingWindow
+        self._backend: GlobalBundleAdjustment
         self._frames: FramePoses
         if correspondence.recurrent:
             active = self._make_recurrent_parts(cast(RecurrentModel, correspondence))
         else:
-            self._frontend = Frontend(self._store, self._graph, prior, self._segments, config.frontend)
-            self._backend = Backend(self._store, self._graph, self._segments, config.backend, solver)
+            self._frontend = SlidingWindow(self._store, self._graph, prior, self._submaps, config.sliding_window)
+            self._backend = GlobalBundleAdjustment(self._store, self._graph, self._submaps, config.global_ba, solver)
             self._frames = FramePoses(self._store, self._tracker)
         self._loops = LoopClosure(
             self._store,
             self._graph,
             self._tracker,
             correspondence,
-            self._segments,
+            self._submaps,
             self._frontend.scale,
             self._backend,
             config.loop,
@@ -121,13 +121,13 @@ class MetricSlam:
 
     def process(self, frame: Frame) -> None:
         """Take one frame in: track it, and if the view changed enough make it a keyframe."""
-        if self._filter.expects_one:
+        if self._filter.likely_keyframe:
             self._prior.expect(frame, self.camera)
         with self._timed("encode"):
             image = self._resized(frame)
             features = self._model.encode(image, self.camera)
         if not self._frames.records:
-            self._start_segment(frame, image, features, _ORIGIN)
+            self._start_submap(frame, image, features, _ORIGIN)
             return
         if self._recurrent is not None:
             self._process_recurrent(self._recurrent, frame, image, features)
@@ -136,17 +136,17 @@ class MetricSlam:
             predicted = self._frames.predicted(frame.time_s)
             tracked = self._tracker.track(features, predicted, depth_known=self._frontend.depth_known)
         self._lost_for = 0 if tracked.tracked else self._lost_for + 1
-        if self._lost_for > self._config.frontend.max_lost and self._tracker.is_textured(features):
+        if self._lost_for > self._config.sliding_window.max_lost and self._tracker.is_textured(features):
             self._start_again(frame, image, features, predicted)
             return
         is_keyframe = self._filter.wants(tracked)
         if is_keyframe:
-            view = View(frame.index, frame.time_s, image, features, self._prepared(frame))
+            view = KeyframeCandidate(frame.index, frame.time_s, image, features, self._prepared(frame))
             with self._timed("frontend"):
                 is_keyframe = self._frontend.add(view, tracked)
         with self._timed("frames_between"):
             if is_keyframe:
-                self._frames.add_keyframe(frame.index, frame.time_s, tracked=True, quality=tracked.quality)
+                self._frames.add_keyframe(frame.index, frame.time_s, tracked=True, inlier_ratio=tracked.inlier_ratio)
             else:
                 moved = tracked.mean_flow_px >= self._config.motion_filter.still_flow_px
                 self._frames.add(frame.index, frame.time_s, features, tracked, moved=moved)
@@ -174,8 +174,8 @@ class MetricSlam:
             scale_source=self._scale_source(),
             scale_observations=self._frontend.scale.observations,
             solver_status_counts=dict(self._graph.status_counts),
-            quality=np.array([r.quality for r in records]),
-            segment=np.array([self._segments.component(self._store[r.keyframe].segment) for r in records], np.int64),
+            inlier_ratio=np.array([r.inlier_ratio for r in records]),
+            submap=np.array([self._submaps.component(self._store[r.keyframe].submap) for r in records], np.int64),
             loops=self._loops.results(),
             timings_s=dict(self.timings_s),
         )
@@ -188,7 +188,7 @@ class MetricSlam:
         parts = {
             "store": self._store.state(),
             "graph": self._graph.state(),
-            "segments": self._segments.state(),
+            "submaps": self._submaps.state(),
             "scale": self._frontend.scale.state(),
             "loops": self._loops.state(),
             "frames": self._frames.state(),
@@ -216,7 +216,7 @@ class MetricSlam:
         self._graph.restore(part("graph"))
         if self._recurrent is not None:
             self._recurrent.restore(part("recurrent"))
-        self._segments.restore(part("segments"))
+        self._submaps.restore(part("submaps"))
         self._frontend.scale.restore(part("scale"))
         self._loops.restore(part("loops"))
         self._frames.restore(part("frames"), features_of)
@@ -230,51 +230,56 @@ class MetricSlam:
         """What stands in for the usual parts where a recurrent network matches."""
         config, solver = self._config, self._config.bundle_adjustment
         active = ActiveEdges(self._store, self._graph, model)
-        self._frontend = RecurrentFrontend(
-            self._store, self._graph, active, self._prior, self._segments, config.droid
+        self._frontend = DroidSlidingWindow(self._store, self._graph, active, self._prior, self._submaps, config.droid)
+        self._backend = GlobalUpdates(
+            self._store, self._graph, self._submaps, config.global_ba, solver, model, config.droid
         )
-        self._backend = RecurrentBackend(
-            self._store, self._graph, self._segments, config.backend, solver, model, config.droid
-        )
-        self._frames = RecurrentFramePoses(self._store, self._graph, self._tracker, model, solver, config.droid)
+        self._frames = DroidFramePoses(self._store, self._graph, self._tracker, model, solver, config.droid)
         return active
 
-    def _make_recurrent_path(self, active: ActiveEdges) -> RecurrentPath:
-        assert isinstance(self._frontend, RecurrentFrontend) and isinstance(self._frames, RecurrentFramePoses)
+    def _make_recurrent_path(self, active: ActiveEdges) -> DroidOdometry:
+        assert isinstance(self._frontend, DroidSlidingWindow) and isinstance(self._frames, DroidFramePoses)
         model = cast(RecurrentModel, self._model)
-        return RecurrentPath(
-            self._store, self._graph, model, active, self._frontend, self._frames, self._loops, self._config.droid,
+        return DroidOdometry(
+            self._store,
+            self._graph,
+            model,
+            active,
+            self._frontend,
+            self._frames,
+            self._loops,
+            self._config.droid,
             self._timed,
         )
 
-    def _process_recurrent(self, path: RecurrentPath, frame: Frame, image: np.ndarray, features: object) -> None:
+    def _process_recurrent(self, path: DroidOdometry, frame: Frame, image: np.ndarray, features: object) -> None:
         textured = is_textured(image)
         wanted = textured and path.wants(features)
         if textured and path.follows(features, wanted=wanted):
             self._lost_for = 0
             if wanted:
-                path.add(View(frame.index, frame.time_s, image, features, self._prepared(frame)))
+                path.add(KeyframeCandidate(frame.index, frame.time_s, image, features, self._prepared(frame)))
             else:
                 path.wait(frame.index, frame.time_s, features)
             return
         self._lost_for += 1
-        if textured and self._lost_for > self._config.frontend.max_lost:
+        if textured and self._lost_for > self._config.sliding_window.max_lost:
             path.finish()
             self._start_again(frame, image, features, self._frames.predicted(frame.time_s))
         else:
             path.lose(frame.index, frame.time_s)
 
     def _start_again(self, frame: Frame, image: np.ndarray, features: object, pose: np.ndarray) -> None:
-        log.warning("frame %d: tracking was lost, a new segment of the map starts here", frame.index)
-        self._start_segment(frame, image, features, pose)
+        log.warning("frame %d: tracking was lost, a new submap of the map starts here", frame.index)
+        self._start_submap(frame, image, features, pose)
 
     def _resized(self, frame: Frame) -> np.ndarray:
         return cv2.resize(frame.image, self.camera.size, interpolation=cv2.INTER_AREA)
 
-    def _start_segment(self, frame: Frame, image: np.ndarray, features: object, pose: np.ndarray) -> None:
-        self._frontend.start(View(frame.index, frame.time_s, image, features, self._prepared(frame)), pose)
+    def _start_submap(self, frame: Frame, image: np.ndarray, features: object, pose: np.ndarray) -> None:
+        self._frontend.start(KeyframeCandidate(frame.index, frame.time_s, image, features, self._prepared(frame)), pose)
         first = not self._frames.records
-        self._frames.add_keyframe(frame.index, frame.time_s, tracked=first, quality=float(first))
+        self._frames.add_keyframe(frame.index, frame.time_s, tracked=first, inlier_ratio=float(first))
         self._lost_for = 0
 
     def _prepared(self, frame: Frame) -> object:

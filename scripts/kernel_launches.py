@@ -349,9 +349,7 @@ LAUNCHES: dict[str, Launch] = {
     "volume_backward_kernel": Launch(threads=256, floor=volume_read, dynamic_shared=lambda p: _windows_bytes(64, p)),
     "features_kernel": _tile_launch(features_read),
     "features_coords_kernel": _tile_launch(features_read),
-    "features_source_kernel": Launch(
-        threads=128, floor=features_read, dynamic_shared=lambda p: _windows_bytes(32, p)
-    ),
+    "features_source_kernel": Launch(threads=128, floor=features_read, dynamic_shared=lambda p: _windows_bytes(32, p)),
     "features_target_kernel": Launch(
         threads=64,
         floor=features_read,

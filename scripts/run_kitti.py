@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from metric_slam.cli import open_kitti_or_demo, run_script, run_with_options
-from metric_slam.cli_options import RunOptions, with_run_options
+from metric_slam.cli.main import open_kitti_or_demo, run_script, run_with_options
+from metric_slam.cli.options import RunOptions, with_run_options
 
 
 @with_run_options

@@ -25,7 +25,7 @@ missing_for_building() {
 }
 
 missing_for_open3d() {
-    "$python" -c 'from metric_slam.doctor import missing_system_libraries; print(*missing_system_libraries(), sep="\n")'
+    "$python" -c 'from metric_slam.cli.doctor import missing_system_libraries; print(*missing_system_libraries(), sep="\n")'
 }
 
 mapfile -t packages < <(missing_for_building; missing_for_open3d | sed '/^$/d')

@@ -8,10 +8,10 @@ import droid_backends as native
 import numpy as np
 import torch
 
-from metric_slam.bundle_adjustment import Baselines, BaWindow, native_options, native_problem
-from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.geometry.lie import SE3
 from metric_slam.geometry.projective import reproject
+from metric_slam.optimization.bundle_adjustment import Baselines, BaWindow, native_options, native_problem
 
 
 def moved_poses(poses: np.ndarray, xi: np.ndarray) -> np.ndarray:

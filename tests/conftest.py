@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metric_slam.accelerator import Accelerator, emulated_accelerator, find_accelerator
+from metric_slam.optimization.cuda.kernels import Accelerator, emulated_accelerator, find_accelerator
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -57,7 +57,7 @@ def _log_settings() -> Iterator[None]:
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., CliResult]:
     """Call ``metric-slam ARGUMENTS`` inside this process."""
-    from metric_slam.cli import main
+    from metric_slam.cli.main import main
 
     def call(*arguments: object) -> CliResult:
         monkeypatch.setattr("sys.argv", ["metric-slam", *map(str, arguments)])

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from metric_slam.config import Config
+from metric_slam.config.schema import Config
 from metric_slam.datasets.base import Dataset
 from metric_slam.disk_store import DiskStore
 from metric_slam.frame import Frame

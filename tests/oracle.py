@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from metric_slam.config import Config
+from metric_slam.config.schema import Config
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
 from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.correspondence.droid.update import UpdateResult

@@ -14,20 +14,20 @@ from functools import lru_cache
 
 import numpy as np
 
-from metric_slam.backend import Backend
-from metric_slam.config import BackendConfig, BundleAdjustmentConfig, Config, FrontendConfig
+from metric_slam.config.schema import BundleAdjustmentConfig, Config, GlobalBaConfig, SlidingWindowConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
 from metric_slam.depth.base import DepthPrior
-from metric_slam.factor_graph import FactorGraph
 from metric_slam.frame import CameraMount, Frame
-from metric_slam.frontend import Frontend, View
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.global_ba import GlobalBundleAdjustment
+from metric_slam.graph.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.submaps import Submaps
+from metric_slam.odometry.sliding_window import KeyframeCandidate, SlidingWindow
+from metric_slam.odometry.tracking import TrackedFrame
 from metric_slam.result import SlamResult
-from metric_slam.segments import Segments
 from metric_slam.slam import build_slam
-from metric_slam.tracking import TrackedFrame
 
 CAMERA = PinholeCamera(fx=185.0, fy=185.0, cx=159.5, cy=42.0, width=320, height=96)
 """The proportions of KITTI's colour camera."""
@@ -273,20 +273,22 @@ class Start:
         self.model = ExactMatching(self.street)
         self.store = KeyframeStore(CAMERA)
         self.graph = FactorGraph(self.store, self.model, BundleAdjustmentConfig(), prior.scale_sigma)
-        self.segments = Segments()
-        self.frontend = Frontend(self.store, self.graph, prior, self.segments, FrontendConfig(**config))
-        self.backend = Backend(self.store, self.graph, self.segments, BackendConfig(), BundleAdjustmentConfig())
+        self.submaps = Submaps()
+        self.frontend = SlidingWindow(self.store, self.graph, prior, self.submaps, SlidingWindowConfig(**config))
+        self.backend = GlobalBundleAdjustment(
+            self.store, self.graph, self.submaps, GlobalBaConfig(), BundleAdjustmentConfig()
+        )
         self.count = 0
 
-    def view(self, T_world_cam: np.ndarray) -> View:
+    def view(self, T_world_cam: np.ndarray) -> KeyframeCandidate:
         """What the frontend gets of a frame."""
         image, depth_m = self.street.render(T_world_cam)
         frame = Frame(self.count, 0.1 * self.count, image, CAMERA, depth_m=depth_m if self.with_depth else None)
         self.count += 1
-        return View(frame.index, frame.time_s, image, T_world_cam, self.prior.prepare(frame, CAMERA))
+        return KeyframeCandidate(frame.index, frame.time_s, image, T_world_cam, self.prior.prepare(frame, CAMERA))
 
     def start(self, T_world_cam: np.ndarray, at: np.ndarray = ORIGIN) -> None:
-        """The first keyframe of a segment; the map puts it ``at`` T_cam_world [7]."""
+        """The first keyframe of a submap; the map puts it ``at`` T_cam_world [7]."""
         self.frontend.start(self.view(T_world_cam), at)
 
     def add(self, T_world_cam: np.ndarray, guess: np.ndarray = ORIGIN) -> bool:
@@ -311,7 +313,7 @@ class Start:
 
 
 def run(drive: Drive, *, coarse: bool = False, **settings: object) -> SlamResult:
-    """The whole system on a drive; ``settings`` are those of :class:`metric_slam.config.Config`.
+    """The whole system on a drive; ``settings`` are those of :class:`metric_slam.config.schema.Config`.
 
     ``coarse``: flow at half resolution, for a quarter of the time and two or three per cent of scale.
     """

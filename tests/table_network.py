@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from metric_slam.accelerator import Accelerator, uploaded
-from metric_slam.bundle_adjustment import reproject
-from metric_slam.config import Config
+from metric_slam.config.schema import Config
 from metric_slam.correspondence.base import Correspondence, EdgeQuery, unpacked
 from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.correspondence.droid.update import UpdateResult
@@ -20,6 +18,8 @@ from metric_slam.depth.sensor import SensorDepth
 from metric_slam.disk_store import DiskStore
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+from metric_slam.optimization.bundle_adjustment import reproject
+from metric_slam.optimization.cuda.kernels import Accelerator, uploaded
 from metric_slam.slam import MetricSlam
 from tests.ba_problems import moved_poses
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metric_slam.config import Config
+from metric_slam.config.schema import Config
 from metric_slam.datasets.synthetic import DriveSpec, open_demo
 from metric_slam.errors import MetricSlamError, MissingDependencyError
-from metric_slam.results_folder import RESULT_FILES
+from metric_slam.run.results_folder import RESULT_FILES
 from metric_slam.trajectory import read_kitti
 from tests.conftest import CliResult
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metric_slam.config import Config
+from metric_slam.config.schema import Config
 from metric_slam.result import SlamResult
 from metric_slam.slam import build_slam
 from tests.scene import CAMERA, Drive, Street, pose, rotation, run, straight
@@ -195,11 +195,11 @@ def cut(*, dark_frames: int) -> Drive:
     return Drive(STREET, path, images=images, streets={8 + dark_frames: Street(seed=77, half_width_m=8.0)})
 
 
-def test_another_street_after_darkness_is_a_new_segment(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_street_after_darkness_is_a_new_submap(caplog: pytest.LogCaptureFixture) -> None:
     drive = cut(dark_frames=7)
     result = run(drive, coarse=True)
     check_every_frame(result, drive)
-    assert "a new segment of the map starts here" in caplog.text
+    assert "a new submap of the map starts here" in caplog.text
     assert not result.tracked[8:16].any() and result.is_keyframe[15]
     for begin, end in ((2, 7), (17, 26)):
         travelled_m = np.linalg.norm(result.T_world_cam[end, :3, 3] - result.T_world_cam[begin, :3, 3])
@@ -214,9 +214,9 @@ def test_a_cut_is_survived() -> None:
     assert steps_m.max() < 5.0, "nothing is flung away"
 
 
-def test_a_cut_is_a_new_segment(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cut_is_a_new_submap(caplog: pytest.LogCaptureFixture) -> None:
     result = run(cut(dark_frames=0), coarse=True)
-    assert "a new segment of the map starts here" in caplog.text and not result.tracked[8]
+    assert "a new submap of the map starts here" in caplog.text and not result.tracked[8]
 
 
 # ---------------------------------------------------------------- priors and lengths

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam import factor_graph
-from metric_slam.accelerator import Accelerator
-from metric_slam.active_edges import ActiveEdges
 from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuery
 from metric_slam.correspondence.droid.model import DroidCorrespondence
-from metric_slam.device_arrays import on_host
 from metric_slam.disk_store import DiskArray, DiskStore
+from metric_slam.graph import factor_graph
+from metric_slam.odometry.droid.active_edges import ActiveEdges
+from metric_slam.optimization.cuda.arrays import on_host
+from metric_slam.optimization.cuda.kernels import Accelerator
 from metric_slam.result import SlamResult
 from metric_slam.slam import MetricSlam
 from tests.device_guard import noticed, unnoticed

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from pydantic import ValidationError
 
-from metric_slam.config_metric3d import Metric3DConfig
+from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from metric_slam.depth.metric3d.predictor import ImageDepth
-    from metric_slam.image_camera import FocalOptions
-    from metric_slam.measure import DepthView, Measurement
+    from metric_slam.single_image.camera import FocalOptions
+    from metric_slam.single_image.measure import DepthView, Measurement
 
 _MODELS = "|".join(get_args(get_args(Metric3DConfig.model_fields["model"].annotation)[0]))
 
@@ -56,8 +56,8 @@ def depth_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
 ) -> None:
     """Metric depth of single images: png (256 a metre), npy, picture, cloud in metres, and normals if there are any."""
-    from metric_slam import single_image
-    from metric_slam.choices import resolve_device
+    from metric_slam.factory import resolve_device
+    from metric_slam.single_image import depth as single_image
 
     config = network_config(model, weights, size)
     inputs = single_image.collect_inputs(images, _focal_options(focal, camera, exif))
@@ -90,8 +90,8 @@ def measure_command(
     ] = None,
 ) -> None:
     """Distance in metres between two pixels, with its uncertainty, from one image or from the map of a run."""
-    from metric_slam.measure import measure
-    from metric_slam.single_image import measurement_picture, write_picture
+    from metric_slam.single_image.depth import measurement_picture, write_picture
+    from metric_slam.single_image.measure import measure
 
     ends = _pixel(first), _pixel(second)
     options = _focal_options(focal, camera, exif)
@@ -116,13 +116,11 @@ def register(app: typer.Typer) -> None:
     app.command("measure")(measure_command)
 
 
-def _image(
-    path: Path, options: FocalOptions, config: Metric3DConfig, device: str
-) -> tuple[DepthView, np.ndarray, str]:
+def _image(path: Path, options: FocalOptions, config: Metric3DConfig, device: str) -> tuple[DepthView, np.ndarray, str]:
     """What can be measured on, what to draw on, and a name for the picture."""
-    from metric_slam import single_image
-    from metric_slam.choices import resolve_device
-    from metric_slam.measure import network_view
+    from metric_slam.factory import resolve_device
+    from metric_slam.single_image import depth as single_image
+    from metric_slam.single_image.measure import network_view
 
     inputs = single_image.collect_inputs([path], options)
     predict, what = single_image.load_predictor(config, resolve_device(device), inputs)
@@ -139,8 +137,8 @@ def _keyframe(
     """The same of a keyframe; the image itself lies in the data set, so that depth is what is drawn on."""
     import cv2
 
-    from metric_slam.measure import keyframe_view
-    from metric_slam.single_image import depth_picture
+    from metric_slam.single_image.depth import depth_picture
+    from metric_slam.single_image.measure import keyframe_view
 
     if index is None:
         raise ConfigError(f"{folder} is a folder: say with --keyframe N which keyframe of it is meant")
@@ -182,7 +180,7 @@ def _depth_line(found: ImageDepth) -> str:
 
 
 def _focal_options(focal: float | None, camera: str | None, exif: bool) -> FocalOptions:
-    from metric_slam.image_camera import FocalOptions
+    from metric_slam.single_image.camera import FocalOptions
 
     return FocalOptions(focal, camera, exif)
 

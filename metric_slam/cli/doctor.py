@@ -157,7 +157,7 @@ def _evo() -> Check:
 
 def _weights() -> Check:
     """The released weights that this version can use; having none is no fault."""
-    from metric_slam.weights import RELEASED, find, verify
+    from metric_slam.weights.released import RELEASED, find, verify
 
     here = [(path, entry) for entry in RELEASED if entry.used_by is not None and (path := find(entry.name))]
     if not here:

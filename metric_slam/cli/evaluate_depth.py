@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from metric_slam.config_metric3d import Metric3DConfig
+from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,9 +89,9 @@ def evaluate_depth_command(
 
 def _network(model: str | None, weights: Path | None, device: str) -> tuple[str, Predict]:
     """What the network is, and its predictions. Raises ConfigError, WeightsError."""
-    from metric_slam.choices import resolve_device
     from metric_slam.depth.metric3d.prior import make_predictor
     from metric_slam.evaluation.annotated import from_network
+    from metric_slam.factory import resolve_device
 
     if model is not None and model not in _MODELS:
         raise ConfigError(f"--model {model}: choose from {', '.join(_MODELS)}")

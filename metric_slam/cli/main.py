@@ -17,16 +17,16 @@ import typer
 from rich.console import Console
 
 from metric_slam import __version__
-from metric_slam.cli_depth import register as register_depth
-from metric_slam.cli_evaluate_depth import evaluate_depth_command
-from metric_slam.cli_options import ConfigFileOption, PresetOption, RunOptions, SetOption, with_run_options
-from metric_slam.cli_weights import weights_app
-from metric_slam.config_io import Setting, config_markdown, dump_yaml, resolve_config
+from metric_slam.cli.depth import register as register_depth
+from metric_slam.cli.evaluate_depth import evaluate_depth_command
+from metric_slam.cli.options import ConfigFileOption, PresetOption, RunOptions, SetOption, with_run_options
+from metric_slam.cli.weights import weights_app
+from metric_slam.config.resolve import Setting, config_markdown, dump_yaml, resolve_config
 from metric_slam.errors import ConfigError, MetricSlamError
 
 if TYPE_CHECKING:
     from metric_slam.datasets.base import Dataset
-    from metric_slam.pipeline import RunSummary
+    from metric_slam.run.pipeline import RunSummary
 
 EXIT_BROKEN, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -104,7 +104,7 @@ def config_command(
 @app.command("doctor")
 def doctor_command() -> None:
     """Check Python, libraries, the compiled extension, devices and folders; exit 1 if something required is broken."""
-    from metric_slam.doctor import run_checks
+    from metric_slam.cli.doctor import run_checks
 
     checks = run_checks()
     width = max(len(check.name) for check in checks)
@@ -125,7 +125,7 @@ def open_kitti_or_demo(seq: str, data: Path | None, options: RunOptions, console
     if surplus:
         raise ConfigError(f"--seq demo renders its own data and does not take the option {surplus[0]}: leave it out")
     from metric_slam.datasets.synthetic import open_demo
-    from metric_slam.progress import show_progress
+    from metric_slam.run.progress import show_progress
 
     with show_progress("rendering", 0, console) as progress:
         return open_demo(progress=progress.update)
@@ -138,7 +138,7 @@ def run_with_options(open_data: Callable[[Console], Dataset], options: RunOption
     config = options.resolve()
     dataset = open_data(console)
     output_dir = options.out if options.out is not None else Path("results") / dataset.name
-    from metric_slam import pipeline
+    from metric_slam.run import pipeline
 
     summary = pipeline.run(
         config,

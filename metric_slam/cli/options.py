@@ -15,8 +15,8 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from metric_slam.config import Config, CorrespondenceName, Preset, PriorName
-from metric_slam.config_io import Setting, resolve_config
+from metric_slam.config.resolve import Setting, resolve_config
+from metric_slam.config.schema import Config, CorrespondenceName, Preset, PriorName
 from metric_slam.errors import ConfigError
 
 
@@ -59,9 +59,9 @@ class RunOptions:
     start: Annotated[int | None, typer.Option("--start", help="First frame, counted from 0.")] = _option("input.start")
     end: Annotated[int | None, typer.Option("--end", help="One past the last frame.")] = _option("input.end")
     stride: Annotated[int | None, typer.Option("--stride", help="Take every N-th frame.")] = _option("input.stride")
-    size: Annotated[
-        str | None, typer.Option("--size", metavar="WxH", help="Working size in pixels, e.g. 640x192.")
-    ] = _option("input.size")
+    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Working size in pixels, e.g. 640x192.")] = (
+        _option("input.size")
+    )
     no_fusion: Annotated[bool, typer.Option("--no-fusion", help="Track only: no map.ply, no mesh.ply.")] = False
     precomputed_depth: Annotated[
         Path | None, typer.Option("--precomputed-depth", metavar="DIR", help="Depth maps; --prior auto takes them.")

@@ -15,7 +15,16 @@ import typer
 from rich.console import Console
 
 from metric_slam.errors import ConfigError, OutputError, WeightsError
-from metric_slam.weights import RELEASED, Progress, ReleasedWeights, download, find, released, verify, weights_folder
+from metric_slam.weights.released import (
+    RELEASED,
+    Progress,
+    ReleasedWeights,
+    download,
+    find,
+    released,
+    verify,
+    weights_folder,
+)
 
 EXIT_WRONG = 1
 
@@ -97,7 +106,7 @@ def export_command(
     ] = None,
 ) -> None:
     """Write a depth network as ONNX, for `depth --weights FILE`, `metric3d.weights` and other programs."""
-    from metric_slam.cli_depth import network_config
+    from metric_slam.cli.depth import network_config
     from metric_slam.depth.metric3d.locate import input_size, located
     from metric_slam.depth.metric3d.specs import SPECS
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from metric_slam.config_section import Section
+from metric_slam.config.section import Section
 
 
 class DroidConfig(Section):
@@ -55,8 +55,11 @@ class DroidConfig(Section):
     radius: int = Field(2, ge=1, description="keyframes up to one farther than this are always matched")
     suppression: int = Field(1, ge=0, description="an edge keeps others away that differ by this many keyframes")
     motion_damping: float = Field(
-        0.0, ge=0, le=1, description="share of the last step between keyframes with which a new one starts beyond the "
-        "last one; 0: it starts there (0.5 in DROID-SLAM's scripts for TUM, ETH3D and TartanAir since 2025)"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the last step between keyframes with which a new one starts beyond the "
+        "last one; 0: it starts there (0.5 in DROID-SLAM's scripts for TUM, ETH3D and TartanAir since 2025)",
     )
     max_edges: int = Field(48, ge=4, description="edges that the network refines; the oldest retire for new ones")
     max_age: int = Field(25, ge=1, description="updates after which an edge retires: its matches stay as they are")
@@ -73,12 +76,15 @@ class DroidConfig(Section):
     backend_suppression: int = Field(3, ge=0, description="suppression of the whole trajectory")
     backend_edges_per_keyframe: int = Field(16, ge=2, description="most edges over the whole trajectory, a keyframe")
     backend_max_edges: int = Field(
-        6000, ge=20, description="edges there in all beyond which those updates are left out: each keeps a hidden "
-        "state in memory, 1 MB at 960x288 in half precision"
+        6000,
+        ge=20,
+        description="edges there in all beyond which those updates are left out: each keeps a hidden "
+        "state in memory, 1 MB at 960x288 in half precision",
     )
     dense_depth: bool = Field(
-        True, description="keep what the network says of the pixels between cells, for the map: of every keyframe 18 "
-        "bytes a pixel on the disk, 5 MB at 960x288"
+        True,
+        description="keep what the network says of the pixels between cells, for the map: of every keyframe 18 "
+        "bytes a pixel on the disk, 5 MB at 960x288",
     )
     features_in_memory: int = Field(
         64, ge=2, description="keyframes whose features are kept while the whole trajectory is updated"

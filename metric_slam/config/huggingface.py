@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from metric_slam.config_section import Section
+from metric_slam.config.section import Section
 
 
 class HuggingFaceConfig(Section):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from metric_slam.config_section import Section, size_from_text
+from metric_slam.config.section import Section, size_from_text
 
 
 class Metric3DConfig(Section):

@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from metric_slam.config import PRESETS, Config, Section
+from metric_slam.config.schema import PRESETS, Config, Section
 from metric_slam.errors import ConfigError
 
 
@@ -159,9 +159,7 @@ def _section_of(field: FieldInfo) -> type[Section] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-def _flattened(
-    tree: Mapping[Any, Any], section: type[Section], prefix: str, source: str
-) -> Iterator[tuple[str, Any]]:
+def _flattened(tree: Mapping[Any, Any], section: type[Section], prefix: str, source: str) -> Iterator[tuple[str, Any]]:
     """Dotted keys and leaf values of a nested mapping; keys may be dotted themselves. ConfigError when unknown."""
     for name, value in tree.items():
         head, _, rest = str(name).partition(".")

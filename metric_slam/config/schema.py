@@ -2,7 +2,8 @@
 
 A run's configuration is the preset (``fast`` or ``accurate``) overlaid with a YAML file and ``key=value`` settings;
 the resolved result is written next to the outputs. No module sees the whole tree: each gets its own section. This
-file is the schema alone; :mod:`metric_slam.config_io` reads files, applies overlays and writes docs/configuration.md.
+file is the schema alone; :mod:`metric_slam.config.resolve` reads files, applies overlays and writes
+docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from metric_slam.config_droid import DroidConfig
-from metric_slam.config_huggingface import HuggingFaceConfig
-from metric_slam.config_metric3d import Metric3DConfig
-from metric_slam.config_section import Section as Section
-from metric_slam.config_section import size_from_text
+from metric_slam.config.droid import DroidConfig
+from metric_slam.config.huggingface import HuggingFaceConfig
+from metric_slam.config.metric3d import Metric3DConfig
+from metric_slam.config.section import Section as Section
+from metric_slam.config.section import size_from_text
 
 Preset = Literal["fast", "accurate"]
 PriorName = Literal["auto", "metric3d", "ground_plane", "sensor", "precomputed", "huggingface", "none"]
@@ -71,13 +72,13 @@ class DisConfig(Section):
         None, ge=1, le=8, description="pixels between DIS patches; none: the preset's own, 4 for `inverse_search`"
     )
     warm_start: bool = Field(True, description="start the search from the present reprojection")
-    round_trip_sigma_px: float = Field(
+    forward_backward_sigma_px: float = Field(
         0.5, gt=0, description="forward-backward error at which the confidence is a half, pixels"
     )
-    max_round_trip_px: float = Field(
+    max_forward_backward_px: float = Field(
         1.0, gt=0, description="forward-backward error beyond which a match is dropped, pixels"
     )
-    max_round_trip_relative: float = Field(0.02, ge=0, description="added to it, as a share of the flow's length")
+    max_forward_backward_relative: float = Field(0.02, ge=0, description="added to it, as a share of the flow's length")
     texture_floor: float = Field(
         1.0, ge=0, description="RMS gradient at which the confidence is a half, grey levels per pixel"
     )
@@ -101,7 +102,7 @@ class MotionFilterConfig(Section):
     )
 
 
-class FrontendConfig(Section):
+class SlidingWindowConfig(Section):
     """The sliding window."""
 
     window: int = Field(8, ge=3, description="keyframes optimised together")
@@ -113,11 +114,11 @@ class FrontendConfig(Section):
     )
     radius: int = Field(2, ge=1, description="each new keyframe is matched with this many before it")
     warm_up: int = Field(6, ge=2, description="keyframes before which the whole start is re-optimised and re-scaled")
-    max_lost: int = Field(5, ge=1, description="frames that cannot be tracked before a new segment of the map starts")
+    max_lost: int = Field(5, ge=1, description="frames that cannot be tracked before a new submap of the map starts")
     iterations: int = Field(3, ge=1, description="solver iterations per new keyframe")
 
 
-class BackendConfig(Section):
+class GlobalBaConfig(Section):
     """Bundle adjustment over the whole trajectory."""
 
     iterations: int = Field(12, ge=0, description="solver iterations over the whole trajectory; 0: none")
@@ -311,8 +312,8 @@ class Config(Section):
     dis: DisConfig = DisConfig()
     droid: DroidConfig = DroidConfig()
     motion_filter: MotionFilterConfig = MotionFilterConfig()
-    frontend: FrontendConfig = FrontendConfig()
-    backend: BackendConfig = BackendConfig()
+    sliding_window: SlidingWindowConfig = SlidingWindowConfig()
+    global_ba: GlobalBaConfig = GlobalBaConfig()
     loop: LoopConfig = LoopConfig()
     state: StateConfig = StateConfig()
     sensor: SensorConfig = SensorConfig()
@@ -329,8 +330,8 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     "fast": {
         "input.pixel_budget_px": 640 * 192,
         "dis.finest_scale": 1,
-        "frontend.window": 6,
-        "frontend.iterations": 2,
+        "sliding_window.window": 6,
+        "sliding_window.iterations": 2,
     },
 }
 """What a preset changes against the defaults above: dotted key -> value. ``accurate`` is the defaults themselves."""

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.device_arrays import Array
 from metric_slam.geometry.camera import PinholeCamera
+from metric_slam.optimization.cuda.arrays import Array
 
 _AXES = 2  # no grid is that narrow
 
@@ -91,9 +91,7 @@ class RecurrentModel(CorrespondenceModel, Protocol):
         """The memory of a new edge: as the source's image has it, with ``query.predicted`` as its last target."""
         ...
 
-    def update(
-        self, queries: list[EdgeQuery], memories: list[EdgeMemory]
-    ) -> list[tuple[Correspondence, EdgeMemory]]:
+    def update(self, queries: list[EdgeQuery], memories: list[EdgeMemory]) -> list[tuple[Correspondence, EdgeMemory]]:
         """One step for all edges; edges from the same source agree on its depth damping. Every ``predicted`` is set."""
         ...
 

@@ -1,7 +1,7 @@
 """Dense matching with OpenCV's DIS optical flow, for machines without a GPU.
 
 DIS (Kroeger et al., *Fast Optical Flow using Dense Inverse Search*, ECCV 2016) runs in both directions; the confidence
-comes from the way there and back again (:mod:`metric_slam.correspondence.round_trip`). Neighbouring cells share
+comes from the way there and back again (:mod:`metric_slam.correspondence.forward_backward`). Neighbouring cells share
 patches, so their errors are not independent: the bundle adjustment lowers the weight of flow accordingly
 (``flow_sigma_px``).
 """
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from metric_slam.config import DisConfig
+from metric_slam.config.schema import DisConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
-from metric_slam.correspondence.round_trip import (
+from metric_slam.correspondence.forward_backward import (
     cell_flow,
     checked_by_return,
     grey_and_texture,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from metric_slam.config import DisConfig
+from metric_slam.config.schema import DisConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
 from metric_slam.geometry.camera import FEATURE_STRIDE, GRID_OFFSET_PX, PinholeCamera
 
@@ -75,8 +75,8 @@ def checked_by_return(
     error = np.linalg.norm(flow + back, axis=-1)
     length = np.linalg.norm(flow, axis=-1)
     inside = (landing_x >= 0) & (landing_y >= 0) & (landing_x <= W - 1) & (landing_y <= H - 1)
-    usable = inside & (error < config.max_round_trip_px + config.max_round_trip_relative * length)
-    soft = 1.0 / (1.0 + (error / config.round_trip_sigma_px) ** 2)
+    usable = inside & (error < config.max_forward_backward_px + config.max_forward_backward_relative * length)
+    soft = 1.0 / (1.0 + (error / config.forward_backward_sigma_px) ** 2)
     energy = texture**2
     soft *= energy / (energy + config.texture_floor**2)
     target = np.stack([landing_x, landing_y], axis=-1).astype(np.float64)

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from metric_slam.config import DisConfig
+from metric_slam.config.schema import DisConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
-from metric_slam.correspondence.patch_search import PATCH_PX, LevelSearch, PatchGrid, make_grid, per_pixel
-from metric_slam.correspondence.round_trip import (
+from metric_slam.correspondence.forward_backward import (
     cell_flow,
     checked_by_return,
     grey_and_texture,
@@ -26,6 +25,7 @@ from metric_slam.correspondence.round_trip import (
     key_of_reverse,
     with_reverses,
 )
+from metric_slam.correspondence.patch_search import PATCH_PX, LevelSearch, PatchGrid, make_grid, per_pixel
 from metric_slam.geometry.camera import FEATURE_STRIDE, GRID_OFFSET_PX, PinholeCamera
 
 _STRIDE_PX = 4

@@ -122,9 +122,7 @@ def resolve_camera(
     return found, distortion
 
 
-def _camera_from(
-    numbers: CameraLike, size: tuple[int, int], source: str
-) -> tuple[PinholeCamera, np.ndarray | None]:
+def _camera_from(numbers: CameraLike, size: tuple[int, int], source: str) -> tuple[PinholeCamera, np.ndarray | None]:
     if isinstance(numbers, PinholeCamera):
         if numbers.size != tuple(size):
             raise CalibrationError(

@@ -45,7 +45,7 @@ class MotionObservation:
     For map and report; the geometry decides cell by cell whether it applies."""
 
 
-class SeenDepth(NamedTuple):
+class CurrentDepth(NamedTuple):
     """What matching says about a keyframe."""
 
     inv_depth: np.ndarray
@@ -80,7 +80,7 @@ class DepthPrior(ABC):
     def predict(self, state: Any, camera: PinholeCamera) -> DepthPrediction | None:
         """Depth of a keyframe from what :meth:`prepare` kept; None where nothing is known."""
 
-    def road_inv_depth(self, seen: SeenDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
+    def road_inv_depth(self, seen: CurrentDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
         """Inverse depth [h, w] of the road in every cell of a keyframe, 0 where its ray meets none; None: unknown.
 
         It has the unit of ``seen``; ``baseline`` in that unit, where that may be wrong by a factor; None: it is metres.
@@ -101,7 +101,7 @@ class DepthPrior(ABC):
         camera: PinholeCamera,
         *,
         search: bool,
-        seen: SeenDepth | None = None,
+        seen: CurrentDepth | None = None,
     ) -> MotionObservation | None:
         """Metric information in a pair of keyframes whose relative pose [4, 4] is known up to scale.
 

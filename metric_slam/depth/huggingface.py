@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metric_slam.config_huggingface import HuggingFaceConfig
+from metric_slam.config.huggingface import HuggingFaceConfig
 from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
 from metric_slam.errors import ConfigError, MissingDependencyError, WeightsError
 from metric_slam.frame import Frame
@@ -32,9 +32,7 @@ class HuggingFacePrior(DepthPrior):
 
     name = "huggingface"
 
-    def __init__(
-        self, config: HuggingFaceConfig, predict: Callable[[np.ndarray, PinholeCamera], np.ndarray]
-    ) -> None:
+    def __init__(self, config: HuggingFaceConfig, predict: Callable[[np.ndarray, PinholeCamera], np.ndarray]) -> None:
         self._predict, self._farthest_m = predict, config.max_depth_m
         self.relative_sigma = config.sigma
         self.scale_sigma = config.scale_sigma
@@ -124,9 +122,7 @@ def _load(config: HuggingFaceConfig, model: str) -> tuple[Any, Any]:
         with _quiet():
             check_metric(model, AutoConfig.from_pretrained(model, **options), assume_metric=config.assume_metric)
             processor = AutoImageProcessor.from_pretrained(model, **options)
-            network, report = AutoModelForDepthEstimation.from_pretrained(
-                model, output_loading_info=True, **options
-            )
+            network, report = AutoModelForDepthEstimation.from_pretrained(model, output_loading_info=True, **options)
     except ImportError as error:
         raise MissingDependencyError(f"{model} needs another package ({_line(error)}): install it") from error
     except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:

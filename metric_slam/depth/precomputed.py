@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import cv2
 import numpy as np
 
-from metric_slam.config import PrecomputedConfig
+from metric_slam.config.schema import PrecomputedConfig
 from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
 from metric_slam.errors import ConfigError, DatasetError, MissingDependencyError
 from metric_slam.frame import Frame

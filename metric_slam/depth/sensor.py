@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from metric_slam.config import SensorConfig
+from metric_slam.config.schema import SensorConfig
 from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
 from metric_slam.errors import DatasetError
 from metric_slam.frame import Frame

@@ -66,9 +66,7 @@ def from_network(network: Callable[[np.ndarray, PinholeCamera], ImageDepth]) -> 
     return predict
 
 
-def evaluate_images(
-    images: Sequence[AnnotatedImage], predict: Predict, protocol: DepthProtocol
-) -> list[ImageMetrics]:
+def evaluate_images(images: Sequence[AnnotatedImage], predict: Predict, protocol: DepthProtocol) -> list[ImageMetrics]:
     """The figures of every image, in order.
 
     Raises EvaluationError that names the image where prediction and truth do not fit or share no pixel.

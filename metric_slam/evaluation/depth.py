@@ -126,9 +126,7 @@ class DepthMetrics:
     """The same below 1.25^3."""
 
 
-def depth_metrics(
-    predicted_m: np.ndarray, truth_m: np.ndarray, protocol: DepthProtocol | None = None
-) -> DepthMetrics:
+def depth_metrics(predicted_m: np.ndarray, truth_m: np.ndarray, protocol: DepthProtocol | None = None) -> DepthMetrics:
     """Figures of a predicted against a true depth map, both [H, W] along z; 0, NaN and infinity: nothing known.
 
     ``protocol``: None means a range of 0.001 to 80 m, no crop, no alignment. Metres, or any unit with an alignment.

@@ -184,9 +184,7 @@ def _short_drift(estimate: np.ndarray, truth: np.ndarray, alignment: kitti.Align
     return kitti.drift(aligned, truth, kitti.SHORT_SEGMENT_LENGTHS_M)
 
 
-def _end_point(
-    estimate: np.ndarray, truth: np.ndarray, alignment: kitti.Alignment, too_few: str | None
-) -> Figures:
+def _end_point(estimate: np.ndarray, truth: np.ndarray, alignment: kitti.Alignment, too_few: str | None) -> Figures:
     def compute() -> Figures:
         relative_truth = relative_to_first(truth)
         aligned = kitti.aligned_poses(relative_to_first(estimate), relative_truth, alignment)

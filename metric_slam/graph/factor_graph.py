@@ -14,15 +14,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from metric_slam.accelerator import Accelerator
-from metric_slam.bundle_adjustment import BaReport, Baselines, BaWindow, reproject, reproject_on_device, solve_window
-from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery, packed, unpacked
-from metric_slam.device_arrays import Array, DeviceArrays, on_host
 from metric_slam.disk_store import DiskArray
-from metric_slam.graph_window import scale_previous, stacked_damping, stacked_field, stacked_matches
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.moving_cells import all_still, still
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.moving_mask import mask_all_moving, mask_moving
+from metric_slam.graph.window import scale_previous, stacked_damping, stacked_field, stacked_matches
+from metric_slam.optimization.bundle_adjustment import (
+    BaReport,
+    Baselines,
+    BaWindow,
+    reproject,
+    reproject_on_device,
+    solve_window,
+)
+from metric_slam.optimization.cuda.arrays import Array, DeviceArrays, on_host
+from metric_slam.optimization.cuda.kernels import Accelerator
 
 
 @dataclass
@@ -135,13 +142,13 @@ class FactorGraph:
             EdgeQuery(store[i].features, store[j].features, predicted[e], neighbours=abs(i - j) == 1)
             for e, (i, j) in enumerate(pairs)
         ]
-        matches = all_still(self._model.track(queries), [store[i].moving_cells for i, _ in pairs])
+        matches = mask_all_moving(self._model.track(queries), [store[i].moving_cells for i, _ in pairs])
         for (i, j), match in zip(pairs, matches, strict=True):
             self.add_matched(i, j, match)
 
     def reprojections(self, poses: np.ndarray, inv_depth: Array, source: np.ndarray, target: np.ndarray) -> Array:
         """Where the cells of every edge's source lie in its target, float64 [E, h, w, 2]; arguments as in
-        :class:`metric_slam.bundle_adjustment.BaWindow`. With an accelerator on its device."""
+        :class:`metric_slam.optimization.bundle_adjustment.BaWindow`. With an accelerator on its device."""
         intrinsics = self._store.camera.grid().vector()
         if self.accelerator is None:
             return reproject(poses, inv_depth, intrinsics, source, target)[0]
@@ -151,13 +158,13 @@ class FactorGraph:
         """One array field of these keyframes, [N, h, w]; with an accelerator on its device."""
         return stacked_field(self._store, field, positions, self.arrays)
 
-    def leave_out_moving(self, source: int) -> None:
+    def mask_moving_cells(self, source: int) -> None:
         """Takes the confidence of the cells that move from the edges that leave a keyframe of the sliding window."""
         moving = self._store[source].moving_cells
         if moving.any():
             for edge in self._edges.get(source, {}).values():
                 matches = np.asarray(edge.matches) if isinstance(edge.matches, DiskArray) else edge.matches
-                edge.matches = self._kept(packed(still(unpacked(matches), moving)))
+                edge.matches = self._kept(packed(mask_moving(unpacked(matches), moving)))
 
     def pairs(self, begin: int = 0) -> np.ndarray:
         """Source and target of every edge between keyframes from ``begin`` on, int64 [E, 2]."""
@@ -173,7 +180,7 @@ class FactorGraph:
         """Keyframes that a keyframe is matched with."""
         return list(self._edges.get(source, {}))
 
-    def retire_before(self, position: int) -> None:
+    def evict_before(self, position: int) -> None:
         """Matches between keyframes before ``position`` go to the disk."""
         staying = []
         for edge in self._in_memory:

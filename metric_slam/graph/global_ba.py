@@ -12,15 +12,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from metric_slam.bundle_adjustment import BaReport, solve_window
-from metric_slam.config import BackendConfig, BundleAdjustmentConfig
-from metric_slam.device_arrays import on_host
-from metric_slam.factor_graph import FactorGraph
+from metric_slam.config.schema import BundleAdjustmentConfig, GlobalBaConfig
 from metric_slam.geometry import lie
-from metric_slam.keyframe_order import narrow_order
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.metric_scale import MetricScale
-from metric_slam.segments import Segments
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.submaps import Submaps
+from metric_slam.odometry.metric_scale import MetricScale
+from metric_slam.optimization.bundle_adjustment import BaReport, solve_window
+from metric_slam.optimization.cuda.arrays import on_host
+from metric_slam.optimization.ordering import narrow_order
 
 log = logging.getLogger(__name__)
 
@@ -28,18 +28,18 @@ _PIECE = 100  # keyframes whose depths are solved together
 _DEPTH_ITERATIONS = 6
 
 
-class Backend:
+class GlobalBundleAdjustment:
     """Optimises everything; state lives in the store and the graph."""
 
     def __init__(
         self,
         store: KeyframeStore,
         graph: FactorGraph,
-        segments: Segments,
-        config: BackendConfig,
+        submaps: Submaps,
+        config: GlobalBaConfig,
         solver: BundleAdjustmentConfig,
     ) -> None:
-        self._store, self._graph, self._segments = store, graph, segments
+        self._store, self._graph, self._submaps = store, graph, submaps
         self._config, self._solver = config, solver
         self.growth = config.growth
         self.cell_step = 1
@@ -53,15 +53,15 @@ class Backend:
             return BaReport("nothing_to_do")
         self.cell_step = self._affordable_step(len(pairs))
         order = [int(i) for i in narrow_order(count, pairs)]
-        window = self._graph.window(order, self._segments.anchors(), cell_step=self.cell_step)
+        window = self._graph.window(order, self._submaps.anchors(), cell_step=self.cell_step)
         window, report = solve_window(
-            window, self._solver, iterations=iterations, thorough=True, accelerator=self._graph.accelerator
+            window, self._solver, iterations=iterations, tight_convergence=True, accelerator=self._graph.accelerator
         )
         fine = self.cell_step == 1
         self._graph.take_over(order, window, depths=fine)
         del window
         if not fine:
-            self.settle_depths()
+            self.refine_depths()
         return self._graph.count(report)
 
     def finish(self, scale: MetricScale) -> None:
@@ -71,20 +71,20 @@ class Backend:
             return
         if scale.revise():
             self.optimise()
-        self.settle_depths(scale.cell_sigma)
+        self.refine_depths(scale.cell_sigma)
         self._close_gaps()
 
     def _close_gaps(self) -> None:
-        """Segments that no loop has joined follow the one before them, as far away as was guessed when tracking was
+        """Submaps that no loop has joined follow the one before them, as far away as was guessed when tracking was
         lost; the map before has moved since."""
-        for segment, begin in enumerate(self._segments.begins):
-            if begin == 0 or self._segments.component(segment) != segment:
+        for submap, begin in enumerate(self._submaps.begins):
+            if begin == 0 or self._submaps.component(submap) != submap:
                 continue
             before, first = lie.pose_vec_to_matrix(self._store.poses(begin - 1, begin + 1))
-            T_new_old = lie.inverse(before) @ lie.inverse(self._segments.gaps[segment]) @ first
-            self._store.move(self._segments.sharing(segment, len(self._store)), T_new_old)
+            T_new_old = lie.inverse(before) @ lie.inverse(self._submaps.gaps[submap]) @ first
+            self._store.move(self._submaps.sharing(submap, len(self._store)), T_new_old)
 
-    def settle_depths(self, cell_sigma: float | None = None) -> None:
+    def refine_depths(self, cell_sigma: float | None = None) -> None:
         """Inverse depths alone, all poses fixed, a piece of the drive at a time.
 
         With ``cell_sigma`` the prior depth that so far was only shown takes part, with this relative error: on asphalt
@@ -94,9 +94,9 @@ class Backend:
         for begin in range(0, count, _PIECE):
             piece = range(begin, min(begin + _PIECE, count))
             if any(self._graph.targets_of(i) for i in piece):
-                self._settle_piece(piece, cell_sigma)
+                self._refine_piece(piece, cell_sigma)
 
-    def _settle_piece(self, piece: range, cell_sigma: float | None) -> None:
+    def _refine_piece(self, piece: range, cell_sigma: float | None) -> None:
         seen = sorted({t for i in piece for t in self._graph.targets_of(i)} - set(piece))
         positions = [*piece, *seen]
         window = self._graph.window(positions, set(positions), depth_free=set(piece))
@@ -123,6 +123,8 @@ class Backend:
         if step > 1:
             log.info(
                 "global bundle adjustment takes every %d. row and column of the grid: %d edges have %.0f million cells",
-                step, edge_count, cells / 1e6,
+                step,
+                edge_count,
+                cells / 1e6,
             )
         return step

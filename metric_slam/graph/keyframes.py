@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from metric_slam.depth.base import SeenDepth
-from metric_slam.device_arrays import Array, on_host
+from metric_slam.depth.base import CurrentDepth
 from metric_slam.disk_store import DiskArray, DiskImage, DiskStore
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
+from metric_slam.optimization.cuda.arrays import Array, on_host
 
 _PRIOR_FIELDS = ("prior_depth_m", "prior_confidence", "prior_weight")
 _NOT_STORED = -1  # of an array of zeros
@@ -59,7 +59,7 @@ class Keyframe:
     prior_log_scale: float = 0.0
     """s_k."""
 
-    segment: int = 0
+    submap: int = 0
     """Number of the piece of the video that it belongs to: a new one begins where tracking was lost."""
 
     depth_damping: Array | None = None
@@ -86,9 +86,9 @@ class Keyframe:
         return np.zeros(self.inv_depth.shape, np.uint8) if self.moving is None else self.moving
 
     @property
-    def seen(self) -> SeenDepth:
+    def seen(self) -> CurrentDepth:
         """What matching says about it now; a snapshot, for arrays are replaced and not written into."""
-        return SeenDepth(self.inv_depth, self.moving_cells > 0)
+        return CurrentDepth(self.inv_depth, self.moving_cells > 0)
 
 
 class KeyframeStore:
@@ -98,7 +98,7 @@ class KeyframeStore:
         self.camera = camera
         self.disk = DiskStore() if disk is None else disk
         self._keyframes: list[Keyframe] = []
-        self._retired = 0
+        self._evicted = 0
         grid = camera.grid()
         self._zeros = np.zeros((grid.height, grid.width))
         self._zeros.setflags(write=False)
@@ -120,7 +120,7 @@ class KeyframeStore:
 
     def remove(self, position: int) -> Keyframe:
         """Takes a keyframe of the window out; those behind it move up by one."""
-        assert self._retired <= position < len(self._keyframes), (self._retired, position, len(self._keyframes))
+        assert self._evicted <= position < len(self._keyframes), (self._evicted, position, len(self._keyframes))
         return self._keyframes.pop(position)
 
     def image(self, position: int) -> np.ndarray:
@@ -128,15 +128,15 @@ class KeyframeStore:
         image = self._keyframes[position].image
         return image.load() if isinstance(image, DiskImage) else image
 
-    def show_prior(self, position: int, depth_m: np.ndarray, confidence: np.ndarray) -> None:
+    def set_shown_prior(self, position: int, depth_m: np.ndarray, confidence: np.ndarray) -> None:
         """Notes a prior depth [h, w] that maps and reports use, and the bundle adjustment does not."""
         self._keyframes[position].prior_depth_m = depth_m
         self._keyframes[position].prior_confidence = confidence
 
     def set_upsample_weights(self, position: int, weights: Array) -> None:
         """New ones of a keyframe; on the disk, where old ones stay as well, if its window has passed."""
-        retired = position < self._retired
-        self._keyframes[position].upsample_weights = self.disk.put(on_host(weights)) if retired else weights
+        evicted = position < self._evicted
+        self._keyframes[position].upsample_weights = self.disk.put(on_host(weights)) if evicted else weights
 
     def has_prior(self, position: int) -> bool:
         """Does the bundle adjustment give the prior of this keyframe any weight?"""
@@ -163,11 +163,11 @@ class KeyframeStore:
             if inv_depth is not None:
                 keyframe.inv_depth = inv_depth[offset].copy()
 
-    def retire_before(self, position: int) -> None:
+    def evict_before(self, position: int) -> None:
         """Lets go of what only matching and measuring need of keyframes before ``position``: features, prior state;
         image and prior depth go to the disk."""
-        while self._retired < min(position, len(self._keyframes)):
-            keyframe = self._keyframes[self._retired]
+        while self._evicted < min(position, len(self._keyframes)):
+            keyframe = self._keyframes[self._evicted]
             keyframe.features = keyframe.prior_state = None
             keyframe.moving = keyframe.moving if keyframe.moving_cells.any() else None  # a network may match it again
             keyframe.image = self._store_image(keyframe)
@@ -177,7 +177,7 @@ class KeyframeStore:
                 keyframe.upsample_weights = self.disk.put(on_host(keyframe.upsample_weights))
             if isinstance(keyframe.depth_damping, Tensor):
                 keyframe.depth_damping = on_host(keyframe.depth_damping)
-            self._retired += 1
+            self._evicted += 1
 
     def motion_from_last(self, pose: np.ndarray) -> np.ndarray | None:
         """T_cam_last [4, 4] of a camera at T_cam_world ``pose`` [7] and the last keyframe; None: there is none."""
@@ -228,9 +228,7 @@ class KeyframeStore:
                 keyframe.stored_depth_damping is None or keyframe.stored_depth_damping[0] is not damping
             ):
                 keyframe.stored_depth_damping = damping, self.disk.put(on_host(damping))
-            rows["depth_damping"].append(
-                _NOTHING if damping is None else _row(keyframe.stored_depth_damping[1])
-            )
+            rows["depth_damping"].append(_NOTHING if damping is None else _row(keyframe.stored_depth_damping[1]))
             for field in _PRIOR_FIELDS:
                 stored = self._put_away(getattr(keyframe, field))
                 rows[field].append(_row(stored) if isinstance(stored, DiskArray) else _NOTHING)
@@ -239,11 +237,11 @@ class KeyframeStore:
         state["time_s"] = np.array([k.time_s for k in self._keyframes])
         state["pose"] = self.poses(0, len(self))
         state["prior_log_scale"] = np.array([k.prior_log_scale for k in self._keyframes])
-        state["segment"] = np.array([k.segment for k in self._keyframes], np.int64)
+        state["submap"] = np.array([k.submap for k in self._keyframes], np.int64)
         moving = {i: k.moving_cells for i, k in enumerate(self._keyframes) if k.moving_cells.any()}
         state["moving_positions"] = np.array(list(moving), np.int64)
         state["moving"] = np.array(list(moving.values()), np.uint8)
-        return state | self._upsample_state() | {"retired": np.array(self._retired)}
+        return state | self._upsample_state() | {"evicted": np.array(self._evicted)}
 
     def _upsample_state(self) -> dict[str, np.ndarray]:
         """Weights that are still in memory are handed out, not appended to the disk: they change until they retire."""
@@ -268,25 +266,39 @@ class KeyframeStore:
     def restore(self, state: Mapping[str, np.ndarray], rebuild: Callable[[int], tuple[Any, Any]]) -> None:
         """Takes over a :meth:`state`; ``rebuild(index)`` gives features and prior state of recent keyframes."""
         assert not self._keyframes, len(self._keyframes)
-        self._retired = int(state["retired"])
+        self._evicted = int(state["evicted"])
         for i in range(len(state["index"])):
-            old, index = i < self._retired, int(state["index"][i])
+            old, index = i < self._evicted, int(state["index"][i])
             image = DiskImage(self._found(state["image"][i], "|u1", (int(state["image"][i][1]),)))
             inv_depth = self._grid_array(state["inv_depth"][i])
-            prior = [self._zeros if row[0] == _NOT_STORED else self._grid_array(row)
-                     for row in (state[field][i] for field in _PRIOR_FIELDS)]
+            prior = [
+                self._zeros if row[0] == _NOT_STORED else self._grid_array(row)
+                for row in (state[field][i] for field in _PRIOR_FIELDS)
+            ]
             if not old:
                 prior = [np.array(array) for array in prior]
             features, prior_state = (None, None) if old else rebuild(index)
             depth, row = inv_depth.load(), state["depth_damping"][i]
             damping = None if row[0] == _NOT_STORED else self._grid_array(row)
             known = None if damping is None else (damping.load(), damping)
-            self._keyframes.append(Keyframe(
-                index, float(state["time_s"][i]), image if old else image.load(), features, prior_state,
-                state["pose"][i].copy(), depth, *prior, prior_log_scale=float(state["prior_log_scale"][i]),
-                segment=int(state["segment"][i]), stored_image=image, stored_inv_depth=(depth, inv_depth),
-                depth_damping=None if known is None else known[0], stored_depth_damping=known,
-            ))
+            self._keyframes.append(
+                Keyframe(
+                    index,
+                    float(state["time_s"][i]),
+                    image if old else image.load(),
+                    features,
+                    prior_state,
+                    state["pose"][i].copy(),
+                    depth,
+                    *prior,
+                    prior_log_scale=float(state["prior_log_scale"][i]),
+                    submap=int(state["submap"][i]),
+                    stored_image=image,
+                    stored_inv_depth=(depth, inv_depth),
+                    depth_damping=None if known is None else known[0],
+                    stored_depth_damping=known,
+                )
+            )
         for position, moving in zip(state["moving_positions"], state["moving"], strict=True):
             self._keyframes[position].moving = moving.copy()
         self._restore_upsample(state)

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.accelerator import uploaded
 from metric_slam.correspondence.base import Correspondence, confidence_per_cell
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.geometry.triangulation import triangulate
+from metric_slam.optimization.cuda.kernels import uploaded
 
 BELIEVED_FOR = 40
 """Keyframes for which a cell is believed to move after it was last seen to."""
@@ -58,7 +58,7 @@ _MINORITY = 0.15
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
-def carried(moving: np.ndarray, backward: Correspondence) -> np.ndarray:
+def propagate_mask(moving: np.ndarray, backward: Correspondence) -> np.ndarray:
     """The mask in a new keyframe, uint8 [h, w]: each cell takes over from the cell of the keyframe before that it
     matches (``backward``: new -> before), one keyframe older."""
     if not moving.any():
@@ -79,7 +79,7 @@ class Look(NamedTuple):
     out; so the next look knows what to expect of those that stand still after all."""
 
 
-def look_at(
+def detect_moving(
     moving: np.ndarray,
     inv_depth: np.ndarray,
     expected_inv_depth: np.ndarray,
@@ -134,7 +134,7 @@ def _with_its_sides(mask: np.ndarray, backward: Correspondence, surprising: np.n
     return mask
 
 
-def still(match: Correspondence, moving: np.ndarray) -> Correspondence:
+def mask_moving(match: Correspondence, moving: np.ndarray) -> Correspondence:
     """The match of a keyframe without its cells that move, and a margin of one across which matches bleed.
 
     As long as most of what matches stands still, the robust loss deals with the rest and nothing is left out.
@@ -142,7 +142,7 @@ def still(match: Correspondence, moving: np.ndarray) -> Correspondence:
     if not moving.any():
         return match
     if isinstance(match.confidence, Tensor):
-        return all_still([match], [moving])[0]
+        return mask_all_moving([match], [moving])[0]
     confidence = confidence_per_cell(match.confidence)
     if confidence[moving > 0].sum() < _MINORITY * confidence.sum():
         return match
@@ -150,10 +150,10 @@ def still(match: Correspondence, moving: np.ndarray) -> Correspondence:
     return replace(match, confidence=match.confidence * keep)
 
 
-def all_still(matches: Sequence[Correspondence], moving: Sequence[np.ndarray]) -> list[Correspondence]:
+def mask_all_moving(matches: Sequence[Correspondence], moving: Sequence[np.ndarray]) -> list[Correspondence]:
     """:func:`still` of each match with its mask. On a device all go through it together, and nobody waits for it."""
     if not any(isinstance(match.confidence, Tensor) for match in matches):
-        return [still(match, mask) for match, mask in zip(matches, moving, strict=True)]
+        return [mask_moving(match, mask) for match, mask in zip(matches, moving, strict=True)]
     found = list(matches)
     where = [n for n, mask in enumerate(moving) if mask.any()]
     if where:

@@ -7,21 +7,21 @@ from collections.abc import Mapping
 import numpy as np
 
 
-class Segments:
-    """Where the chain of matches begins anew, and which segments share one frame of reference."""
+class Submaps:
+    """Where the chain of matches begins anew, and which submaps share one frame of reference."""
 
     def __init__(self) -> None:
         self.begins: list[int] = []
         """Positions of their first keyframes: 0, and more where tracking was lost."""
 
         self.gaps: list[np.ndarray] = []
-        """The motion that was guessed where tracking was lost: T_first_before [4, 4] of each segment's first keyframe
-        and the one before it; of the first segment the identity."""
+        """The motion that was guessed where tracking was lost: T_first_before [4, 4] of each submap's first keyframe
+        and the one before it; of the first submap the identity."""
 
-        self._component: list[int] = []  # lowest segment that each is joined with
+        self._component: list[int] = []  # lowest submap that each is joined with
 
     def begin(self, position: int, T_first_before: np.ndarray | None = None) -> int:
-        """A new segment starts with the keyframe at ``position``; returns its number."""
+        """A new submap starts with the keyframe at ``position``; returns its number."""
         assert not self.begins or position > self.begins[-1], (position, self.begins)
         self.begins.append(position)
         self.gaps.append(np.eye(4) if T_first_before is None else T_first_before)
@@ -33,34 +33,34 @@ class Segments:
 
     @property
     def current_begin(self) -> int:
-        """Position of the first keyframe of the latest segment."""
+        """Position of the first keyframe of the latest submap."""
         return self.begins[-1]
 
-    def range(self, segment: int, count: int) -> range:
-        """Positions of the keyframes of a segment when there are ``count`` in all."""
-        end = self.begins[segment + 1] if segment + 1 < len(self.begins) else count
-        return range(self.begins[segment], end)
+    def range(self, submap: int, count: int) -> range:
+        """Positions of the keyframes of a submap when there are ``count`` in all."""
+        end = self.begins[submap + 1] if submap + 1 < len(self.begins) else count
+        return range(self.begins[submap], end)
 
-    def component(self, segment: int) -> int:
-        """The lowest segment that this one is joined with, directly or through others; its own number if with none."""
-        return self._component[segment]
+    def component(self, submap: int) -> int:
+        """The lowest submap that this one is joined with, directly or through others; its own number if with none."""
+        return self._component[submap]
 
     def joined(self, first: int, second: int) -> bool:
-        """Do two segments share a frame of reference?"""
+        """Do two submaps share a frame of reference?"""
         return self._component[first] == self._component[second]
 
     def join(self, first: int, second: int) -> None:
-        """A loop has tied two segments together."""
+        """A loop has tied two submaps together."""
         low, high = sorted((self._component[first], self._component[second]))
         self._component = [low if c == high else c for c in self._component]
 
-    def members(self, segment: int) -> list[int]:
-        """All segments that share the frame of reference of this one, itself included."""
-        return [s for s in range(len(self)) if self.joined(s, segment)]
+    def members(self, submap: int) -> list[int]:
+        """All submaps that share the frame of reference of this one, itself included."""
+        return [s for s in range(len(self)) if self.joined(s, submap)]
 
-    def sharing(self, segment: int, count: int) -> list[int]:
-        """Positions of all keyframes, of ``count`` in all, that share the frame of reference of this segment."""
-        return [position for member in self.members(segment) for position in self.range(member, count)]
+    def sharing(self, submap: int, count: int) -> list[int]:
+        """Positions of all keyframes, of ``count`` in all, that share the frame of reference of this submap."""
+        return [position for member in self.members(submap) for position in self.range(member, count)]
 
     def anchors(self) -> set[int]:
         """Positions of one keyframe for each frame of reference: the first."""

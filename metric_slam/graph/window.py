@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.device_arrays import Array, DeviceArrays
 from metric_slam.disk_store import DiskArray
-from metric_slam.keyframes import KeyframeStore
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.optimization.cuda.arrays import Array, DeviceArrays
 
 # how much of the damping that a recurrent model predicts counts, and what is added to it (DROID-SLAM, factor_graph.py)
 _DAMPING_WEIGHT, _DAMPING_FLOOR = 0.2, 1e-7
@@ -101,8 +101,8 @@ def _per_axis(matches: Tensor) -> Tensor:
 
 
 def scale_previous(store: KeyframeStore, place: dict[int, int]) -> np.ndarray:
-    """Place of each keyframe's predecessor in the same segment; -1: none."""
+    """Place of each keyframe's predecessor in the same submap; -1: none."""
     return np.array(
-        [place.get(i - 1, -1) if i > 0 and store[i - 1].segment == store[i].segment else -1 for i in place],
+        [place.get(i - 1, -1) if i > 0 and store[i - 1].submap == store[i].submap else -1 for i in place],
         np.int64,
     )

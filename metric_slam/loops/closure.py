@@ -4,7 +4,7 @@
              -> within what the map may have drifted? -> dense matches across the loop -> edges of the factor graph
              -> robust pose graph -> global bundle adjustment when the map has grown
 
-A loop between two segments joins them; it needs a second one that says the same. A false loop bends the whole map, a
+A loop between two submaps joins them; it needs a second one that says the same. A false loop bends the whole map, a
 missed one costs little, so in doubt a loop is not closed.
 """
 
@@ -16,20 +16,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from metric_slam.backend import Backend
-from metric_slam.config import LoopConfig
+from metric_slam.config.schema import LoopConfig
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel
-from metric_slam.factor_graph import FactorGraph
 from metric_slam.geometry import lie
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.loop_links import DriftBound, Loop, chain_links, difference
-from metric_slam.loop_verification import LoopVerifier, LoopView, VerifiedLoop, choose
-from metric_slam.metric_scale import MetricScale
-from metric_slam.place_recognition import PlaceIndex
-from metric_slam.pose_graph import optimise_pose_graph
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.global_ba import GlobalBundleAdjustment
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.submaps import Submaps
+from metric_slam.loops.links import DriftBound, Loop, chain_links, difference
+from metric_slam.loops.place_recognition import PlaceIndex
+from metric_slam.loops.pose_graph import optimise_pose_graph
+from metric_slam.loops.verification import LoopVerifier, LoopView, VerifiedLoop, choose
+from metric_slam.odometry.metric_scale import MetricScale
+from metric_slam.odometry.tracking import FrameTracker
 from metric_slam.result import LoopResult
-from metric_slam.segments import Segments
-from metric_slam.tracking import FrameTracker
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _NEIGHBOURS = 12  # keyframes before and after a match among which the nearest t
 _MIN_FIT, _MIN_INLIERS = 0.15, 0.6  # of dense matches: cells that fit, confidence that fits
 _AGREEMENT_M, _AGREEMENT, _AGREEMENT_RAD = 0.3, 0.05, np.radians(1.5)
 _MOVE_M, _MOVE_RAD = 0.3, np.radians(0.3)  # a smaller correction waits for the next optimisation
-_SAME_MOVE_M, _SAME_MOVE_RAD = 1.5, np.radians(5.0)  # two loops that say the same of two segments
+_SAME_MOVE_M, _SAME_MOVE_RAD = 1.5, np.radians(5.0)  # two loops that say the same of two submaps
 _STRETCH_M = 1.5  # a larger correction on a stretch that was just recognised is looked at as a new place
 _PATIENCE = 24  # keyframes between two pose graphs for corrections that are small
 _LARGE = 5.0  # times the smallest correction that moves the map: it is not put off
@@ -58,17 +58,17 @@ class LoopClosure:
         graph: FactorGraph,
         tracker: FrameTracker,
         model: CorrespondenceModel,
-        segments: Segments,
+        submaps: Submaps,
         scale: MetricScale,
-        backend: Backend,
+        backend: GlobalBundleAdjustment,
         config: LoopConfig,
     ) -> None:
         self._store, self._graph, self._tracker, self._model = store, graph, tracker, model
-        self._segments, self._scale, self._backend, self._config = segments, scale, backend, config
+        self._submaps, self._scale, self._backend, self._config = submaps, scale, backend, config
         self._places = PlaceIndex()
         self._verifier = LoopVerifier(store.camera)
         self._loops: list[Loop] = []
-        self._between_segments: list[Loop] = []  # not yet confirmed by a second one
+        self._between_submaps: list[Loop] = []  # not yet confirmed by a second one
         self._moved_at = -_PATIENCE
         self._optimised_at = 0
         """Keyframes there were when the whole map was last optimised."""
@@ -83,13 +83,15 @@ class LoopClosure:
         loop = self._find(position)
         if loop is None:
             return
-        across = not self._segments.joined(*(self._store[i].segment for i in (loop.query, loop.match)))
+        across = not self._submaps.joined(*(self._store[i].submap for i in (loop.query, loop.match)))
         if across and not self._joined_by(loop):
             return
         self._loops.append(loop)
         log.info(
-            "loop closed: frame %d shows the place of frame %d, %.2f m off", self._store[loop.query].index,
-            self._store[loop.match].index, loop.correction_m,
+            "loop closed: frame %d shows the place of frame %d, %.2f m off",
+            self._store[loop.query].index,
+            self._store[loop.match].index,
+            loop.correction_m,
         )
         T_query = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.query].pose))
         _, turned = difference(T_query, self._seen_pose(loop))
@@ -119,14 +121,12 @@ class LoopClosure:
 
     def _find(self, query: int) -> Loop | None:
         centres, forward = self._centres_and_views()
-        segment = np.array([k.segment for k in self._store])
+        submap = np.array([k.submap for k in self._store])
         share = self._config.drift if self._scale.known else _UNKNOWN_SCALE_DRIFT
-        bound = DriftBound(centres, segment, self._loops, share, self._config.drift_floor_m)
+        bound = DriftBound(centres, submap, self._loops, share, self._config.drift_floor_m)
         unit = 1.0 if self._scale.known else float(np.median(np.diff(bound.path_m)[-100:]))
         # nearby on the way: neighbours, or decoys where places look alike
-        on_the_way = (bound.path_m > bound.path_m[query] - self._config.min_path_m * unit) & (
-            segment == segment[query]
-        )
+        on_the_way = (bound.path_m > bound.path_m[query] - self._config.min_path_m * unit) & (submap == submap[query])
         going_on = self._same_stretch(query, centres, forward, on_the_way)
         if going_on is not None:
             return going_on
@@ -140,7 +140,7 @@ class LoopClosure:
         winner = choose(verified, centres) if verified else None
         if winner is None or not self._plausible(winner, bound.between(query)):
             return None
-        if any(self._repeats(end, segment == segment[end], bound.path_m, unit) for end in (query, winner.match)):
+        if any(self._repeats(end, submap == submap[end], bound.path_m, unit) for end in (query, winner.match)):
             return None
         return self._dense(winner, ~on_the_way)
 
@@ -171,7 +171,7 @@ class LoopClosure:
         allowed = ~on_the_way
         allowed[query:] = False
         distance = np.linalg.norm(centres - centres[query], axis=1)
-        component = np.array([self._segments.component(k.segment) for k in self._store])
+        component = np.array([self._submaps.component(k.submap) for k in self._store])
         near = allowed & (distance < bound) & (forward @ forward[query] > _SAME_VIEW)
         near &= component == component[query]
         chosen: list[int] = []
@@ -196,20 +196,20 @@ class LoopClosure:
         )
 
     def _plausible(self, loop: VerifiedLoop, bound: np.ndarray) -> bool:
-        """Is the place where the map may have drifted to? Between segments nothing is known yet."""
-        if not self._segments.joined(*(self._store[i].segment for i in (loop.query, loop.match))):
+        """Is the place where the map may have drifted to? Between submaps nothing is known yet."""
+        if not self._submaps.joined(*(self._store[i].submap for i in (loop.query, loop.match))):
             return True
         T_match = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.match].pose))
         T_query = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.query].pose))
         off_m, _ = difference(T_query, T_match @ lie.inverse(loop.T_query_match))
         return off_m < bound[loop.match]
 
-    def _repeats(self, position: int, segment: np.ndarray, path_m: np.ndarray, unit: float) -> bool:
+    def _repeats(self, position: int, submap: np.ndarray, path_m: np.ndarray, unit: float) -> bool:
         """Does a place a little way off, another one for sure, look the same as this one? In a row of alike houses it
         does, and a loop there might as well belong one house further on."""
         centres, forward = self._centres_and_views()
         off = np.linalg.norm(centres - centres[position], axis=1) > _DECOY_M * unit
-        near = segment & off & (np.abs(path_m - path_m[position]) < _DECOY_WAY_M * unit)
+        near = submap & off & (np.abs(path_m - path_m[position]) < _DECOY_WAY_M * unit)
         decoys = np.flatnonzero(near & (forward @ forward[position] > _SAME_VIEW))
         view, T_now = self._view(position), lie.pose_vec_to_matrix(self._store[position].pose)
         for decoy in self._places.most_alike(position, decoys, count=_DECOYS, apart=_DECOYS_APART):
@@ -257,7 +257,7 @@ class LoopClosure:
 
     def _nearest(self, verified: VerifiedLoop, allowed: np.ndarray) -> tuple[int, np.ndarray]:
         """The keyframe around the match that sees the place from nearest to the query, and T_query_keyframe."""
-        members = self._segments.range(self._store[verified.match].segment, len(self._store))
+        members = self._submaps.range(self._store[verified.match].submap, len(self._store))
         low = max(verified.match - _NEIGHBOURS, members.start)
         high = min(verified.match + _NEIGHBOURS + 1, members.stop, verified.query)
         T = lie.pose_vec_to_matrix(self._store.poses(low, high))
@@ -280,10 +280,10 @@ class LoopClosure:
         return lie.inverse(loop.T_query_match @ T_match)
 
     def _joined_by(self, loop: Loop) -> bool:
-        """A loop between two segments: join them if an earlier one said the same, else remember it."""
+        """A loop between two submaps: join them if an earlier one said the same, else remember it."""
         T_query = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.query].pose))
         ends = self._components(loop)
-        for other in self._between_segments:
+        for other in self._between_submaps:
             if self._components(other) != ends or other.query == loop.query:
                 continue
             apart_m, turned = difference(self._move_of(loop) @ T_query, self._move_of(other) @ T_query)
@@ -291,12 +291,12 @@ class LoopClosure:
                 self._join(*ends, self._move_of(loop))
                 self._loops.append(other)
                 return True
-        self._between_segments.append(loop)
+        self._between_submaps.append(loop)
         return False
 
     def _components(self, loop: Loop) -> tuple[int, int]:
         """Frames of reference of query and match."""
-        now, before = (self._segments.component(self._store[i].segment) for i in (loop.query, loop.match))
+        now, before = (self._submaps.component(self._store[i].submap) for i in (loop.query, loop.match))
         return now, before
 
     def _move_of(self, loop: Loop) -> np.ndarray:
@@ -306,19 +306,19 @@ class LoopClosure:
     def _join(self, now: int, before: int, T_before_now: np.ndarray) -> None:
         """The later frame of reference moves into the earlier one."""
         later, T_new_old = (now, T_before_now) if now > before else (before, lie.inverse(T_before_now))
-        self._store.move(self._segments.sharing(later, len(self._store)), T_new_old)
-        self._segments.join(now, before)
-        log.info("segments %d and %d of the map are joined by a loop", before, now)
+        self._store.move(self._submaps.sharing(later, len(self._store)), T_new_old)
+        self._submaps.join(now, before)
+        log.info("submaps %d and %d of the map are joined by a loop", before, now)
 
     def _move_map(self, *, optimise: bool = True) -> None:
         """Robust pose graph over everything, then global bundle adjustment if the map has grown enough."""
         T_cam_world = lie.pose_vec_to_matrix(self._store.poses(0, len(self._store)))
-        segment = np.array([k.segment for k in self._store])
+        submap = np.array([k.submap for k in self._store])
         result = optimise_pose_graph(
             lie.inverse(T_cam_world),
-            chain_links(T_cam_world, segment),
+            chain_links(T_cam_world, submap),
             [loop.link() for loop in self._loops],
-            self._segments.anchors(),
+            self._submaps.anchors(),
             scale_known=self._scale.known,
         )
         self._loops = [
@@ -341,7 +341,8 @@ class LoopClosure:
             if loop.weight < _BELIEVED and (loop.query, loop.match) in self._graph:
                 log.warning(
                     "loop between frames %d and %d rejected: it contradicts the rest of the map",
-                    self._store[loop.match].index, self._store[loop.query].index,
+                    self._store[loop.match].index,
+                    self._store[loop.query].index,
                 )
                 self._graph.remove_pair(loop.query, loop.match)
 
@@ -351,7 +352,7 @@ class LoopClosure:
         """Everything as plain arrays."""
         return {
             "loops": np.array([_row(loop) for loop in self._loops]).reshape(-1, 21),
-            "between_segments": np.array([_row(loop) for loop in self._between_segments]).reshape(-1, 21),
+            "between_submaps": np.array([_row(loop) for loop in self._between_submaps]).reshape(-1, 21),
             "optimised_at": np.array([self._optimised_at, self._moved_at]),
             **{f"places/{name}": value for name, value in self._places.state().items()},
         }
@@ -359,7 +360,7 @@ class LoopClosure:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes over a :meth:`state`."""
         self._loops = [_loop(row) for row in state["loops"]]
-        self._between_segments = [_loop(row) for row in state["between_segments"]]
+        self._between_submaps = [_loop(row) for row in state["between_submaps"]]
         self._optimised_at, self._moved_at = state["optimised_at"].tolist()
         self._places.restore({key[7:]: value for key, value in state.items() if key.startswith("places/")})
 

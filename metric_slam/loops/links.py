@@ -1,6 +1,6 @@
 """Which loops are believed: how far off the map may be by now, and what two places say about each other.
 
-Everything here is arithmetic on poses; images are compared in :mod:`metric_slam.loop_verification`.
+Everything here is arithmetic on poses; images are compared in :mod:`metric_slam.loops.verification`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from metric_slam.geometry import lie
-from metric_slam.pose_graph import PoseLink
+from metric_slam.loops.pose_graph import PoseLink
 
 # of one step of the chain: much more than its scatter, because neighbouring steps err the same way
 _STEP_SIGMA = 0.10
@@ -66,10 +66,10 @@ class Loop:
         )
 
 
-def chain_links(T_cam_world: np.ndarray, segment: np.ndarray) -> list[PoseLink]:
-    """Links between neighbouring keyframes of the same segment; ``T_cam_world`` [N, 4, 4], ``segment`` [N]."""
+def chain_links(T_cam_world: np.ndarray, submap: np.ndarray) -> list[PoseLink]:
+    """Links between neighbouring keyframes of the same submap; ``T_cam_world`` [N, 4, 4], ``submap`` [N]."""
     links = []
-    for i in np.flatnonzero(segment[1:] == segment[:-1]).tolist():
+    for i in np.flatnonzero(submap[1:] == submap[:-1]).tolist():
         T = T_cam_world[i + 1] @ lie.inverse(T_cam_world[i])
         sigma_m = _STEP_SIGMA_FLOOR_M + _STEP_SIGMA * float(np.linalg.norm(T[:3, 3]))
         links.append(PoseLink(i, i + 1, T, sigma_m, _STEP_SIGMA_RAD, 0.0, _STEP_SIGMA_LOG_SCALE))
@@ -80,10 +80,10 @@ class DriftBound:
     """How far a keyframe may be from where the map puts it, seen from an earlier one."""
 
     def __init__(
-        self, centres: np.ndarray, segment: np.ndarray, loops: Sequence[Loop], share: float, floor_m: float
+        self, centres: np.ndarray, submap: np.ndarray, loops: Sequence[Loop], share: float, floor_m: float
     ) -> None:
-        """``centres`` [N, 3] of all keyframes, ``segment`` [N]; a step between segments has no length."""
-        step_m = np.linalg.norm(np.diff(centres, axis=0), axis=1) * (segment[1:] == segment[:-1])
+        """``centres`` [N, 3] of all keyframes, ``submap`` [N]; a step between submaps has no length."""
+        step_m = np.linalg.norm(np.diff(centres, axis=0), axis=1) * (submap[1:] == submap[:-1])
         self.path_m = np.concatenate([[0.0], np.cumsum(step_m)])
         """Way to every keyframe, [N]."""
 

@@ -99,8 +99,10 @@ class PlaceIndex:
         gx, gy = (cv2.Sobel(grey, cv2.CV_32F, *axes, ksize=3) for axes in ((1, 0), (0, 1)))
         length = cv2.magnitude(gx, gy)
         turn = np.mod(cv2.phase(gx, gy), np.pi) * (_ORIENTATIONS / np.pi)  # light on dark is as good as dark on light
-        bins = [np.maximum(1.0 - np.minimum(np.abs(turn - k), _ORIENTATIONS - np.abs(turn - k)), 0.0) * length
-                for k in range(_ORIENTATIONS)]
+        bins = [
+            np.maximum(1.0 - np.minimum(np.abs(turn - k), _ORIENTATIONS - np.abs(turn - k)), 0.0) * length
+            for k in range(_ORIENTATIONS)
+        ]
         cells = np.stack([cv2.resize(b, (columns, rows), interpolation=cv2.INTER_AREA) for b in bins], axis=-1)
         # each block of 2 x 2 cells is normalised on its own: a shadow changes its part of the image alone
         blocks = np.concatenate([cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]], axis=-1)

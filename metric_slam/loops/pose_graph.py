@@ -23,7 +23,7 @@ from scipy.stats import chi2
 
 from metric_slam.errors import MissingDependencyError
 from metric_slam.geometry import lie
-from metric_slam.loop_consistency import Motions, agreeing_loops, closing_errors, pieces
+from metric_slam.loops.consistency import Motions, agreeing_loops, closing_errors, pieces
 
 log = logging.getLogger(__name__)
 

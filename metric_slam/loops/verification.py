@@ -228,7 +228,13 @@ class LoopVerifier:
             return None
         cv2.setRNGSeed(0)
         found, rotation, translation, fits = cv2.solvePnPRansac(
-            X, pixels, self._camera.K, None, iterationsCount=300, reprojectionError=_SEED_PX, confidence=0.999,
+            X,
+            pixels,
+            self._camera.K,
+            None,
+            iterationsCount=300,
+            reprojectionError=_SEED_PX,
+            confidence=0.999,
             flags=cv2.SOLVEPNP_P3P,
         )
         if not found or fits is None or len(fits) < self._limits.min_seeds:

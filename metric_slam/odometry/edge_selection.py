@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from metric_slam.config import FrontendConfig
+from metric_slam.config.schema import SlidingWindowConfig
 
 
-def new_keyframe_pairs(position: int, config: FrontendConfig) -> list[tuple[int, int]]:
+def new_keyframe_pairs(position: int, config: SlidingWindowConfig) -> list[tuple[int, int]]:
     """Directed pairs, both ways, of a new keyframe with those before it beyond its direct neighbour.
 
     The direct neighbour is matched by tracking already.

@@ -17,8 +17,8 @@ import numpy as np
 from metric_slam.correspondence.base import packed, unpacked
 from metric_slam.disk_store import DiskArray
 from metric_slam.geometry import lie
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.tracking import FrameTracker, TrackedFrame
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.odometry.tracking import FrameTracker, TrackedFrame
 
 _MIN_INLIERS = 0.5  # a frame whose matches do not fit the final map keeps the pose that tracking found
 
@@ -42,7 +42,7 @@ class FrameRecord:
 
     is_keyframe: bool
     tracked: bool
-    quality: float
+    inlier_ratio: float
     """Share of the reference keyframe's cells whose match fits the frame's pose, 0..1."""
 
     matches: dict[int, DiskArray] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class FramePoses:
         self._waiting: list[tuple[FrameRecord, Any]] = []  # and their features, until the next keyframe comes
         self.records: list[FrameRecord] = []
 
-    def add_keyframe(self, index: int, time_s: float, *, tracked: bool, quality: float) -> None:
+    def add_keyframe(self, index: int, time_s: float, *, tracked: bool, inlier_ratio: float) -> None:
         """The frame that has just become the last keyframe of the store."""
         position = len(self._store) - 1
         if tracked:
@@ -65,8 +65,14 @@ class FramePoses:
         self._waiting = []
         self.records.append(
             FrameRecord(
-                index, time_s, position, np.eye(4), self._unit(position), is_keyframe=True, tracked=tracked,
-                quality=quality,
+                index,
+                time_s,
+                position,
+                np.eye(4),
+                self._unit(position),
+                is_keyframe=True,
+                tracked=tracked,
+                inlier_ratio=inlier_ratio,
             )
         )
 
@@ -83,7 +89,7 @@ class FramePoses:
             self._unit(position),
             is_keyframe=False,
             tracked=frame.tracked,
-            quality=frame.quality,
+            inlier_ratio=frame.inlier_ratio,
         )
         if frame.tracked:
             record.matches[position] = self._store.disk.put(packed(frame.forward))
@@ -131,7 +137,7 @@ class FramePoses:
     def _between_neighbours(self, poses: np.ndarray) -> np.ndarray:
         """Runs of unmatched frames with matched ones on both sides move along the geodesic between those; T_cam_world.
 
-        A run that ends at the start of a new segment stays: nothing ties its two sides together.
+        A run that ends at the start of a new submap stays: nothing ties its two sides together.
         """
         known = np.flatnonzero([r.tracked for r in self.records])
         poses = poses.copy()
@@ -155,7 +161,9 @@ class FramePoses:
         waiting = {id(record) for record, _ in self._waiting}
         rows, matches = [], []
         for n, r in enumerate(self.records):
-            rows.append((r.index, r.time_s, r.keyframe, r.unit, r.is_keyframe, r.tracked, r.quality, id(r) in waiting))
+            rows.append(
+                (r.index, r.time_s, r.keyframe, r.unit, r.is_keyframe, r.tracked, r.inlier_ratio, id(r) in waiting)
+            )
             matches += [(n, position, s.offset, s.checksum, s.shape[-1]) for position, s in r.matches.items()]
         return {
             "records": np.array(rows, np.float64).reshape(-1, 8),
@@ -166,7 +174,7 @@ class FramePoses:
     def restore(self, state: Mapping[str, np.ndarray], features_of: Callable[[int], Any]) -> None:
         """Takes over a :meth:`state`; ``features_of(index)`` gives the features of a recent frame."""
         for row, T_cam_keyframe in zip(state["records"].tolist(), state["T_cam_keyframe"], strict=True):
-            index, time_s, keyframe, unit, is_keyframe, tracked, quality, waits = row
+            index, time_s, keyframe, unit, is_keyframe, tracked, inlier_ratio, waits = row
             record = FrameRecord(
                 int(index),
                 time_s,
@@ -175,7 +183,7 @@ class FramePoses:
                 unit,
                 bool(is_keyframe),
                 bool(tracked),
-                quality,
+                inlier_ratio,
             )
             self.records.append(record)
             if waits:

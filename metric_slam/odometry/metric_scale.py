@@ -1,9 +1,9 @@
 """Where the depth prior meets the map: depth of keyframes, and metric baselines from what the prior sees in motion.
 
 A prior that learns from motion (the road) looks at every pair of keyframes on the side, while the next frame is being
-matched; its answer becomes a measured baseline in the factor graph. The first keyframes of a segment start at a guess:
+matched; its answer becomes a measured baseline in the factor graph. The first keyframes of a submap start at a guess:
 from there until some keyframes after the first answer, the recent pairs are measured again with a wide search and the
-segment is rescaled.
+submap is rescaled.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metric_slam.correspondence.base import Correspondence
-from metric_slam.depth.base import DepthPrior, MotionObservation, SeenDepth
-from metric_slam.factor_graph import BaselineFactor, FactorGraph
+from metric_slam.depth.base import CurrentDepth, DepthPrior, MotionObservation
 from metric_slam.geometry import lie
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.moving_cells import look_at
+from metric_slam.graph.factor_graph import BaselineFactor, FactorGraph
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.moving_mask import detect_moving
+from metric_slam.graph.submaps import Submaps
 from metric_slam.result import ScaleObservation
-from metric_slam.segments import Segments
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,9 @@ class MetricScale:
     """Keeps the map metric."""
 
     def __init__(
-        self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, segments: Segments, warm_up: int
+        self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, submaps: Submaps, warm_up: int
     ) -> None:
-        self._store, self._graph, self._prior, self._segments = store, graph, prior, segments
+        self._store, self._graph, self._prior, self._submaps = store, graph, prior, submaps
         self._warm_up = warm_up
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prior")
         self._pending: _Pending | None = None
@@ -68,7 +68,7 @@ class MetricScale:
         """Has the prior said anything that counts?"""
 
         self._resumed = False
-        """Did the present segment begin with the speed of the one before?"""
+        """Did the present submap begin with the speed of the one before?"""
 
         self._observations: dict[int, ScaleObservation] = {}
 
@@ -82,23 +82,23 @@ class MetricScale:
         """Every measurement of the scale, in the order of the video."""
         return [self._observations[index] for index in sorted(self._observations)]
 
-    def begin_segment(self) -> None:
+    def begin_submap(self) -> None:
         """What comes now is not tied to the keyframes before; its scale has to be found anew."""
         self.collect()
         self._first_used = None
 
     @property
     def settled(self) -> bool:
-        """Is the scale of the present segment more than a first guess, as far as this prior can tell?"""
+        """Is the scale of the present submap more than a first guess, as far as this prior can tell?"""
         if not self._prior.learns_from_motion:
             return True
         if self._first_used is None or len(self._store) - 1 - self._first_used < self._warm_up:
             return False
-        return sum(position > self._segment for position in self._taken) >= _CONFIRMATIONS
+        return sum(position > self._submap for position in self._taken) >= _CONFIRMATIONS
 
     @property
-    def _segment(self) -> int:
-        return self._segments.current_begin
+    def _submap(self) -> int:
+        return self._submaps.current_begin
 
     def maps(self, prior_state: Any) -> PriorMaps:
         """Prior depth of a keyframe; zeros where nothing is known."""
@@ -111,14 +111,14 @@ class MetricScale:
         weight = prediction.confidence / self._prior.relative_sigma**2
         return PriorMaps(prediction.depth_m, prediction.confidence, weight)
 
-    def road_inv_depth(self, seen: SeenDepth, baseline: float | None = None) -> np.ndarray | None:
+    def road_inv_depth(self, seen: CurrentDepth, baseline: float | None = None) -> np.ndarray | None:
         """Inverse depth [h, w] of the road in every cell of a keyframe, as far as the prior knows it.
 
         ``baseline``: length of a motion of the keyframe, where the unit of the map may be wrong by a factor.
         """
         return self._prior.road_inv_depth(seen, self._store.camera, baseline)
 
-    def look_for_moving_cells(self, position: int, expected: np.ndarray, backward: Correspondence) -> None:
+    def detect_moving_cells(self, position: int, expected: np.ndarray, backward: Correspondence) -> None:
         """Notes which cells of a keyframe move, and takes them out of its matches, as far as the road betrays them.
 
         ``expected`` [h, w]: inverse depths as the keyframe before has them; ``backward``: the matches with that one.
@@ -129,20 +129,20 @@ class MetricScale:
         road = self.road_inv_depth(keyframe.seen, baseline)
         if road is None:
             return
-        keyframe.moving, keyframe.inv_depth = look_at(
+        keyframe.moving, keyframe.inv_depth = detect_moving(
             keyframe.moving_cells, keyframe.inv_depth, expected, backward, T_before_new, road, grid
         )
-        self._graph.leave_out_moving(position)
+        self._graph.mask_moving_cells(position)
 
     def of_start(
         self,
         first_state: Any,
         second_state: Any,
         T_second_first: np.ndarray,
-        seen: SeenDepth,
+        seen: CurrentDepth,
         usual_step: float | None,
     ) -> float | None:
-        """Metric length of the unit in the first motion [4, 4] of a segment; None where the prior does not see it.
+        """Metric length of the unit in the first motion [4, 4] of a submap; None where the prior does not see it.
 
         ``seen`` of the first keyframe in that unit. ``usual_step``: what keyframes were apart before
         tracking was lost; a vehicle still moves about as fast, so nothing else is believed. None: nobody knows.
@@ -157,7 +157,7 @@ class MetricScale:
             T,
             self._store.camera,
             search=not self._resumed,
-            seen=SeenDepth(seen.inv_depth / unit, seen.moving),
+            seen=CurrentDepth(seen.inv_depth / unit, seen.moving),
         )
         if observation is None or not observation.used:
             return None
@@ -195,9 +195,7 @@ class MetricScale:
 
     def _note(self, position: int, length: float, observation: MotionObservation) -> None:
         index = self._store[position].index
-        self._observations[index] = ScaleObservation(
-            index, observation.log_ratio, observation.sigma, observation.used
-        )
+        self._observations[index] = ScaleObservation(index, observation.log_ratio, observation.sigma, observation.used)
         if not observation.used:
             self._withdraw(position)
             return
@@ -208,14 +206,14 @@ class MetricScale:
         self._set_baseline(position, length, observation)
         if observation.previous_depth_m is not None:
             depth_m = observation.previous_depth_m
-            self._store.show_prior(position - 1, depth_m, (depth_m > 0).astype(np.float64))
+            self._store.set_shown_prior(position - 1, depth_m, (depth_m > 0).astype(np.float64))
 
     def _withdraw(self, position: int) -> None:
         """What was believed of a pair does not hold in a second look, with better poses and a better pitch."""
         if self._taken.pop(position, None) is not None:
             self._graph.remove_baseline(position - 1, position)
             nothing = np.zeros_like(self._store[position - 1].inv_depth)
-            self._store.show_prior(position - 1, nothing, nothing.copy())
+            self._store.set_shown_prior(position - 1, nothing, nothing.copy())
 
     def _set_baseline(self, position: int, length: float, observation: MotionObservation) -> None:
         length_m = length * float(np.exp(observation.log_ratio))
@@ -233,7 +231,7 @@ class MetricScale:
     def revise(self) -> bool:
         """Lets the prior correct its observations by the path that was driven afterwards; True if there are any."""
         T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
-        ends = [*self._segments.begins[1:], len(self._store)]
+        ends = [*self._submaps.begins[1:], len(self._store)]
         for position, (length, observation) in self._taken.items():
             previous = position - 1
             end = next(e for e in ends if e > previous)
@@ -243,20 +241,20 @@ class MetricScale:
         return bool(self._taken)
 
     def settle(self) -> bool:
-        """While the scale of a segment is fresh: measure the recent pairs again and rescale; True if anything moved."""
+        """While the scale of a submap is fresh: measure the recent pairs again and rescale; True if anything moved."""
         newest = len(self._store) - 1
         if not self._prior.learns_from_motion or self.settled:
             return False
         self.collect()
         self._prior.calibrate(self._recent_motions())
-        early = newest - self._segment <= 2 * self._warm_up  # a road that is nowhere is not looked for everywhere
+        early = newest - self._submap <= 2 * self._warm_up  # a road that is nowhere is not looked for everywhere
         reach = self._warm_up if early or self._first_used is not None else 1
-        positions = range(max(self._segment + 1, newest + 1 - reach), newest + 1)
+        positions = range(max(self._submap + 1, newest + 1 - reach), newest + 1)
         found = [o for o in (self._search(p) for p in positions) if o is not None and o.used]
         if not found:
             return False
         self.known = True
-        self._store.rescale(float(np.exp(np.median([o.log_ratio for o in found]))), self._segment)
+        self._store.rescale(float(np.exp(np.median([o.log_ratio for o in found]))), self._submap)
         for position in positions:
             self.observe(position)
         self.collect()
@@ -269,7 +267,7 @@ class MetricScale:
             current.prior_state,
             self._motion(position),
             self._store.camera,
-            search=not (self._resumed and position - self._segment <= self._warm_up),
+            search=not (self._resumed and position - self._submap <= self._warm_up),
             seen=previous.seen,
         )
 
@@ -279,9 +277,9 @@ class MetricScale:
         return current @ lie.inverse(previous)
 
     def _recent_motions(self) -> np.ndarray:
-        """T_next_previous of the latest pairs of keyframes of the segment, float64 [M, 4, 4]."""
+        """T_next_previous of the latest pairs of keyframes of the submap, float64 [M, 4, 4]."""
         end = len(self._store)
-        T = lie.pose_vec_to_matrix(self._store.poses(max(self._segment, end - _CALIBRATION_KEYFRAMES), end))
+        T = lie.pose_vec_to_matrix(self._store.poses(max(self._submap, end - _CALIBRATION_KEYFRAMES), end))
         return T[1:] @ lie.inverse(T[:-1])
 
     # ------------------------------------------------------------------ checkpoint

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from metric_slam.config import MotionFilterConfig
-from metric_slam.tracking import TrackedFrame
+from metric_slam.config.schema import MotionFilterConfig
+from metric_slam.odometry.tracking import TrackedFrame
 
 
 class MotionFilter:
@@ -19,7 +19,7 @@ class MotionFilter:
         self._flow_px = self._step_px = 0.0  # since the last keyframe, and of the latest frame alone
 
     @property
-    def expects_one(self) -> bool:
+    def likely_keyframe(self) -> bool:
         """Will the next frame become a keyframe, if it moves as far as the latest one did?"""
         return self._flow_px + self._step_px >= self._config.min_flow_px
 

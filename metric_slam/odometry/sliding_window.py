@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from metric_slam.config import FrontendConfig
-from metric_slam.depth.base import DepthPrior, SeenDepth
-from metric_slam.edge_selection import new_keyframe_pairs
-from metric_slam.factor_graph import FactorGraph
+from metric_slam.config.schema import SlidingWindowConfig
+from metric_slam.depth.base import CurrentDepth, DepthPrior
 from metric_slam.geometry import lie
 from metric_slam.geometry.triangulation import triangulate
-from metric_slam.keyframes import Keyframe, KeyframeStore
-from metric_slam.metric_scale import MetricScale, PriorMaps
-from metric_slam.moving_cells import carried, look_at, still
-from metric_slam.segments import Segments
-from metric_slam.tracking import TrackedFrame, carry_depth, motion_from_matches
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.moving_mask import detect_moving, mask_moving, propagate_mask
+from metric_slam.graph.submaps import Submaps
+from metric_slam.odometry.edge_selection import new_keyframe_pairs
+from metric_slam.odometry.metric_scale import MetricScale, PriorMaps
+from metric_slam.odometry.tracking import TrackedFrame, motion_from_matches, transfer_depth
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _START_DEPTH = 10.0  # of cells nobody knows anything about, metres or units
 
 
 @dataclass(frozen=True)
-class View:
+class KeyframeCandidate:
     """A frame on its way to become a keyframe."""
 
     index: int
@@ -47,10 +47,10 @@ class View:
         pose: np.ndarray,
         inv_depth: np.ndarray,
         prior: PriorMaps,
-        segment: int,
+        submap: int,
         moving: np.ndarray | None = None,
     ) -> Keyframe:
-        """The keyframe with its first estimate; see :class:`metric_slam.keyframes.Keyframe`."""
+        """The keyframe with its first estimate; see :class:`metric_slam.graph.keyframes.Keyframe`."""
         return Keyframe(
             self.index,
             self.time_s,
@@ -62,40 +62,40 @@ class View:
             prior.depth_m,
             prior.confidence,
             prior.weight,
-            segment=segment,
+            submap=submap,
             moving=moving,
         )
 
 
-class Frontend:
+class SlidingWindow:
     """Owns the order of work on keyframes; state lives in the store and the graph."""
 
     def __init__(
-        self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, segments: Segments, config: FrontendConfig
+        self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, submaps: Submaps, config: SlidingWindowConfig
     ) -> None:
-        self._store, self._graph, self._segments, self._config = store, graph, segments, config
+        self._store, self._graph, self._submaps, self._config = store, graph, submaps, config
         self._prior_is_metric = prior.metric
-        self.scale = MetricScale(store, graph, prior, segments, config.warm_up)
+        self.scale = MetricScale(store, graph, prior, submaps, config.warm_up)
 
-    def start(self, view: View, pose: np.ndarray) -> None:
-        """The first keyframe of the video, or of a new segment after a loss: ``pose`` T_cam_world [7] is given."""
-        self.scale.begin_segment()
-        segment = self._segments.begin(len(self._store), self._store.motion_from_last(pose))
+    def start(self, view: KeyframeCandidate, pose: np.ndarray) -> None:
+        """The first keyframe of the video, or of a new submap after a loss: ``pose`` T_cam_world [7] is given."""
+        self.scale.begin_submap()
+        submap = self._submaps.begin(len(self._store), self._store.motion_from_last(pose))
         prior = self.scale.maps(view.prior_state)
-        self._store.append(view.keyframe(pose, _filled(prior), prior, segment))
+        self._store.append(view.keyframe(pose, _filled(prior), prior, submap))
 
     @property
     def depth_known(self) -> bool:
         """Can a new frame be tracked against the last keyframe's depth?"""
         position = len(self._store) - 1
-        return position > self._segment or self._store.has_prior(position)
+        return position > self._submap or self._store.has_prior(position)
 
     @property
-    def _segment(self) -> int:
-        return self._segments.current_begin
+    def _submap(self) -> int:
+        return self._submaps.current_begin
 
-    def add(self, view: View, frame: TrackedFrame) -> bool:
-        """A further keyframe; False if the start of a segment shows too little parallax to begin with it."""
+    def add(self, view: KeyframeCandidate, frame: TrackedFrame) -> bool:
+        """A further keyframe; False if the start of a submap shows too little parallax to begin with it."""
         store, graph, cfg = self._store, self._graph, self._config
         pose = frame.pose
         if not self.depth_known:
@@ -103,29 +103,29 @@ class Frontend:
             if start_pose is None:
                 return False
             pose = start_pose
-        inv_depth = carry_depth(store[-1], pose, frame.backward, store.camera)
+        inv_depth = transfer_depth(store[-1], pose, frame.backward, store.camera)
         prior = self.scale.maps(view.prior_state)
-        moving = carried(store[-1].moving_cells, frame.backward)
-        position = store.append(view.keyframe(pose, inv_depth, prior, len(self._segments) - 1, moving))
+        moving = propagate_mask(store[-1].moving_cells, frame.backward)
+        position = store.append(view.keyframe(pose, inv_depth, prior, len(self._submaps) - 1, moving))
         graph.add_matched(position - 1, position, frame.forward)
-        graph.add_matched(position, position - 1, still(frame.backward, moving))
-        graph.match_pairs([p for p in new_keyframe_pairs(position, cfg) if min(p) >= self._segment])
+        graph.add_matched(position, position - 1, mask_moving(frame.backward, moving))
+        graph.match_pairs([p for p in new_keyframe_pairs(position, cfg) if min(p) >= self._submap])
         self.scale.collect()
         self._solve(position)
-        self.scale.look_for_moving_cells(position, inv_depth, frame.backward)
+        self.scale.detect_moving_cells(position, inv_depth, frame.backward)
         self.scale.observe(position)
         if self.scale.settle():
             self._solve(position)
         keep = position - max(cfg.radius, cfg.warm_up)
-        store.retire_before(keep)
-        graph.retire_before(min(keep, position - cfg.window))
+        store.evict_before(keep)
+        graph.evict_before(min(keep, position - cfg.window))
         return True
 
     def _solve(self, position: int) -> None:
         cfg = self._config
         end = position + 1
-        begin = max(self._segment, end - cfg.window)
-        carries_scale = begin > self._segment and not self._graph.is_metric(begin, end)
+        begin = max(self._submap, end - cfg.window)
+        carries_scale = begin > self._submap and not self._graph.is_metric(begin, end)
         fixed = cfg.fixed if carries_scale else 1
         self._graph.solve(begin, end, set(range(begin, begin + fixed)), cfg.iterations)
 
@@ -144,10 +144,10 @@ class Frontend:
         known = np.isfinite(inv_depth)
         first.inv_depth = np.where(known, inv_depth, np.nanmedian(inv_depth))
         # cells that were filled with the median agree on a road of their own
-        road = self.scale.road_inv_depth(SeenDepth(first.inv_depth, ~known), baseline=1.0)
+        road = self.scale.road_inv_depth(CurrentDepth(first.inv_depth, ~known), baseline=1.0)
         if road is not None:
             alone, _ = triangulate(frame.forward.target, T_second_first, grid)  # nothing is expected yet
-            look = look_at(first.moving_cells, first.inv_depth, alone, frame.forward, T_second_first, road, grid)
+            look = detect_moving(first.moving_cells, first.inv_depth, alone, frame.forward, T_second_first, road, grid)
             first.moving = look.moving
         usual_step = self._usual_step() if self.scale.known else None
         scale = self.scale.of_start(first.prior_state, prior_state, T_second_first, first.seen, usual_step)

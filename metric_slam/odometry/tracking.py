@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from metric_slam.bundle_adjustment import BaWindow, reproject, solve_window
-from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.base import (
     Correspondence,
     CorrespondenceModel,
@@ -24,8 +23,9 @@ from metric_slam.correspondence.base import (
 )
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
-from metric_slam.keyframes import Keyframe, KeyframeStore
-from metric_slam.moving_cells import still
+from metric_slam.graph.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.moving_mask import mask_moving
+from metric_slam.optimization.bundle_adjustment import BaWindow, reproject, solve_window
 
 _MIN_MATCHES = 30
 _INLIER_PX = 3.0
@@ -57,7 +57,7 @@ class TrackedFrame:
     tracked: bool
     """False: the pose is only the prediction."""
 
-    quality: float = 0.0
+    inlier_ratio: float = 0.0
     """Share of the keyframe's cells whose match fits the pose, 0..1; all that match where no depth is known yet."""
 
 
@@ -75,7 +75,7 @@ class FrameTracker:
         """
         keyframe = self._store[-1]
         forward, backward = self.match_both(keyframe, features, predicted_pose if depth_known else None)
-        matched_all, forward = forward, still(forward, keyframe.moving_cells)
+        matched_all, forward = forward, mask_moving(forward, keyframe.moving_cells)
         pose, inliers, fitting = predicted_pose, 1.0, float((forward.confidence > 0).mean())
         if depth_known:
             pose, inliers, fitting = self._pose(keyframe, forward, predicted_pose)
@@ -97,12 +97,12 @@ class FrameTracker:
             mean_flow_px=mean_flow * FEATURE_STRIDE,
             coverage=matched / max(usable, 1),
             tracked=tracked,
-            quality=fitting,
+            inlier_ratio=fitting,
         )
 
     def match(self, keyframe: Keyframe, features: Any, pose: np.ndarray) -> Correspondence:
         """Matches keyframe -> frame for a frame that is believed to be at T_cam_world ``pose`` [7]."""
-        return still(self.match_both(keyframe, features, pose)[0], keyframe.moving_cells)
+        return mask_moving(self.match_both(keyframe, features, pose)[0], keyframe.moving_cells)
 
     def match_both(
         self, keyframe: Keyframe, features: Any, pose: np.ndarray | None
@@ -171,9 +171,7 @@ class FrameTracker:
         )
         # six unknowns and a few thousand cells, and the answer decides what comes next: a GPU would not be faster
         window, _ = solve_window(window, self._config, iterations=8, motion_only=True)
-        coords, _, valid = reproject(
-            window.poses, window.inv_depth, window.intrinsics, window.source, window.target
-        )
+        coords, _, valid = reproject(window.poses, window.inv_depth, window.intrinsics, window.source, window.target)
         error_px = np.linalg.norm(coords - target, axis=-1) * FEATURE_STRIDE
         fits = valid & (error_px < _INLIER_PX)
         inliers = float((weight * fits).sum() / max(weight.sum(), 1e-9))
@@ -253,16 +251,14 @@ def motion_from_matches(match: Correspondence, camera: PinholeCamera) -> tuple[n
 
 def _parallax_px(first: np.ndarray, second: np.ndarray, grid: PinholeCamera) -> float:
     """Median length of what a turning camera leaves unexplained of matches between cells, both [P, 2]; in pixels."""
-    rays = [
-        np.column_stack([(c - (grid.cx, grid.cy)) / (grid.fx, grid.fy), np.ones(len(c))]) for c in (first, second)
-    ]
+    rays = [np.column_stack([(c - (grid.cx, grid.cy)) / (grid.fx, grid.fy), np.ones(len(c))]) for c in (first, second)]
     a, b = (r / np.linalg.norm(r, axis=1, keepdims=True) for r in rays)
     R_second_first, _ = Rotation.align_vectors(b, a)
     left = np.linalg.norm(R_second_first.apply(a) - b, axis=1)
     return float(np.median(left)) * grid.fx * FEATURE_STRIDE
 
 
-def carry_depth(keyframe: Keyframe, pose: np.ndarray, backward: Correspondence, camera: PinholeCamera) -> np.ndarray:
+def transfer_depth(keyframe: Keyframe, pose: np.ndarray, backward: Correspondence, camera: PinholeCamera) -> np.ndarray:
     """Inverse depth of a frame's cells from the keyframe they match, float64 [h, w].
 
     ``backward`` are the matches frame -> keyframe; going through them leaves no holes, unlike projecting forward.

@@ -2,7 +2,7 @@
 
 Takes one window of keyframes as arrays, returns new arrays and a report. The cost function stands in
 ``thirdparty/droid_backends/include/droid_backends/dense_ba.h``; a slow torch version of it in
-:mod:`metric_slam.geometry.dense_ba_twin`.
+:mod:`metric_slam.geometry.reference.dense_ba`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.accelerator import Accelerator
-from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.device_ba import solve_on_device
+from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.geometry.camera import FEATURE_STRIDE
+from metric_slam.optimization.cuda.dense_ba import solve_on_device
+from metric_slam.optimization.cuda.kernels import Accelerator
 
 PriorMode = Literal["none", "metric", "droid"]
 
@@ -129,14 +129,14 @@ def solve_window(
     *,
     iterations: int | None = None,
     motion_only: bool = False,
-    thorough: bool = False,
+    tight_convergence: bool = False,
     accelerator: Accelerator | None = None,
 ) -> tuple[BaWindow, BaReport]:
     """Optimise poses, inverse depths and prior scales of a window; the input is left as it is.
 
-    With ``motion_only`` depths and scales stay fixed; ``thorough`` goes on in soft directions, or takes the damping of
-    the whole trajectory. Levenberg-Marquardt on the robust cost, so that the result is never worse than the start, or
-    plain Gauss-Newton steps as configured; a failed factorisation returns the start.
+    With ``motion_only`` depths and scales stay fixed; ``tight_convergence`` goes on in soft directions, or takes the
+    damping of the whole trajectory. Levenberg-Marquardt on the robust cost, so that the result is never worse than the
+    start, or plain Gauss-Newton steps as configured; a failed factorisation returns the start.
 
     With an ``accelerator`` the work is done there, and large arrays of the window may be tensors on its device;
     ``inv_depth`` comes back as what it was, numpy or tensor, all else as numpy.
@@ -155,20 +155,20 @@ def solve_window(
     )
     if iterations is not None:
         options.iterations = iterations
-    if thorough:
+    if tight_convergence:
         options.initial_damping, options.min_relative_decrease = 1e-8, 1e-7
     if accelerator is not None:
-        return _on_device(window, config, options, accelerator, thorough=thorough)
+        return _on_device(window, config, options, accelerator, tight_convergence=tight_convergence)
     window = replace(window, poses=window.poses.copy(), inv_depth=window.inv_depth.copy())
     if config.solver == "gauss_newton":
-        return _gauss_newton(window, config, options, thorough=thorough)
+        return _gauss_newton(window, config, options, tight_convergence=tight_convergence)
     report = native.solve_dense_ba(native_problem(window), options)
     return window, BaReport(report.status.name.lower(), report.iterations, report.cost_initial, report.cost_final)
 
 
-def _step_damping(config: BundleAdjustmentConfig, *, thorough: bool) -> tuple[float, float]:
+def _step_damping(config: BundleAdjustmentConfig, *, tight_convergence: bool) -> tuple[float, float]:
     """Ridge and damping of Gauss-Newton steps."""
-    if thorough:
+    if tight_convergence:
         return config.backend_ridge, config.backend_step_damping
     return config.ridge, config.step_damping
 
@@ -179,11 +179,11 @@ def _on_device(
     options: native.DenseBaOptions,
     accelerator: Accelerator,
     *,
-    thorough: bool,
+    tight_convergence: bool,
 ) -> tuple[BaWindow, BaReport]:
     plain = None
     if config.solver == "gauss_newton":
-        plain = _step_damping(config, thorough=thorough)
+        plain = _step_damping(config, tight_convergence=tight_convergence)
         options.damping = native.Damping.AFTER_SCHUR
     found = solve_on_device(accelerator, window, options, ridge_and_damping=plain)
     inv_depth = found.inv_depth if isinstance(window.inv_depth, Tensor) else found.inv_depth.cpu().numpy()
@@ -193,10 +193,10 @@ def _on_device(
 
 
 def _gauss_newton(
-    window: BaWindow, config: BundleAdjustmentConfig, options: native.DenseBaOptions, *, thorough: bool
+    window: BaWindow, config: BundleAdjustmentConfig, options: native.DenseBaOptions, *, tight_convergence: bool
 ) -> tuple[BaWindow, BaReport]:
     """All steps, better or not, on a window whose arrays are its own; no costs are reported."""
-    ridge, damping = _step_damping(config, thorough=thorough)
+    ridge, damping = _step_damping(config, tight_convergence=tight_convergence)
     options.damping = native.Damping.AFTER_SCHUR  # droid_kernels.cu damps the system of the poses
     start = replace(
         window,

@@ -2,7 +2,7 @@
 
 The documented surface of the kernel ``frame_distance`` in thirdparty/droid_backends, with which DROID-SLAM chooses its
 edges and drops keyframes (``depth_video.py:distance`` and ``frame_distance_kernel`` there). Nothing is matched: poses
-and inverse depths say it all. A slow torch version is :mod:`metric_slam.geometry.frame_distance_twin`.
+and inverse depths say it all. A slow torch version is :mod:`metric_slam.geometry.reference.frame_distance`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.accelerator import Accelerator
+from metric_slam.optimization.cuda.kernels import Accelerator
 
 UNSEEN_DISTANCE = 1000.0
 """Distance one way where less than three quarters of the pixels lie in front of the other camera."""

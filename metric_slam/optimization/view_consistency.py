@@ -2,8 +2,8 @@
 
 The documented surface of the kernel ``depth_filter`` in thirdparty/droid_backends, with which DROID-SLAM picks the
 points worth showing (``depth_filter_kernel`` there). For depths of the 1/8 grid during a run; the dense depths of the
-map are judged by :mod:`metric_slam.depth_filter`, which knows contradictions too. A slow torch version is
-:mod:`metric_slam.geometry.view_consistency_twin`.
+map are judged by :mod:`metric_slam.reconstruction.consistency`, which knows contradictions too. A slow torch version is
+:mod:`metric_slam.geometry.reference.view_consistency`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.accelerator import Accelerator, checked_numbers
+from metric_slam.optimization.cuda.kernels import Accelerator, checked_numbers
 
 
 def count_consistent_views(

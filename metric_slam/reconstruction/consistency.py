@@ -1,10 +1,10 @@
 """Multi-view consistency: a depth stays where other keyframes measured the same surface.
 
-Place in the flow: dense depths (:mod:`metric_slam.densify`) come in, :mod:`metric_slam.fusion` takes what is left.
-A pixel's point is carried into each neighbour and compared with the depth that was measured there. Three outcomes:
-agreement, no statement (outside the image, unknown, or hidden behind something nearer), and contradiction: the
-neighbour sees through the point, so that the point is not there (the free-space test of Merrell et al., "Real-Time
-Visibility-Based Fusion of Depth Maps", ICCV 2007).
+Place in the flow: dense depths (:mod:`metric_slam.reconstruction.dense_depth`) come in,
+:mod:`metric_slam.reconstruction.fusion` takes what is left. A pixel's point is carried into each neighbour and compared
+with the depth that was measured there. Three outcomes: agreement, no statement (outside the image, unknown, or hidden
+behind something nearer), and contradiction: the neighbour sees through the point, so that the point is not there (the
+free-space test of Merrell et al., "Real-Time Visibility-Based Fusion of Depth Maps", ICCV 2007).
 """
 
 from __future__ import annotations

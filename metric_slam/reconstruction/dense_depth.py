@@ -1,8 +1,9 @@
 """Dense depth of a keyframe from its final pose and those of its neighbours.
 
-Place in the flow: between the finished :class:`~metric_slam.result.SlamResult` and :mod:`metric_slam.depth_filter`.
-Poses stay fixed; every pixel's inverse depth is the weighted least squares solution along its epipolar lines in all
-neighbours. With the homogeneous target pixel base + d shift (K R K^-1 p + d K t) and the observed target u,
+Place in the flow: between the finished :class:`~metric_slam.result.SlamResult` and
+:mod:`metric_slam.reconstruction.consistency`. Poses stay fixed; every pixel's inverse depth is the weighted least
+squares solution along its epipolar lines in all neighbours. With the homogeneous target pixel base + d shift (K R K^-1
+p + d K t) and the observed target u,
 
     r(d) = u - (base + d shift)_xy / z(d),   J = (shift_xy - u shift_z) / z(d),   z(d) = base_z + d shift_z
 
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from metric_slam.dense_matching import EpipolarGeometry, KeyframeView, Match
+from metric_slam.reconstruction.pair_flow import EpipolarGeometry, KeyframeView, Match
 
 FLOW_SIGMA_PX = 0.3
 """Standard deviation of a good DIS match along one axis."""

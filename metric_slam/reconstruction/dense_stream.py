@@ -1,8 +1,9 @@
 """The keyframes' dense, checked depths one after the other, with only a window of them in memory.
 
-Place in the flow: keyframes of a :class:`~metric_slam.result.SlamResult` in, depth maps for :mod:`metric_slam.fusion`
-out. Every keyframe is matched with the next one and with one farther on that has enough parallax; each pair serves both
-its ends, so that a keyframe in the middle sees two neighbours on either side for two pairs of flows.
+Place in the flow: keyframes of a :class:`~metric_slam.result.SlamResult` in, depth maps for
+:mod:`metric_slam.reconstruction.fusion` out. Every keyframe is matched with the next one and with one farther on that
+has enough parallax; each pair serves both its ends, so that a keyframe in the middle sees two neighbours on either side
+for two pairs of flows.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metric_slam.dense_matching import KeyframeView, PairMatcher
-from metric_slam.densify import DenseDepth, Observation, densify
-from metric_slam.depth_filter import DepthView, filter_depth, select_neighbours
+from metric_slam.reconstruction.consistency import DepthView, filter_depth, select_neighbours
+from metric_slam.reconstruction.dense_depth import DenseDepth, Observation, densify
+from metric_slam.reconstruction.pair_flow import KeyframeView, PairMatcher
 from metric_slam.result import KeyframeResult
 
 FAR_BASELINE_FRACTION = 0.2
@@ -40,7 +41,7 @@ class CheckedDepth:
 
     view: DepthView
     relative_sigma: np.ndarray
-    """float32 [H, W], see :class:`~metric_slam.densify.DenseDepth`."""
+    """float32 [H, W], see :class:`~metric_slam.reconstruction.dense_depth.DenseDepth`."""
 
     dense_count: int
     """Pixels with a depth before the check."""

@@ -18,15 +18,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from metric_slam.config import FusionConfig
-from metric_slam.dense_stream import CheckedDepth, checked_depths, median_depth
-from metric_slam.depth_filter import DepthView
+from metric_slam.config.schema import FusionConfig
 from metric_slam.errors import OutputError
-from metric_slam.ply_stream import PlyWriter
+from metric_slam.reconstruction.consistency import DepthView
+from metric_slam.reconstruction.dense_stream import CheckedDepth, checked_depths, median_depth
+from metric_slam.reconstruction.ply import PlyWriter
+from metric_slam.reconstruction.surface import MIN_SLANT, Surface, make_surface, touched_blocks
+from metric_slam.reconstruction.tiles import CELL_BLOCKS, BlockIndex, Tile
+from metric_slam.reconstruction.tsdf import MeshPart, TileFuser, import_open3d
 from metric_slam.result import KeyframeResult, SlamResult
-from metric_slam.surface import MIN_SLANT, Surface, make_surface, touched_blocks
-from metric_slam.tiles import CELL_BLOCKS, BlockIndex, Tile
-from metric_slam.tsdf import MeshPart, TileFuser, import_open3d
 
 Progress = Callable[[float, str], None]
 T = TypeVar("T")

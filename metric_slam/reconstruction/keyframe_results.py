@@ -9,14 +9,14 @@ from typing import cast
 
 import numpy as np
 
-from metric_slam.confirmed_cells import confirmed_cells
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
-from metric_slam.device_arrays import on_host
 from metric_slam.disk_store import DiskArray
 from metric_slam.errors import OutputError
-from metric_slam.factor_graph import FactorGraph
 from metric_slam.geometry import lie
-from metric_slam.keyframes import KeyframeStore
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.optimization.cuda.arrays import on_host
+from metric_slam.reconstruction.consistent_views import consistent_views
 from metric_slam.result import KeyframeResult
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def keyframe_results(
     T_world_cam = lie.inverse(lie.pose_vec_to_matrix(store.poses(0, count)))
     confidence = [graph.confidence_of(position).astype(np.float32) for position in range(count)]
     with timed("view_consistency"):
-        confirmed = confirmed_cells(store, graph, confidence)
+        confirmed = consistent_views(store, graph, confidence)
     with timed("dense_depth"):
         dense = _dense_inv_depths(store, model)
     return [

@@ -1,8 +1,8 @@
 """Per-pixel correspondence between two keyframes whose relative pose and coarse depth are already known.
 
-Place in the flow: after the last bundle adjustment, before :mod:`metric_slam.densify`. The neighbour's image is first
-warped by the depth at hand (the 1/8 grid, upsampled), so that the flow has only the remainder to find: scale changes of
-forward motion and large parallax are gone, and what is left is a few pixels.
+Place in the flow: after the last bundle adjustment, before :mod:`metric_slam.reconstruction.dense_depth`. The
+neighbour's image is first warped by the depth at hand (the 1/8 grid, upsampled), so that the flow has only the
+remainder to find: scale changes of forward motion and large parallax are gone, and what is left is a few pixels.
 
 Flow: DIS, Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016, as in OpenCV.
 """

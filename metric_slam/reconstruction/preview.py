@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from metric_slam.errors import OutputError
+from metric_slam.reconstruction.tsdf import import_open3d
 from metric_slam.result import SlamResult
-from metric_slam.tsdf import import_open3d
 
 if TYPE_CHECKING:
     import open3d as o3d

@@ -1,6 +1,6 @@
 """A depth map as a surface: normals, slant against the ray, and how much each pixel knows about its place.
 
-Place in the flow: checked depth map in, what :mod:`metric_slam.tsdf` integrates out.
+Place in the flow: checked depth map in, what :mod:`metric_slam.reconstruction.tsdf` integrates out.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from metric_slam.depth_filter import DepthView, rays_of
-from metric_slam.tiles import pack_blocks, unpack_blocks
+from metric_slam.reconstruction.consistency import DepthView, rays_of
+from metric_slam.reconstruction.tiles import pack_blocks, unpack_blocks
 
 NORMAL_RADIUS_PX = 3
 MIN_SLANT = 0.05

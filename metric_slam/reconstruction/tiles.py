@@ -1,6 +1,7 @@
 """Voxel blocks of the whole map and the cubic tiles into which they are cut, so that each can be fused alone.
 
-Place in the flow: planning step of :mod:`metric_slam.fusion`; one int64 a block is all that stays in memory.
+Place in the flow: planning step of :mod:`metric_slam.reconstruction.fusion`; one int64 a block is all that stays in
+memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Truncated signed distance fusion of depth maps, one spatial tile at a time.
 
-Place in the flow: used by :mod:`metric_slam.fusion` only. Every tile is fused alone from the keyframes that see it,
-with one block of margin, and gives the triangles whose centroid lies in it: neighbouring tiles compute identical voxels
-in their common margin, so that the pieces fit without a seam, and memory does not depend on the length of the drive.
+Place in the flow: used by :mod:`metric_slam.reconstruction.fusion` only. Every tile is fused alone from the keyframes
+that see it, with one block of margin, and gives the triangles whose centroid lies in it: neighbouring tiles compute
+identical voxels in their common margin, so that the pieces fit without a seam, and memory does not depend on the length
+of the drive.
 
 Method: Curless and Levoy, "A Volumetric Method for Building Complex Models from Range Images", SIGGRAPH 1996; voxel
 hashing and surface extraction are Open3D's VoxelBlockGrid (Dong et al., "ASH", PAMI 2022). Integration is done here
@@ -22,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from metric_slam.errors import MissingDependencyError
-from metric_slam.surface import Surface
-from metric_slam.tiles import Tile
+from metric_slam.reconstruction.surface import Surface
+from metric_slam.reconstruction.tiles import Tile
 
 BLOCK_VOXELS = 8
 

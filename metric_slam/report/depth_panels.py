@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from metric_slam.plots import TEXT, new_figure
+from metric_slam.report.plots import TEXT, new_figure
 from metric_slam.result import KeyframeResult
 
 MAX_PANELS = 4

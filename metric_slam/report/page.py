@@ -13,12 +13,12 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from metric_slam.depth_panels import plot_depth_panels
 from metric_slam.errors import EvaluationError, OutputError
 from metric_slam.evaluation.along_path import PathComparison, compare_paths
 from metric_slam.evaluation.kitti import path_distances_m
 from metric_slam.evaluation.table import ROWS, format_number, missing_figures
-from metric_slam.plots import (
+from metric_slam.report.depth_panels import plot_depth_panels
+from metric_slam.report.plots import (
     drift_per_length,
     plot_drift,
     plot_position_over_time,
@@ -41,7 +41,7 @@ CAPTIONS = {
     "scale": "Factor between a metric length and the same length in the trajectory. "
     "Filled: measurements that held the scale, as they saw it at that moment; hollow: withdrawn by their source; "
     "line: fitted against the truth afterwards.",
-    "tracking": "How well each frame fits the keyframe before it; red: not tracked; dotted: a new segment begins that "
+    "tracking": "How well each frame fits the keyframe before it; red: not tracked; dotted: a new submap begins that "
     "nothing ties to the one before; triangles: places that were recognised.",
     "depth": "Keyframes from the beginning to the end. Grey: no depth. "
     "The prior is drawn at the scale the optimisation gave it.",
@@ -162,7 +162,9 @@ def _render(
     result: SlamResult, metrics: dict[str, Any] | None, run_info: Mapping[str, Any], images: Mapping[str, bytes]
 ) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("metric_slam", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("metric_slam.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["number"] = format_number
     plots = {name: (base64.b64encode(images[name]).decode(), CAPTIONS[name]) for name in CAPTIONS if name in images}

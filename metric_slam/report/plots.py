@@ -162,18 +162,24 @@ def plot_scale(result: SlamResult, paths: PathComparison | None) -> Figure | Non
 
 
 def plot_tracking(result: SlamResult) -> Figure | None:
-    """Quality of every frame, lost frames, starts of segments and loops; None where no quality was noted."""
-    if result.quality is None:
+    """Quality of every frame, lost frames, starts of submaps and loops; None where no inlier_ratio was noted."""
+    if result.inlier_ratio is None:
         return None
     figure = new_figure(9.5, 3.0)
     axes = figure.add_subplot()
     frames = result.frame_indices
-    axes.plot(frames, np.where(result.tracked, result.quality, np.nan), color=ESTIMATE, linewidth=1.0, label="quality")
+    axes.plot(
+        frames,
+        np.where(result.tracked, result.inlier_ratio, np.nan),
+        color=ESTIMATE,
+        linewidth=1.0,
+        label="inlier_ratio",
+    )
     lost = frames[~result.tracked]
     if len(lost):
         axes.plot(lost, np.zeros(len(lost)), "|", color=LOST, markersize=12, label="not tracked")
-    if result.segment is not None:
-        for start in frames[1:][np.diff(result.segment) != 0]:
+    if result.submap is not None:
+        for start in frames[1:][np.diff(result.submap) != 0]:
             axes.axvline(start, color=TEXT, linewidth=0.8, linestyle=":")
     for believed, label in ((True, "loop closed"), (False, "loop rejected")):
         seen = [loop.index for loop in result.loops if loop.believed == believed]
@@ -181,7 +187,7 @@ def plot_tracking(result: SlamResult) -> Figure | None:
             marker = "^" if believed else "x"
             axes.plot(seen, np.full(len(seen), 1.04), marker, color=PRIOR, markersize=4, linestyle="", label=label)
     axes.set_ylim(-0.05, 1.1)
-    style(axes, x="frame", y="share of cells that fit", title="Tracking quality")
+    style(axes, x="frame", y="share of cells that fit", title="Tracking inlier_ratio")
     legend(axes, loc="lower left", ncols=4)
     return figure
 

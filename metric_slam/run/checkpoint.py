@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metric_slam import __version__
-from metric_slam.config import Config
+from metric_slam.config.schema import Config
 from metric_slam.datasets.base import Dataset
 from metric_slam.disk_store import DiskStore
 from metric_slam.errors import OutputError, ResumeError

@@ -24,16 +24,16 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from metric_slam.checkpoint import Checkpoints
-from metric_slam.config import Config, InputConfig
-from metric_slam.config_io import dump_yaml
+from metric_slam.config.resolve import dump_yaml
+from metric_slam.config.schema import Config, InputConfig
 from metric_slam.datasets.base import Dataset
 from metric_slam.datasets.read_ahead import read_ahead
 from metric_slam.errors import ConfigError, EvaluationError, MetricSlamError, OutputError
-from metric_slam.progress import show_progress, sigterm_as_ctrl_c, stop_on_signal
 from metric_slam.result import KeyframeResult, SlamResult, frames_csv, loops_csv
-from metric_slam.results_folder import ResultsFolder
-from metric_slam.run_info import StageClock, collect_warnings, machine, package_versions, peak_rss_mb
+from metric_slam.run.checkpoint import Checkpoints
+from metric_slam.run.progress import show_progress, sigterm_as_ctrl_c, stop_on_signal
+from metric_slam.run.results_folder import ResultsFolder
+from metric_slam.run.run_info import StageClock, collect_warnings, machine, package_versions, peak_rss_mb
 from metric_slam.trajectory import to_reference_camera, write_kitti, write_tum
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def seed_everything(seed: int) -> None:
 
 def _build(run: _Run) -> MetricSlam:
     with run.clock.stage("setup"):
-        from metric_slam.choices import resolve_device
+        from metric_slam.factory import resolve_device
         from metric_slam.slam import build_slam
 
         run.device = resolve_device(run.config.device)
@@ -308,7 +308,7 @@ def _fuse(run: _Run, result: SlamResult) -> None:
     if not run.config.fusion.enabled:
         return
     with _optional_stage(run, "fusion"):
-        from metric_slam.fusion import fuse
+        from metric_slam.reconstruction.fusion import fuse
 
         with (
             show_progress("fusion, %", 100, run.console) as progress,
@@ -320,7 +320,7 @@ def _fuse(run: _Run, result: SlamResult) -> None:
             logger.warning("no map: %s", summary.empty_reason)
     if run.fusion and run.fusion["triangle_count"]:
         with _optional_stage(run, "map_picture"):
-            from metric_slam.map_preview import render_preview
+            from metric_slam.reconstruction.preview import render_preview
 
             with run.folder.whole_file("map.png") as path:
                 render_preview(run.folder.path / "mesh.ply", result, path)
@@ -328,7 +328,7 @@ def _fuse(run: _Run, result: SlamResult) -> None:
 
 def _report(run: _Run, result: SlamResult, metrics: dict[str, Any] | None, info: dict[str, Any]) -> None:
     with _optional_stage(run, "report"):
-        from metric_slam.report import write_report
+        from metric_slam.report.page import write_report
 
         truth = run.dataset.T_world_cam_true
         truth = None if truth is None else truth[result.frame_indices]
@@ -370,7 +370,7 @@ def _write_run_info(run: _Run, result: SlamResult) -> dict[str, Any]:
         "frames_selected": run.frames_selected,
         "keyframes": len(result.keyframes),
         "frames_not_tracked": int(np.count_nonzero(~result.tracked)),
-        "segments": result.segment_count,
+        "submaps": result.submap_count,
         "cells_confirmed": None if result.confirmed_share is None else round(result.confirmed_share, 3),
         "loops_closed": sum(loop.believed for loop in result.loops),
         "loops_rejected": sum(not loop.believed for loop in result.loops),

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from metric_slam.checkpoint import has_checkpoint
 from metric_slam.errors import OutputError
+from metric_slam.run.checkpoint import has_checkpoint
 
 log = logging.getLogger(__name__)
 

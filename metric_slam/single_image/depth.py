@@ -16,17 +16,17 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from metric_slam.config_metric3d import Metric3DConfig
+from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.datasets.images import read_rgb, write_depth_m, write_rgb
 from metric_slam.depth.metric3d.canonical import canonical_view
 from metric_slam.depth.metric3d.locate import input_size, located
 from metric_slam.depth.metric3d.predictor import DepthPredictor, ImageDepth
 from metric_slam.errors import ConfigError, ImageError, OutputError
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.image_camera import FocalOptions, camera_of_image
-from metric_slam.measure import Measurement
-from metric_slam.ply_stream import PlyWriter
-from metric_slam.results_folder import ResultsFolder
+from metric_slam.reconstruction.ply import PlyWriter
+from metric_slam.run.results_folder import ResultsFolder
+from metric_slam.single_image.camera import FocalOptions, camera_of_image
+from metric_slam.single_image.measure import Measurement
 
 DEPTH_UNITS_PER_METRE = 256.0
 """Of the 16-bit png, as in KITTI's depth benchmark."""
@@ -86,7 +86,7 @@ def collect_inputs(paths: list[Path], options: FocalOptions) -> list[Input]:
     """All images with their cameras, so that mistakes show before a network is loaded.
 
     Raises ImageError, CalibrationError and ConfigError as :func:`read_image` and
-    :func:`metric_slam.image_camera.camera_of_image`, ConfigError for two images of one name.
+    :func:`metric_slam.single_image.camera.camera_of_image`, ConfigError for two images of one name.
     """
     options.check()
     names: dict[str, Path] = {}

@@ -18,12 +18,12 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from metric_slam.config_metric3d import Metric3DConfig
-from metric_slam.dense_matching import PRIOR_AGREEMENT
-from metric_slam.densify import PRIOR_RELATIVE_SIGMA, SUPPORTED_RELATIVE_SIGMA
+from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.depth.base import DepthPrior
 from metric_slam.errors import ConfigError, DatasetError
 from metric_slam.geometry.camera import FEATURE_STRIDE, GRID_OFFSET_PX, PinholeCamera
+from metric_slam.reconstruction.dense_depth import PRIOR_RELATIVE_SIGMA, SUPPORTED_RELATIVE_SIGMA
+from metric_slam.reconstruction.pair_flow import PRIOR_AGREEMENT
 
 _MIN_KNOWN_SHARE = 0.5
 """Of the bilinear weights of a pixel: with less the depth would be that of something beside it."""
@@ -184,7 +184,8 @@ def network_view(
 def keyframe_view(folder: Path, index: int) -> DepthView:
     """A view on the map of keyframe ``index`` (frame number in the data set) of a results folder.
 
-    A cell is believed as :mod:`metric_slam.densify` does: by its confidence, and more where a metric prior agrees.
+    A cell is believed as :mod:`metric_slam.reconstruction.dense_depth` does: by its confidence, and more where a metric
+    prior agrees.
 
     Raises DatasetError where the folder holds no such keyframe or is damaged.
     """
@@ -224,7 +225,7 @@ def scale_source(folder: Path) -> str:
 
 
 def _prior_support(archive: Mapping[str, np.ndarray], inv_depth: np.ndarray) -> np.ndarray:
-    """0..1 per cell, as :attr:`metric_slam.dense_matching.KeyframeView.prior_support`; 0 without a prior."""
+    """0..1 per cell, as :attr:`metric_slam.reconstruction.pair_flow.KeyframeView.prior_support`; 0 without a prior."""
     if "prior_depth_m" not in archive or "prior_confidence" not in archive:
         return np.zeros_like(inv_depth)
     prior_m = archive["prior_depth_m"].astype(np.float64)

@@ -29,8 +29,8 @@ def check(data: Fixture) -> list[Row]:
     try:
         import droid_backends
 
-        from metric_slam.bundle_adjustment import native_problem
-        from metric_slam.geometry import dense_ba_twin
+        from metric_slam.geometry.reference import dense_ba as dense_ba_reference
+        from metric_slam.optimization.bundle_adjustment import native_problem
     except (ImportError, MissingDependencyError) as error:
         raise FixtureError(f"the compiled extensions cannot be imported ({error}): install the project") from error
 
@@ -41,7 +41,7 @@ def check(data: Fixture) -> list[Row]:
         return poses, inv_depth
 
     def twin(window: Any, options: Any) -> tuple[np.ndarray, np.ndarray]:
-        state = dense_ba_twin.step(window, options, ridge=RIDGE, damping=DAMPING)
+        state = dense_ba_reference.step(window, options, ridge=RIDGE, damping=DAMPING)
         if state is None:
             return window.poses, window.inv_depth
         return state.poses.numpy(), state.inv_depth.numpy()
@@ -78,7 +78,7 @@ def _options(kind: str, cuda_damping: bool) -> Any:
 
 
 def _window(data: Fixture, fixed: int, kind: str) -> Any:
-    from metric_slam.bundle_adjustment import BaWindow
+    from metric_slam.optimization.bundle_adjustment import BaWindow
 
     def array(name: str, dtype: type = np.float64) -> np.ndarray:
         return np.ascontiguousarray(data[name], dtype=dtype)

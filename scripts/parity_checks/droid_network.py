@@ -54,16 +54,16 @@ def _features(network: Any, data: Fixture) -> dict[str, Any]:
 def _lookups(features: Any, data: Fixture) -> tuple[Any, dict[str, Any]]:
     """Of all edges, [E, 196, h, w] each: from the volume in torch, and by name without it and from compiled code."""
     from metric_slam.correspondence.droid import correlation as compiled
-    from metric_slam.correspondence.droid import correlation_twin as twin
+    from metric_slam.correspondence.droid import correlation_reference as reference
 
     ends = features[data["ii"]], features[data["jj"]]
     others = {
-        "on the fly": twin.CorrelationOnTheFly(*ends),
+        "on the fly": reference.CorrelationOnTheFly(*ends),
         "compiled volume": compiled.CorrelationVolume(*ends),
         "compiled on the fly": compiled.CorrelationOnTheFly(features, _tensor(data, "ii"), _tensor(data, "jj")),
     }
     coords = _tensor(data, "coords")
-    return twin.CorrelationVolume(*ends).lookup(coords), {name: it.lookup(coords) for name, it in others.items()}
+    return reference.CorrelationVolume(*ends).lookup(coords), {name: it.lookup(coords) for name, it in others.items()}
 
 
 def _updates(network: Any, features: dict[str, Any], correlation: Any, data: Fixture) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def _rows_of(name: str, reference: dict[str, Any]) -> list[Row]:
 
 
 def _file_row(entry: str, name: str, file_name: str) -> Row:
-    from metric_slam.weights import released
+    from metric_slam.weights.released import released
 
     return Row(f"{name} file", int(released(entry).file_name != file_name), 0, file_name)
 

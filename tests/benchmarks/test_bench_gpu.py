@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from metric_slam.accelerator import emulated_accelerator
+from metric_slam.optimization.cuda.kernels import emulated_accelerator
 from tests.benchmarks.conftest import ROOT
 
 
@@ -88,12 +88,12 @@ def test_twins_work_where_the_window_lies(cases: ModuleType) -> None:
     window = cases.on_device(cases.window_of(size), meta)
     options = cases.native_options(cases.BundleAdjustmentConfig(), has_prior=True, scale_sigma=0.0)
     with meta:
-        system = cases.dense_ba_twin.linearize(window, options)
-        state = cases.dense_ba_twin.moved(window, cases.dense_ba_twin.start_of(window), system.v, system.b)
-        cost = cases.dense_ba_twin.cost(window, options, cases.dense_ba_twin.clamped(window, options, state))
+        system = cases.dense_ba_reference.linearize(window, options)
+        state = cases.dense_ba_reference.moved(window, cases.dense_ba_reference.start_of(window), system.v, system.b)
+        cost = cases.dense_ba_reference.cost(window, options, cases.dense_ba_reference.clamped(window, options, state))
         pairs = torch.zeros(5, dtype=torch.int64)
         geometry = (window.poses, window.inv_depth, window.intrinsics, pairs, pairs)
-        distance = cases.frame_distance_twin.frame_distance(*geometry, 0.7, True)
+        distance = cases.frame_distance_reference.frame_distance(*geometry, 0.7, True)
     assert system.E.device == cost.device == distance.device == meta
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import typer
 
-from metric_slam.cli import app
-from metric_slam.cli_options import RunOptions
+from metric_slam.cli.main import app
+from metric_slam.cli.options import RunOptions
 from metric_slam.datasets.synthetic import DriveSpec
 from metric_slam.datasets.synthetic.route import drive_poses
 

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from metric_slam.accelerator import emulated_accelerator
+from metric_slam.optimization.cuda.kernels import emulated_accelerator
 
 
 @pytest.fixture

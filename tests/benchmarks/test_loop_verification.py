@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from metric_slam.loop_verification import LoopRejection, VerifiedLoop
+from metric_slam.loops.verification import LoopRejection, VerifiedLoop
 from tests.scene import CAMERA, pose
 
 
@@ -20,8 +20,12 @@ def benchmark() -> ModuleType:
 def test_pairs_are_sorted_by_their_true_distance(benchmark: ModuleType) -> None:
     T = np.stack([pose(z_m=float(z)) for z in (0, 1, 5, 60)])
     drive = benchmark.Sequence("drive", CAMERA, [], T, benchmark.STREET_M, False)
-    assert benchmark.kinds(drive) == {"0-2 m": [(1, 0)], "2-4 m": [], "4-6 m": [(2, 0), (2, 1)],
-                                      "far": [(3, 0), (3, 1), (3, 2)]}
+    assert benchmark.kinds(drive) == {
+        "0-2 m": [(1, 0)],
+        "2-4 m": [],
+        "4-6 m": [(2, 0), (2, 1)],
+        "far": [(3, 0), (3, 1), (3, 2)],
+    }
     T[3, 2, 3] = 0.5  # back at the start, after a way of 60 m
     T = np.insert(T, 3, pose(z_m=60.0), axis=0)
     drive = benchmark.Sequence("drive", CAMERA, [], T, benchmark.STREET_M, True)

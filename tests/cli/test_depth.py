@@ -18,7 +18,7 @@ from metric_slam.depth.metric3d.predictor import ImageDepth
 from metric_slam.depth.metric3d.specs import SPECS, Metric3DSpec
 from metric_slam.errors import CalibrationError, ImageError
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.image_camera import exif_focal_px
+from metric_slam.single_image.camera import exif_focal_px
 from tests.conftest import CliResult
 from tests.depth.metric3d.conftest import TINY_V1, TINY_V2, small_network
 
@@ -45,7 +45,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> None:
     """The wall stands in for the network."""
-    monkeypatch.setattr("metric_slam.single_image.load_predictor", lambda *_: (wall, "a wall"))
+    monkeypatch.setattr("metric_slam.single_image.depth.load_predictor", lambda *_: (wall, "a wall"))
 
 
 @pytest.fixture

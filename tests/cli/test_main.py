@@ -19,15 +19,15 @@ import numpy as np
 import pytest
 
 import metric_slam
-from metric_slam.config import Config
-from metric_slam.config_io import config_markdown, resolve_config
+from metric_slam.cli.doctor import _cuda_kernels
+from metric_slam.config.resolve import config_markdown, resolve_config
+from metric_slam.config.schema import Config
 from metric_slam.datasets import ImageSequence, open_kitti
-from metric_slam.doctor import _cuda_kernels
 from metric_slam.trajectory import read_kitti
 from tests.conftest import CliResult
 from tests.fake_slam import CALIBRATION, HEIGHT, WIDTH, FakeSlam, install_fake_slam, write_kitti_sequence
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 6
 Cli = Callable[..., CliResult]
 
@@ -35,7 +35,9 @@ Cli = Callable[..., CliResult]
 @pytest.fixture
 def slam(monkeypatch: pytest.MonkeyPatch) -> FakeSlam:
     """The core is replaced and the report, which takes seconds to draw, is empty."""
-    monkeypatch.setattr("metric_slam.report.write_report", lambda folder, *_: (folder / "report.html").write_text(""))
+    monkeypatch.setattr(
+        "metric_slam.report.page.write_report", lambda folder, *_: (folder / "report.html").write_text("")
+    )
     return install_fake_slam(monkeypatch)
 
 
@@ -148,14 +150,14 @@ def test_config(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_doctor_passes_here_and_names_what_is_broken(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metric_slam.doctor.IMPORT_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("metric_slam.cli.doctor.IMPORT_TIMEOUT_S", 0.01)
     healthy = cli("doctor")
     assert healthy.code == 0, healthy.out
     assert "droid_backends" in healthy.out and "longer than" in healthy.out
     assert "cuda kernels" in healthy.out
-    monkeypatch.setattr("metric_slam.doctor.OPEN3D_SYSTEM_LIBRARIES", {"libnothing-here.so.1": "libnothing-here1"})
+    monkeypatch.setattr("metric_slam.cli.doctor.OPEN3D_SYSTEM_LIBRARIES", {"libnothing-here.so.1": "libnothing-here1"})
     assert "apt-get install libnothing-here1" in cli("doctor").out
-    monkeypatch.setattr("metric_slam.doctor.NATIVE_MODULES", ("no_such_native_module",))
+    monkeypatch.setattr("metric_slam.cli.doctor.NATIVE_MODULES", ("no_such_native_module",))
     broken = cli("doctor")
     assert broken.code == 1 and "pip install -e ." in broken.out
 
@@ -353,7 +355,7 @@ def test_ctrl_c_before_the_first_frame(run: Cli, monkeypatch: pytest.MonkeyPatch
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("metric_slam.pipeline.seed_everything", interrupted)
+    monkeypatch.setattr("metric_slam.run.pipeline.seed_everything", interrupted)
     result = run()
     assert result.code == 130 and "Traceback" not in result.err
     assert result.err.splitlines()[-1].startswith("error: interrupted")
@@ -374,7 +376,7 @@ def test_installed_command_and_module(tmp_path: Path) -> None:
 
 def test_heavy_libraries_load_only_when_needed() -> None:
     heavy = ("torch", "open3d", "cv2", "matplotlib", "numpy")
-    code = f"import sys, metric_slam.cli; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, metric_slam.cli.main; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -384,5 +386,3 @@ def test_front_door() -> None:
     assert metric_slam.Config is Config
     with pytest.raises(AttributeError, match="nonsense"):
         _ = metric_slam.nonsense
-
-

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from metric_slam import doctor, weights
+from metric_slam.cli import doctor
+from metric_slam.weights import released as weights
 from tests.conftest import CliResult
 
 Cli = Callable[..., CliResult]
@@ -27,8 +28,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         urls=("http://127.0.0.1:9/droid.pth",),
     )
     entries = (droid, *weights.RELEASED[1:])
-    monkeypatch.setattr("metric_slam.weights.RELEASED", entries)
-    monkeypatch.setattr("metric_slam.cli_weights.RELEASED", entries)
+    monkeypatch.setattr("metric_slam.weights.released.RELEASED", entries)
+    monkeypatch.setattr("metric_slam.cli.weights.RELEASED", entries)
     monkeypatch.setenv("METRIC_SLAM_WEIGHTS", str(tmp_path / "kept"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.chdir(tmp_path)
@@ -99,7 +100,7 @@ def test_the_doctor_has_a_line_about_weights(folder: Path) -> None:
         return next(c for c in doctor.run_checks() if c.name == "weights")
 
     patch = pytest.MonkeyPatch()
-    patch.setattr("metric_slam.doctor._open3d", lambda: doctor.Check("open3d", "ok", ""))  # takes seconds
+    patch.setattr("metric_slam.cli.doctor._open3d", lambda: doctor.Check("open3d", "ok", ""))  # takes seconds
     try:
         assert (check().status, check().detail) == ("ok", "none; nothing needs them")
         (folder / "droid.pth").write_bytes(CONTENT)

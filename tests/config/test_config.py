@@ -6,11 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from metric_slam.config import PRESETS, Config
-from metric_slam.config_io import Setting, config_markdown, dump_yaml, read_config_file, resolve_config, walk_fields
+from metric_slam.config.resolve import (
+    Setting,
+    config_markdown,
+    dump_yaml,
+    read_config_file,
+    resolve_config,
+    walk_fields,
+)
+from metric_slam.config.schema import PRESETS, Config
 from metric_slam.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def value_of(config: Config, key: str) -> object:

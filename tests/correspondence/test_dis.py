@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metric_slam.config import DisConfig
+from metric_slam.config.schema import DisConfig
 from metric_slam.correspondence.base import EdgeQuery
 from metric_slam.correspondence.dis import DisCorrespondence
 from metric_slam.geometry.camera import FEATURE_STRIDE

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.config_droid import DroidConfig
+from metric_slam.config.droid import DroidConfig
 from metric_slam.correspondence.base import (
     EdgeMemory,
     EdgeQuery,
@@ -157,9 +157,7 @@ def test_half_precision_on_a_cpu_is_a_choice_and_comes_near() -> None:
         np.testing.assert_allclose(half.depth_damping, full.depth_damping, rtol=0.02)
         assert not np.array_equal(half.target, full.target)
         assert half.upsample_weights.dtype == np.float16 and half.confidence.dtype == np.float64
-        np.testing.assert_allclose(
-            half.upsample_weights.astype(float), full.upsample_weights.astype(float), atol=0.02
-        )
+        np.testing.assert_allclose(half.upsample_weights.astype(float), full.upsample_weights.astype(float), atol=0.02)
 
 
 def test_a_pixel_lies_between_the_cells_around_it() -> None:

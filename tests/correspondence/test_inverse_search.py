@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.config import DisConfig
+from metric_slam.config.schema import DisConfig
 from metric_slam.correspondence import inverse_search
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
 from metric_slam.correspondence.dis import DisCorrespondence

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from metric_slam.config import PrecomputedConfig
+from metric_slam.config.schema import PrecomputedConfig
 from metric_slam.depth.precomputed import PrecomputedDepth, depth_channel, read_depth
 from metric_slam.errors import ConfigError, DatasetError, MissingDependencyError
 from metric_slam.frame import Frame

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metric_slam import choices
-from metric_slam.depth.ahead import PreparedAhead
+from metric_slam import factory as choices
 from metric_slam.depth.base import DepthPrediction, DepthPrior
+from metric_slam.depth.prefetch import PreparedAhead
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
 from tests.scene import CAMERA, Drive, Street, run, straight
@@ -97,7 +97,7 @@ def test_a_drive_is_the_same_with_and_without(monkeypatch: pytest.MonkeyPatch) -
             super().expect(frame, camera)
 
     make = choices._make_prior
-    monkeypatch.setattr("metric_slam.choices._make_prior", lambda *args: Noting(make(*args)))
+    monkeypatch.setattr("metric_slam.factory._make_prior", lambda *args: Noting(make(*args)))
     ahead = run(drive, prior="sensor")
     keyframes = set(ahead.frame_indices[ahead.is_keyframe].tolist())
     assert ahead.scale_source == "sensor" and len(expected) >= 4

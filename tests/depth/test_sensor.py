@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metric_slam.config import SensorConfig
+from metric_slam.config.schema import SensorConfig
 from metric_slam.depth.sensor import SensorDepth
 from metric_slam.errors import DatasetError
 from metric_slam.frame import Frame

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pytest
 
-from metric_slam.accelerator import Accelerator, emulation
+from metric_slam.optimization.cuda.kernels import Accelerator, emulation
 
 T = TypeVar("T")
 

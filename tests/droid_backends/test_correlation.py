@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metric_slam.correspondence.droid import correlation_twin as twin
+from metric_slam.correspondence.droid import correlation_reference as reference
 from metric_slam.correspondence.droid.correlation import CorrelationOnTheFly, CorrelationVolume
 from tests.droid_backends.threads import on_threads, only_with_openmp
 
@@ -79,7 +79,7 @@ def test_torch_formulas_serve_what_the_kernels_cannot_read() -> None:
     coords = random_coords(2, 9, 8)
     ours = CorrelationOnTheFly(features, source, target).lookup(coords)
     torch.testing.assert_close(
-        ours, twin.CorrelationVolume(features[source], features[target]).lookup(coords), rtol=0, atol=1e-5
+        ours, reference.CorrelationVolume(features[source], features[target]).lookup(coords), rtol=0, atol=1e-5
     )
     half = features.to(torch.bfloat16)
     for form in (CorrelationVolume(half[source], half[target]), CorrelationOnTheFly(half, source, target)):

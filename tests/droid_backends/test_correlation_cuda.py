@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from metric_slam.accelerator import Accelerator
 from metric_slam.correspondence.droid.correlation import CorrelationOnTheFly, CorrelationVolume
+from metric_slam.optimization.cuda.kernels import Accelerator
 from tests.droid_backends.on_device import in_every_order, kernels_of
 from tests.droid_backends.test_correlation import arrays_of, random_coords, random_features
 

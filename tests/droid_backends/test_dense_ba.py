@@ -1,4 +1,4 @@
-"""The bundle adjustment kernel against differences and against its torch twin."""
+"""The bundle adjustment kernel against differences and against its torch reference."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.bundle_adjustment import Baselines, BaWindow, native_problem, solve_window
-from metric_slam.geometry import dense_ba_twin as twin
+from metric_slam.geometry.reference import dense_ba as reference
+from metric_slam.optimization.bundle_adjustment import Baselines, BaWindow, native_problem, solve_window
 from tests.ba_problems import (
     config_of,
     copy_of,
@@ -30,7 +30,7 @@ LOSSES = ["none", "huber", "geman_mcclure", "cauchy"]
 DAMPINGS = [native.Damping.BEFORE_SCHUR, native.Damping.AFTER_SCHUR, native.Damping.EVERY_BLOCK]
 
 
-def assert_same_state(window: BaWindow, state: twin.State, atol: float) -> None:
+def assert_same_state(window: BaWindow, state: reference.State, atol: float) -> None:
     np.testing.assert_allclose(window.poses, state.poses, rtol=0, atol=atol)
     np.testing.assert_allclose(window.inv_depth, state.inv_depth, rtol=0, atol=atol)
     np.testing.assert_allclose(window.prior_log_scale, state.scales, rtol=0, atol=atol)
@@ -46,8 +46,10 @@ def test_loss_weight_is_the_derivative_of_its_cost(loss: str) -> None:
     for n in (0.03, 0.2, 0.26, 1.7, 40.0):
         slope = (robust.cost(n * (1 + 1e-6)) - robust.cost(n * (1 - 1e-6))) / (2e-6 * n)
         assert robust.weight(n) == pytest.approx(slope / (2 * n), rel=1e-6)
-        assert float(twin.loss_cost(robust, torch.tensor(n, dtype=torch.float64))) == pytest.approx(robust.cost(n))
-        assert float(twin.loss_weight(robust, torch.tensor(n, dtype=torch.float64))) == pytest.approx(robust.weight(n))
+        assert float(reference.loss_cost(robust, torch.tensor(n, dtype=torch.float64))) == pytest.approx(robust.cost(n))
+        assert float(reference.loss_weight(robust, torch.tensor(n, dtype=torch.float64))) == pytest.approx(
+            robust.weight(n)
+        )
     assert robust.cost(1e-4) == pytest.approx(1e-8, rel=1e-5)
 
 
@@ -56,16 +58,16 @@ def test_loss_weight_is_the_derivative_of_its_cost(loss: str) -> None:
 def test_right_hand_side_is_the_gradient_of_the_kernels_cost(mode: str, loss: str) -> None:
     window = with_everything(disturbed(true_window(3, 3, 4)))
     options = options_of(window, mode, loss)
-    system, state = twin.linearize(window, options), twin.start_of(window)
+    system, state = reference.linearize(window, options), reference.start_of(window)
     n, K = len(system.v), len(system.b)
-    x, z = twin.free_rows(window, options)
+    x, z = reference.free_rows(window, options)
 
     def slope(row: int) -> float:
         costs = []
         for h in (1e-6, -1e-6):
             d = torch.zeros(n + K, dtype=torch.float64)
             d[row] = h
-            there = twin.moved(window, state, d[:n], d[n:])
+            there = reference.moved(window, state, d[:n], d[n:])
             moved = replace(
                 window,
                 poses=there.poses.numpy(),
@@ -84,16 +86,16 @@ def test_right_hand_side_is_the_gradient_of_the_kernels_cost(mode: str, loss: st
 def test_schur_step_solves_the_full_normal_equations(mode: str) -> None:
     window = with_everything(disturbed(true_window(3, 3, 4)))
     options = options_of(window, mode)
-    system = twin.linearize(window, options)
-    x, z = twin.free_rows(window, options)
+    system = reference.linearize(window, options)
+    x, z = reference.free_rows(window, options)
     ridge, damping = 0.1, 1e-3
-    H = twin.damped_rows(system.H[x][:, x], ridge, damping, 0, False)
-    C = torch.diag(1.0 / twin.depth_inverse(window, options, system.C, 0.0)[z])
+    H = reference.damped_rows(system.H[x][:, x], ridge, damping, 0, False)
+    C = torch.diag(1.0 / reference.depth_inverse(window, options, system.C, 0.0)[z])
     E = system.E[x][:, z]
     full = torch.cat([torch.cat([H, E], 1), torch.cat([E.T, C], 1)])
     expected = torch.linalg.solve(full, torch.cat([system.v[x], system.b[z]]))
 
-    dx, dz = twin.solve_system(window, options, system, ridge, damping, 0.0)
+    dx, dz = reference.solve_system(window, options, system, ridge, damping, 0.0)
     torch.testing.assert_close(torch.cat([dx[x], dz[z]]), expected, rtol=1e-8, atol=1e-10)
     ours = copy_of(window)
     native.dense_ba_step(native_problem(ours), options, ridge=ridge, damping=damping)
@@ -132,9 +134,9 @@ def test_one_step_agrees(mode: str, loss: str, placement: Any) -> None:
     options = options_of(window, mode, loss)
     options.damping = placement
     ours = copy_of(window)
-    assert kernel_cost(ours, options) == pytest.approx(float(twin.cost(window, options)), rel=1e-12)
+    assert kernel_cost(ours, options) == pytest.approx(float(reference.cost(window, options)), rel=1e-12)
     native.dense_ba_step(native_problem(ours), options, ridge=0.1, damping=1e-3)
-    assert_same_state(ours, twin.step(window, options, ridge=0.1, damping=1e-3), 1e-11)
+    assert_same_state(ours, reference.step(window, options, ridge=0.1, damping=1e-3), 1e-11)
     assert np.abs(ours.poses - window.poses).max() > 1e-4
 
 
@@ -145,7 +147,7 @@ def test_solutions_agree(mode: str, loss: str) -> None:
     config, options = config_of(mode, loss), options_of(window, mode, loss)
     options.iterations = 12
     ours, report = solve_window(window, config, iterations=12)
-    state, expected = twin.solve(window, options)
+    state, expected = reference.solve(window, options)
     assert (report.status, report.iterations) == (expected.status, expected.iterations)
     assert report.cost_initial == pytest.approx(expected.cost_initial, rel=1e-12)
     assert report.cost_final == pytest.approx(expected.cost_final, rel=1e-9)
@@ -166,12 +168,12 @@ def test_solutions_agree_with_parts_fixed(fixed: str) -> None:
     }[fixed]()
     options = options_of(window)
     ours, report = solve_window(window, config_of())
-    state, expected = twin.solve(window, options)
+    state, expected = reference.solve(window, options)
     assert report.status == expected.status
     assert_same_state(ours, state, 1e-8)
     assert (ours.poses[~window.pose_free] == window.poses[~window.pose_free]).all()
     assert (ours.inv_depth[~window.depth_free] == window.inv_depth[~window.depth_free]).all()
-    held = ~twin.free_scales(window, options)
+    held = ~reference.free_scales(window, options)
     assert (ours.prior_log_scale[held] == window.prior_log_scale[held]).all()
     assert report.cost_final < report.cost_initial
 
@@ -183,7 +185,7 @@ def test_odd_grids_agree() -> None:
         options = options_of(window)
         ours = copy_of(window)
         native.dense_ba_step(native_problem(ours), options, ridge=0.1, damping=1e-3)
-        assert_same_state(ours, twin.step(window, options, ridge=0.1, damping=1e-3), 1e-10)
+        assert_same_state(ours, reference.step(window, options, ridge=0.1, damping=1e-3), 1e-10)
 
 
 def test_chain_with_a_loop_agrees() -> None:
@@ -203,7 +205,7 @@ def test_chain_with_a_loop_agrees() -> None:
     options = options_of(window)
     ours = copy_of(window)
     native.dense_ba_step(native_problem(ours), options, ridge=0.1, damping=1e-3)
-    assert_same_state(ours, twin.step(window, options, ridge=0.1, damping=1e-3), 1e-9)
+    assert_same_state(ours, reference.step(window, options, ridge=0.1, damping=1e-3), 1e-9)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux builds use OpenMP")
@@ -233,7 +235,7 @@ def test_points_behind_the_camera_are_charged_and_not_used() -> None:
     weight = options.flow_weight * window.confidence[e, 0, 0].mean()
     expected = weight * options.flow_loss.cost(options.invalid_residual)
     assert kernel_cost(window, options) == pytest.approx(expected)
-    assert float(twin.cost(window, options)) == pytest.approx(expected)
+    assert float(reference.cost(window, options)) == pytest.approx(expected)
     ours = copy_of(window)
     native.dense_ba_step(native_problem(ours), options, ridge=1e-6, damping=0.0)
     np.testing.assert_allclose(ours.inv_depth, window.inv_depth, atol=1e-9)
@@ -243,7 +245,7 @@ def test_moved_poses_is_the_retraction_of_the_kernel() -> None:
     """A step with a huge ridge is v / ridge, so the kernel's own retraction can be compared."""
     window = replace(disturbed(true_window()), depth_free=np.zeros(4, bool))
     options, ridge = options_of(window), 1e9
-    v = twin.linearize(window, options).v[: 6 * 4].reshape(4, 6).numpy() * window.pose_free[:, None]
+    v = reference.linearize(window, options).v[: 6 * 4].reshape(4, 6).numpy() * window.pose_free[:, None]
     ours = copy_of(window)
     native.dense_ba_step(native_problem(ours), options, ridge=ridge, damping=0.0)
     change = ours.poses - window.poses

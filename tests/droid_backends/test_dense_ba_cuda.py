@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam import device_ba, device_plan
-from metric_slam.accelerator import Accelerator
-from metric_slam.bundle_adjustment import BaWindow, native_problem, solve_window
-from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.device_ba import solve_on_device
+from metric_slam.config.schema import BundleAdjustmentConfig
+from metric_slam.optimization.bundle_adjustment import BaWindow, native_problem, solve_window
+from metric_slam.optimization.cuda import dense_ba as device_ba
+from metric_slam.optimization.cuda import plan as device_plan
+from metric_slam.optimization.cuda.dense_ba import solve_on_device
+from metric_slam.optimization.cuda.kernels import Accelerator
 from tests.ba_problems import config_of, copy_of, disturbed, options_of, reordered, true_window, with_everything
 
 ORDERS = ("0", "1", "7")
@@ -46,9 +47,7 @@ def test_solves_as_on_the_cpu(accelerator: Accelerator, mode: str, loss: str) ->
     ("seed", "pose", "loss", "status"),
     [(1, 0.1, "cauchy", "max_iterations"), (1, 0.3, "none", "converged"), (0, 0.6, "none", "no_progress")],
 )
-def test_refuses_steps_as_on_the_cpu(
-    accelerator: Accelerator, seed: int, pose: float, loss: str, status: str
-) -> None:
+def test_refuses_steps_as_on_the_cpu(accelerator: Accelerator, seed: int, pose: float, loss: str, status: str) -> None:
     """A start so far off that some steps make it worse: they leave no trace, and the damping grows."""
     window = disturbed(true_window(), seed=seed, flow=2.0, depth=0.6, pose=pose)
     options = options_of(window, "metric", loss)
@@ -76,12 +75,14 @@ def test_a_plain_step_is_that_of_the_cpu(accelerator: Accelerator, placement: st
     assert solution.report.iterations == 1
 
 
-@pytest.mark.parametrize("thorough", [False, True])
-def test_gauss_newton_is_that_of_the_cpu(accelerator: Accelerator, thorough: bool) -> None:
+@pytest.mark.parametrize("tight_convergence", [False, True])
+def test_gauss_newton_is_that_of_the_cpu(accelerator: Accelerator, tight_convergence: bool) -> None:
     window = problem()
     config = BundleAdjustmentConfig(solver="gauss_newton", prior_mode="droid")
-    expected, report = solve_window(window, config, iterations=3, thorough=thorough)
-    found, its_report = solve_window(window, config, iterations=3, thorough=thorough, accelerator=accelerator)
+    expected, report = solve_window(window, config, iterations=3, tight_convergence=tight_convergence)
+    found, its_report = solve_window(
+        window, config, iterations=3, tight_convergence=tight_convergence, accelerator=accelerator
+    )
     assert_same(found, expected)
     assert its_report.status == report.status and its_report.iterations == report.iterations
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.geometry import view_consistency_twin as twin
-from metric_slam.view_consistency import count_consistent_views, count_views_relative
+from metric_slam.geometry.reference import view_consistency as reference
+from metric_slam.optimization.view_consistency import count_consistent_views, count_views_relative
 from tests.ba_problems import disturbed, true_window
 from tests.droid_backends.threads import on_threads, only_with_openmp
 
@@ -39,9 +39,9 @@ def test_kernel_agrees_with_twin(size: tuple[int, int], limit_m: float) -> None:
     limits_m = limit_m * np.array([1.0, 0.5, 2.0])
     found = count_consistent_views(*scene, limits_m)
     tensors = [torch.tensor(array) for array in (*scene, limits_m)]
-    np.testing.assert_array_equal(found, twin.count_consistent_views(*tensors).numpy())
+    np.testing.assert_array_equal(found, reference.count_consistent_views(*tensors).numpy())
     relative = count_views_relative(*scene, limits_m)
-    np.testing.assert_array_equal(relative, twin.count_consistent_views(*tensors, relative=True).numpy())
+    np.testing.assert_array_equal(relative, reference.count_consistent_views(*tensors, relative=True).numpy())
     assert found.dtype == np.int32 and found.shape == (3, *size)
     if size == (6, 8):
         assert (found.max() > 0) == (limit_m > 0)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.frame_distance import UNSEEN_DISTANCE, frame_distance
-from metric_slam.geometry import frame_distance_twin as twin
+from metric_slam.geometry.reference import frame_distance as reference
+from metric_slam.optimization.frame_distance import UNSEEN_DISTANCE, frame_distance
 from tests.ba_problems import disturbed, moved_poses, true_window
 from tests.droid_backends.threads import on_threads, only_with_openmp
 
@@ -37,7 +37,7 @@ def test_kernel_agrees_with_twin(size: tuple[int, int], weight: float, bidirecti
     problem[1][2, 0, 0] = 30.0  # so near that some cameras have passed it
     problem[0][4] = moved_poses(problem[0][4:], np.array([[0, 0, 0, 0, 2.5, 0]]))[0]  # looks back
     found = frame_distance(*problem, translation_weight=weight, bidirectional=bidirectional)
-    expected = twin.frame_distance(*map(torch.tensor, problem), weight, bidirectional).numpy()
+    expected = reference.frame_distance(*map(torch.tensor, problem), weight, bidirectional).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found.reshape(5, 5).diagonal(), 0.0, atol=1e-12)

@@ -8,8 +8,8 @@ import droid_backends as native
 import numpy as np
 import pytest
 
-from metric_slam.bundle_adjustment import BaWindow, native_problem, solve_window
-from metric_slam.geometry import dense_ba_twin as twin
+from metric_slam.geometry.reference import dense_ba as reference
+from metric_slam.optimization.bundle_adjustment import BaWindow, native_problem, solve_window
 from tests.ba_problems import (
     config_of,
     copy_of,
@@ -46,9 +46,9 @@ def test_kernel_and_twin_agree(previous: list[int]) -> None:
     window = window_of(previous)
     options = options_of(window)
     ours = copy_of(window)
-    assert kernel_cost(ours, options) == pytest.approx(float(twin.cost(window, options)), rel=1e-12)
+    assert kernel_cost(ours, options) == pytest.approx(float(reference.cost(window, options)), rel=1e-12)
     native.dense_ba_step(native_problem(ours), options, ridge=0.1, damping=1e-3)
-    theirs = twin.step(window, options, ridge=0.1, damping=1e-3)
+    theirs = reference.step(window, options, ridge=0.1, damping=1e-3)
     np.testing.assert_allclose(ours.prior_log_scale, theirs.scales, rtol=0, atol=1e-11)
     np.testing.assert_allclose(ours.poses, theirs.poses, rtol=0, atol=1e-11)
     np.testing.assert_allclose(ours.inv_depth, theirs.inv_depth, rtol=0, atol=1e-11)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.accelerator import Accelerator
-from metric_slam.bundle_adjustment import reproject, reproject_on_device
-from metric_slam.frame_distance import frame_distance
-from metric_slam.view_consistency import count_consistent_views, count_views_relative
+from metric_slam.optimization.bundle_adjustment import reproject, reproject_on_device
+from metric_slam.optimization.cuda.kernels import Accelerator
+from metric_slam.optimization.frame_distance import frame_distance
+from metric_slam.optimization.view_consistency import count_consistent_views, count_views_relative
 from tests.ba_problems import disturbed, moved_poses, true_window
 from tests.droid_backends.on_device import in_every_order
 

@@ -1,4 +1,4 @@
-"""Reprojection: the torch twin against differences and autograd, and the kernel against the twin."""
+"""Reprojection: the torch twin against differences and autograd, and the kernel against the reference."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam import bundle_adjustment
 from metric_slam.geometry.lie import SE3
 from metric_slam.geometry.projective import Projection, relative_poses, reproject, viewing_rays
+from metric_slam.optimization import bundle_adjustment
 from tests.ba_problems import disturbed, moved_poses, true_window
 
 FIXTURE = Path(__file__).parents[2] / ".." / "shared" / "parity" / "projective.npz"
@@ -135,9 +135,7 @@ def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="same leading size"):
         bundle_adjustment.reproject(window.poses[:1], window.inv_depth, window.intrinsics, window.source, window.target)
     with pytest.raises(ValueError, match="outside 0..N-1"):
-        bundle_adjustment.reproject(
-            window.poses, window.inv_depth, window.intrinsics, window.source, window.target + 5
-        )
+        bundle_adjustment.reproject(window.poses, window.inv_depth, window.intrinsics, window.source, window.target + 5)
     with pytest.raises(TypeError):
         bundle_adjustment.reproject(
             window.poses.astype(np.float32), window.inv_depth, window.intrinsics, window.source, window.target

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
-from metric_slam.factor_graph import BaselineFactor, FactorGraph
 from metric_slam.geometry import lie
-from metric_slam.keyframes import KeyframeStore
+from metric_slam.graph.factor_graph import BaselineFactor, FactorGraph
+from metric_slam.graph.keyframes import KeyframeStore
 from tests.scene import CAMERA, ExactMatching, Street, exact_matches, grid_depth_m, keyframe_at, pose, rotation
 from tests.vehicle import Block, grown
 
@@ -91,7 +91,7 @@ def test_metric_depth_of_a_prior_sets_the_scale() -> None:
     for position, T in enumerate(PATH):
         depth_m = grid_depth_m(STREET, T)
         known = (depth_m > 0) & (depth_m < 30)
-        store.show_prior(position, depth_m, known.astype(float))
+        store.set_shown_prior(position, depth_m, known.astype(float))
         store[position].prior_weight = known / 0.05**2
     graph.solve(0, 4, {0}, 25)
     assert scale_of(store) == pytest.approx(1.0, abs=0.01)
@@ -104,7 +104,7 @@ def test_depth_that_is_only_shown_does_not_pull() -> None:
     store.rescale(0.8)
     for position, T in enumerate(PATH):
         depth_m = grid_depth_m(STREET, T)
-        store.show_prior(position, depth_m, (depth_m > 0).astype(float))
+        store.set_shown_prior(position, depth_m, (depth_m > 0).astype(float))
     assert not graph.is_metric(0, 4) and graph.window(range(0, 4), {0}).prior_depth_m is None
     graph.solve(0, 4, {0}, 25)
     assert scale_of(store) == pytest.approx(0.8, abs=0.01)
@@ -209,7 +209,7 @@ def test_what_a_recurrent_model_says_enters_the_problem() -> None:
 def test_matches_on_disk_can_be_replaced_and_found_again() -> None:
     store, graph = make_graph()
     graph.match_pairs([(0, 1), (1, 2)])
-    graph.retire_before(4)
+    graph.evict_before(4)
     target, seen = exact_matches(STREET, PATH[0], PATH[1])
     graph.set_matches(0, 1, Correspondence(target, np.repeat(seen[..., None], 2, axis=-1) * 0.5))
     state = graph.state()
@@ -233,10 +233,10 @@ def test_cells_that_move_are_left_out_of_the_edges_that_leave_a_keyframe() -> No
     graph.match_pairs(PAIRS)
     before = {pair: graph.matches_of(*pair).copy() for pair in PAIRS}
     stored = graph.matches_of(1, 2)
-    graph.leave_out_moving(1)
+    graph.mask_moving_cells(1)
     np.testing.assert_array_equal(graph.matches_of(1, 2), before[1, 2], "nothing moves yet")
     store[1].moving = moving_block()
-    graph.leave_out_moving(1)
+    graph.mask_moving_cells(1)
     wider = grown(LORRY.mask((12, 40)))
     for i, j in PAIRS:
         confidence = graph.matches_of(i, j)[..., 2]
@@ -263,7 +263,7 @@ def test_both_axes_of_a_match_are_left_out() -> None:
     store, graph = make_graph()
     graph.add_matched(0, 1, Correspondence(np.zeros((12, 40, 2)), np.ones((12, 40, 2))))
     store[0].moving = moving_block()
-    graph.leave_out_moving(0)
+    graph.mask_moving_cells(0)
     matches = graph.matches_of(0, 1)
     wider = grown(LORRY.mask((12, 40)))
     assert matches.shape == (12, 40, 4) and not matches[wider, 2:].any() and (matches[~wider, 2:] == 1.0).all()
@@ -279,7 +279,7 @@ def test_a_vehicle_that_is_left_out_does_not_move_the_map() -> None:
             graph.add_matched(i, j, LORRY.held(Correspondence(target, seen.astype(float))))
         for position in range(4):
             store[position].moving = moving_block() if known else None
-            graph.leave_out_moving(position)
+            graph.mask_moving_cells(position)
         graph.solve(0, 4, {0}, 20)
         errors.append(np.abs(centres(store) / scale_of(store) - TRUE_CENTRES).max())
     assert errors[1] < 1e-3 and errors[0] > 20 * errors[1], errors

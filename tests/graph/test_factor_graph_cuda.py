@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.accelerator import Accelerator
-from metric_slam.backend import Backend
-from metric_slam.bundle_adjustment import BaWindow, solve_window
-from metric_slam.config import BackendConfig, BundleAdjustmentConfig
+from metric_slam.config.schema import BundleAdjustmentConfig, GlobalBaConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery, packed, unpacked
-from metric_slam.device_arrays import on_host
 from metric_slam.disk_store import DiskArray
-from metric_slam.factor_graph import BaselineFactor, FactorGraph
-from metric_slam.keyframes import Keyframe, KeyframeStore
-from metric_slam.moving_cells import all_still, still
-from metric_slam.segments import Segments
+from metric_slam.graph.factor_graph import BaselineFactor, FactorGraph
+from metric_slam.graph.global_ba import GlobalBundleAdjustment
+from metric_slam.graph.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.moving_mask import mask_all_moving, mask_moving
+from metric_slam.graph.submaps import Submaps
+from metric_slam.optimization.bundle_adjustment import BaWindow, solve_window
+from metric_slam.optimization.cuda.arrays import on_host
+from metric_slam.optimization.cuda.kernels import Accelerator
 from tests.ba_problems import disturbed, true_window
 from tests.device_guard import noticed, unnoticed
 from tests.table_network import CAMERA
@@ -69,10 +69,10 @@ def make_graph(
     return store, graph
 
 
-def backend_of(store: KeyframeStore, graph: FactorGraph) -> Backend:
-    segments = Segments()
-    segments.begin(0, None)
-    return Backend(store, graph, segments, BackendConfig(), BundleAdjustmentConfig())
+def backend_of(store: KeyframeStore, graph: FactorGraph) -> GlobalBundleAdjustment:
+    submaps = Submaps()
+    submaps.begin(0, None)
+    return GlobalBundleAdjustment(store, graph, submaps, GlobalBaConfig(), BundleAdjustmentConfig())
 
 
 def same_maps(found: KeyframeStore, expected: KeyframeStore, tolerance: float = TOLERANCE) -> None:
@@ -90,9 +90,9 @@ def test_problems_are_those_of_the_host(accelerator: Accelerator, step: int, axe
     store, graph = make_graph(accelerator, axes=axes)
     _, on_cpu = make_graph(None, axes=axes)
     for one in (graph, on_cpu):
-        one.retire_before(2)  # some matches come from the disk
+        one.evict_before(2)  # some matches come from the disk
         one.set_matches(3, 1, unpacked(on_cpu.matches_of(2, 3)[..., :3]))  # one that has other channels
-    store.retire_before(1)
+    store.evict_before(1)
     found, expected = (one.window([2, 0, 1, 3], {0}, cell_step=step, depth_free={1, 2}) for one in (graph, on_cpu))
     for name, value in vars(expected).items():
         if name in MAPS:
@@ -138,7 +138,7 @@ def test_a_solve_uploads_what_is_new_and_downloads_once(
 
     graph.solve(0, N, {0}, 1)
     upload = Accelerator.upload
-    monkeypatch.setattr("metric_slam.factor_graph.solve_window", solving)
+    monkeypatch.setattr("metric_slam.graph.factor_graph.solve_window", solving)
     monkeypatch.setattr(Accelerator, "upload", counting)
     window = graph.window(range(N), {0})
     assert not uploaded, "everything is there"
@@ -155,7 +155,7 @@ def test_matches_live_on_the_device_until_they_retire(accelerator: Accelerator) 
     edges = {pair: graph._edges[pair[0]][pair[1]] for pair in pairs}
     assert all(isinstance(edge.matches, torch.Tensor) for edge in edges.values())
     np.testing.assert_array_equal(graph.confidence_of(1), on_cpu.confidence_of(1))
-    graph.retire_before(2)
+    graph.evict_before(2)
     assert isinstance(edges[0, 1].matches, DiskArray) and isinstance(edges[2, 1].matches, torch.Tensor)
     for pair in pairs:
         np.testing.assert_array_equal(graph.matches_of(*pair), on_cpu.matches_of(*pair))
@@ -171,7 +171,7 @@ def test_a_checkpoint_brings_matches_back_to_the_device(accelerator: Accelerator
     store, graph = make_graph(accelerator)
     store[0].depth_damping = accelerator.upload(np.full((_GRID.height, _GRID.width), 0.02))
     store.set_upsample_weights(2, accelerator.upload(np.ones((3, _GRID.height, _GRID.width), np.float16)))
-    graph.retire_before(2)
+    graph.evict_before(2)
     state, of_store = graph.state(), store.state()
     other_store = KeyframeStore(CAMERA, store.disk)
     other_store.restore(of_store, lambda index: (f"image {index}", None))
@@ -193,7 +193,7 @@ def test_what_a_model_said_on_the_device_leaves_it_with_the_window(accelerator: 
     for position in (0, 3):
         store[position].depth_damping = accelerator.upload(damping)
         store.set_upsample_weights(position, accelerator.upload(weights))
-    store.retire_before(2)
+    store.evict_before(2)
     assert isinstance(store[0].depth_damping, np.ndarray) and isinstance(store[0].upsample_weights, DiskArray)
     assert isinstance(store[3].depth_damping, torch.Tensor) and isinstance(store[3].upsample_weights, torch.Tensor)
     store.set_upsample_weights(1, accelerator.upload(weights))
@@ -231,13 +231,13 @@ def test_cells_that_move_are_left_out_by_the_device(accelerator: Accelerator, mo
     there = [unpacked(accelerator.upload(packed(match))) for match in host]
     masks = [moving, np.zeros_like(moving), moving, np.roll(moving, 2, axis=1)]
     with noticed(accelerator.device) as called:
-        found = all_still(there, masks)
-        alone = still(there[0], moving)
-        assert all_still(there, [masks[1]] * 4) == there and still(there[0], masks[1]) is there[0]
+        found = mask_all_moving(there, masks)
+        alone = mask_moving(there[0], moving)
+        assert mask_all_moving(there, [masks[1]] * 4) == there and mask_moving(there[0], masks[1]) is there[0]
     assert called == []
-    assert found[1] is there[1] and all_still(host, masks)[1] is host[1]
+    assert found[1] is there[1] and mask_all_moving(host, masks)[1] is host[1]
     for one, match, mask in zip(found, host, masks, strict=True):
-        np.testing.assert_allclose(on_host(one.confidence), still(match, mask).confidence, rtol=1e-6)
+        np.testing.assert_allclose(on_host(one.confidence), mask_moving(match, mask).confidence, rtol=1e-6)
     np.testing.assert_array_equal(on_host(alone.confidence), on_host(found[0].confidence))
     left_out = bool((on_host(found[0].confidence)[moving > 0] == 0).all())
     assert left_out == (np.count_nonzero(moving) > 1)
@@ -247,7 +247,7 @@ def test_cells_that_turn_out_to_move_leave_their_edges(accelerator: Accelerator,
     graphs = [make_graph(a) for a in (accelerator, None)]
     for store, graph in graphs:
         store[1].moving = moving
-        graph.leave_out_moving(1)
+        graph.mask_moving_cells(1)
     for i, j in graphs[0][1].pairs().tolist():
         assert isinstance(graphs[0][1]._edges[i][j].matches, torch.Tensor)
         np.testing.assert_allclose(graphs[0][1].matches_of(i, j), graphs[1][1].matches_of(i, j), rtol=1e-6)
@@ -257,11 +257,11 @@ def test_cells_that_turn_out_to_move_leave_their_edges(accelerator: Accelerator,
 def test_the_whole_trajectory_is_solved_there_as_well(
     accelerator: Accelerator, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Backend, "_affordable_step", lambda *_: step)
+    monkeypatch.setattr(GlobalBundleAdjustment, "_affordable_step", lambda *_: step)
     graphs = [make_graph(a) for a in (accelerator, None)]
     for store, graph in graphs:
         backend = backend_of(store, graph)
-        graph.retire_before(N)
+        graph.evict_before(N)
         backend.optimise(2)
-        backend.settle_depths(0.1)
+        backend.refine_depths(0.1)
     same_maps(graphs[0][0], graphs[1][0])

@@ -5,23 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metric_slam.backend import Backend
-from metric_slam.config import BackendConfig, BundleAdjustmentConfig
+from metric_slam.config.schema import BundleAdjustmentConfig, GlobalBaConfig
 from metric_slam.depth.no_prior import NoPrior
-from metric_slam.factor_graph import FactorGraph
 from metric_slam.geometry import lie
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.segments import Segments
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.global_ba import GlobalBundleAdjustment
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.submaps import Submaps
+from tests.graph.test_factor_graph import PAIRS, TRUE_CENTRES, centres, disturb, make_graph, scale_of
 from tests.scene import CAMERA, ExactMatching, Start, Street, keyframe_at, pose, rotation, straight
-from tests.test_factor_graph import PAIRS, TRUE_CENTRES, centres, disturb, make_graph, scale_of
 
 
 def make(**config: float) -> tuple:
     store, graph = make_graph()
     graph.match_pairs(PAIRS)
-    segments = Segments()
-    segments.begin(0)
-    return store, Backend(store, graph, segments, BackendConfig(iterations=25, **config), BundleAdjustmentConfig())
+    submaps = Submaps()
+    submaps.begin(0)
+    return store, GlobalBundleAdjustment(
+        store, graph, submaps, GlobalBaConfig(iterations=25, **config), BundleAdjustmentConfig()
+    )
 
 
 @pytest.mark.parametrize("every_cell", [True, False])
@@ -53,7 +55,7 @@ def test_depths_settle_with_the_poses_fixed() -> None:
     store, backend = make()
     poses, depth = store.poses(0, 4), store[2].inv_depth.copy()
     store[2].inv_depth = depth * 1.1
-    backend.settle_depths()
+    backend.refine_depths()
     np.testing.assert_array_equal(store.poses(0, 4), poses)
     seen = backend._graph.confidence_of(2) > 0.5
     assert np.median(np.abs(store[2].inv_depth[seen] / depth[seen] - 1)) < 0.02
@@ -61,30 +63,30 @@ def test_depths_settle_with_the_poses_fixed() -> None:
 
 def test_one_keyframe_is_nothing_to_do() -> None:
     store, graph = make_graph()
-    backend = Backend(store, graph, Segments(), BackendConfig(), BundleAdjustmentConfig())
+    backend = GlobalBundleAdjustment(store, graph, Submaps(), GlobalBaConfig(), BundleAdjustmentConfig())
     assert backend.optimise().status == "nothing_to_do"
 
 
-# ---------------------------------------------------------------- segments that nothing ties together
+# ---------------------------------------------------------------- submaps that nothing ties together
 
 GAP = np.linalg.inv(pose(0.1, 1.5, R=rotation(0.0, 0.0, 0.06)))
 """T_first_before that was guessed where tracking was lost."""
 
 
-def two_keyframes_each(segments: int) -> tuple[KeyframeStore, Segments, Backend]:
-    """Segments of two keyframes, each as far from the one before as was guessed."""
-    street, store, pieces, T = Street(), KeyframeStore(CAMERA), Segments(), np.eye(4)
-    for segment in range(segments):
-        pieces.begin(len(store), GAP if segment else None)
-        T = T @ np.linalg.inv(GAP) if segment else T
+def two_keyframes_each(submaps: int) -> tuple[KeyframeStore, Submaps, GlobalBundleAdjustment]:
+    """Submaps of two keyframes, each as far from the one before as was guessed."""
+    street, store, pieces, T = Street(), KeyframeStore(CAMERA), Submaps(), np.eye(4)
+    for submap in range(submaps):
+        pieces.begin(len(store), GAP if submap else None)
+        T = T @ np.linalg.inv(GAP) if submap else T
         for _ in range(2):
             keyframe = keyframe_at(street, T)
-            keyframe.segment = segment
+            keyframe.submap = submap
             store.append(keyframe)
             T = T @ pose(z_m=1.0)
         T = T @ pose(z_m=-1.0)
     graph = FactorGraph(store, ExactMatching(street), BundleAdjustmentConfig(), 0.0)
-    return store, pieces, Backend(store, graph, pieces, BackendConfig(), BundleAdjustmentConfig())
+    return store, pieces, GlobalBundleAdjustment(store, graph, pieces, GlobalBaConfig(), BundleAdjustmentConfig())
 
 
 def between(store: KeyframeStore, first: int, second: int) -> np.ndarray:
@@ -124,9 +126,9 @@ def test_a_map_that_did_not_move_has_no_gap_to_close() -> None:
     np.testing.assert_allclose(store.poses(0, 6), before, atol=1e-9)
 
 
-def test_a_segment_that_a_loop_has_joined_stays_where_the_loop_put_it() -> None:
-    store, segments, backend = two_keyframes_each(2)
-    segments.join(0, 1)
+def test_a_submap_that_a_loop_has_joined_stays_where_the_loop_put_it() -> None:
+    store, submaps, backend = two_keyframes_each(2)
+    submaps.join(0, 1)
     moved(store, range(2), ELSEWHERE)
     before = store.poses(0, 4)
     backend._close_gaps()
@@ -135,8 +137,8 @@ def test_a_segment_that_a_loop_has_joined_stays_where_the_loop_put_it() -> None:
 
 def test_joined_segments_follow_together() -> None:
     """The third hangs on the second by a loop: both go where the gap before the second leads."""
-    store, segments, backend = two_keyframes_each(3)
-    segments.join(1, 2)
+    store, submaps, backend = two_keyframes_each(3)
+    submaps.join(1, 2)
     loop = between(store, 2, 5)
     moved(store, range(2), ELSEWHERE)
     backend._close_gaps()
@@ -153,7 +155,7 @@ def test_the_last_optimisation_closes_the_gaps() -> None:
     start.start(pose(z_m=30.0, R=R), ahead)
     start.follow(straight(5, 0.5, R=R, start_m=30.0)[1:])
     guessed, inside = between(start.store, 4, 5), between(start.store, 5, 9)
-    np.testing.assert_allclose(guessed, start.segments.gaps[1], atol=1e-9)
+    np.testing.assert_allclose(guessed, start.submaps.gaps[1], atol=1e-9)
     moved(start.store, range(1, 5), pose(z_m=0.3))  # what the optimisation will not leave so
     start.finish()
     np.testing.assert_allclose(between(start.store, 4, 5), guessed, atol=1e-6)

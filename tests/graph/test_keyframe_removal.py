@@ -7,10 +7,10 @@ import pytest
 
 from metric_slam.correspondence.base import Correspondence
 from metric_slam.depth.base import MotionObservation
-from metric_slam.factor_graph import BaselineFactor
-from metric_slam.frontend import View
 from metric_slam.geometry import lie
-from metric_slam.metric_scale import PriorMaps
+from metric_slam.graph.factor_graph import BaselineFactor
+from metric_slam.odometry.metric_scale import PriorMaps
+from metric_slam.odometry.sliding_window import KeyframeCandidate
 from metric_slam.slam import MetricSlam
 from tests.oracle import config, oracle_slam, sensor, winding
 from tests.scene import Drive, Street
@@ -36,7 +36,7 @@ class Tower:
         """A keyframe with edges to some of those before it, and some of everything else."""
         slam, frame = self.slam, DRIVE[self.count]
         features = slam._model.encode(frame.image, slam.camera)
-        view = View(frame.index, frame.time_s, frame.image, features, None)
+        view = KeyframeCandidate(frame.index, frame.time_s, frame.image, features, None)
         zeros = np.zeros((12, 40))
         pose = lie.matrix_to_pose_vec(np.linalg.inv(DRIVE.path[frame.index]))
         keyframe = view.keyframe(pose, np.full((12, 40), 0.1 + 0.001 * frame.index), PriorMaps(zeros, zeros, zeros), 0)
@@ -135,6 +135,6 @@ def test_what_has_left_the_window_cannot_be_removed() -> None:
     random, tower = np.random.default_rng(0), Tower()
     for _ in range(5):
         tower.append(random)
-    tower.slam._store.retire_before(3)
+    tower.slam._store.evict_before(3)
     with pytest.raises(AssertionError):
         tower.slam._store.remove(2)

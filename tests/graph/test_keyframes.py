@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metric_slam.geometry import lie
-from metric_slam.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.keyframes import Keyframe, KeyframeStore
 from tests.scene import CAMERA
 
 GRID = CAMERA.grid()
@@ -57,7 +57,7 @@ def test_results_are_written_to_the_keyframes_they_belong_to(store: KeyframeStor
 
 def test_prior_depth_can_be_shown_without_weight_in_the_optimisation(store: KeyframeStore) -> None:
     store[1].prior_weight = np.zeros(SHAPE)
-    store.show_prior(1, np.full(SHAPE, 4.0), np.full(SHAPE, 0.5))
+    store.set_shown_prior(1, np.full(SHAPE, 4.0), np.full(SHAPE, 0.5))
     assert (store[1].prior_depth_m == 4.0).all() and (store[1].prior_confidence == 0.5).all()
     assert not store[1].prior_weight.any()
     assert (store[0].prior_confidence == 0.7).all() and (store[2].prior_confidence == 0.7).all()
@@ -81,7 +81,7 @@ def test_rescaling_moves_no_pixel(store: KeyframeStore, begin: int) -> None:
     np.testing.assert_allclose(after[begin:] - after[begin], 2.5 * (centres[begin:] - centres[begin]), atol=1e-12)
 
 
-def test_rescaling_a_segment_leaves_the_earlier_ones_and_metric_priors_alone(store: KeyframeStore) -> None:
+def test_rescaling_a_submap_leaves_the_earlier_ones_and_metric_priors_alone(store: KeyframeStore) -> None:
     before = store.poses(0, 2), store.stacked("inv_depth", range(0, 5)), store.stacked("prior_depth_m", range(0, 5))
     store.rescale(0.4, 2)
     np.testing.assert_array_equal(store.poses(0, 2), before[0])
@@ -101,12 +101,12 @@ def test_rescaling_leaves_arrays_alone_that_came_from_outside() -> None:
 
 
 def test_retired_keyframes_let_go_of_features_but_not_of_the_map(store: KeyframeStore) -> None:
-    store.retire_before(3)
+    store.evict_before(3)
     assert [k.features for k in store] == [None] * 3 + ["features"] * 2
     assert [k.prior_state for k in store] == [None] * 3 + ["state"] * 2
     assert all(np.isfinite(k.inv_depth).all() and k.image is not None for k in store)
-    store.retire_before(1)
-    store.retire_before(99)
+    store.evict_before(1)
+    store.evict_before(99)
     assert all(k.features is None for k in store)
 
 
@@ -115,7 +115,7 @@ def test_cells_that_move_are_kept_by_a_checkpoint_and_beyond_the_window(store: K
     for position in (1, 3):
         store[position].moving = np.zeros(SHAPE, np.uint8)
         store[position].moving[2:7, 4 : 9 + position] = 40 - position
-    store.retire_before(2)
+    store.evict_before(2)
     assert store[0].moving is None and store[1].moving_cells.max() == 39, "a network may match it again at the end"
     other = KeyframeStore(CAMERA, store.disk)
     other.restore(store.state(), lambda index: ("features", "state"))

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metric_slam.config import GroundPlaneConfig
+from metric_slam.config.schema import GroundPlaneConfig
 from metric_slam.correspondence.base import Correspondence
-from metric_slam.depth.base import SeenDepth
-from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.depth.base import CurrentDepth
+from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.frame import CameraMount
-from metric_slam.moving_cells import BELIEVED_FOR, Look, carried, look_at, still
+from metric_slam.graph.moving_mask import BELIEVED_FOR, Look, detect_moving, mask_moving, propagate_mask
 from tests.scene import CAMERA, HEIGHT_M, Street, exact_matches, grid_depth_m, pose, relative, rotation
 from tests.vehicle import Block, cells, grown
 
@@ -43,7 +43,7 @@ def road_in(inv_depth: np.ndarray, moving: np.ndarray = NOTHING) -> np.ndarray:
     """The road as the ground plane finds it in the estimate itself."""
     prior = GroundPlane(GroundPlaneConfig(), CameraMount(HEIGHT_M))
     prior.pitch.measured = np.full(10, PITCH_RAD)
-    road = prior.road_inv_depth(SeenDepth(inv_depth, moving > 0), CAMERA_WIDE, None)
+    road = prior.road_inv_depth(CurrentDepth(inv_depth, moving > 0), CAMERA_WIDE, None)
     assert road is not None
     return road
 
@@ -64,7 +64,7 @@ def with_vehicle(
     inv_depth = np.where(block.mask(SHAPE), 1e-3, true_inv_depth(STREET, second))
     match = block.held(matched(STREET, second, first), moved)
     road = road_in(inv_depth, moving)
-    return look_at(moving, inv_depth, inv_depth, match, relative(second, first), road, GRID)
+    return detect_moving(moving, inv_depth, inv_depth, match, relative(second, first), road, GRID)
 
 
 # ---------------------------------------------------------------- found
@@ -119,7 +119,7 @@ def test_a_block_that_floats_is_found(times: float) -> None:
     T = relative(pose(z_m=1.0, R=R), pose(R=R))
     inv_depth = true_inv_depth(STREET, pose(z_m=1.0, R=R))
     inv_depth = np.where(here, times / 9.0, inv_depth)
-    found = look_at(NOTHING, inv_depth, inv_depth, match, T, road, GRID).moving > 0
+    found = detect_moving(NOTHING, inv_depth, inv_depth, match, T, road, GRID).moving > 0
     assert found[here].mean() > 0.9
     assert not (found & ~grown(here))[9:].any()
 
@@ -128,7 +128,7 @@ def test_a_parked_car_does_not_float() -> None:
     match, here, road = oncoming(1.0)
     T = relative(pose(z_m=1.0, R=R), pose(R=R))
     inv_depth = np.where(here, 1 / 9.0, true_inv_depth(STREET, pose(z_m=1.0, R=R)))
-    assert not look_at(NOTHING, inv_depth, inv_depth, match, T, road, GRID).moving.any()
+    assert not detect_moving(NOTHING, inv_depth, inv_depth, match, T, road, GRID).moving.any()
 
 
 # ---------------------------------------------------------------- nothing moves
@@ -148,7 +148,7 @@ def test_a_street_that_stands_still_gives_no_mask(street: Street, noise_px: floa
             inv_depth = scale * true_inv_depth(street, second) * np.exp(random.normal(0, noise_px / 3, SHAPE))
             T = relative(second, first)
             T[:3, 3] /= scale
-            look = look_at(NOTHING, inv_depth, inv_depth, match, T, road_in(inv_depth), GRID)
+            look = detect_moving(NOTHING, inv_depth, inv_depth, match, T, road_in(inv_depth), GRID)
             assert not look.moving.any(), (step_m, yaw_rad)
             np.testing.assert_array_equal(look.inv_depth, inv_depth)
 
@@ -156,7 +156,9 @@ def test_a_street_that_stands_still_gives_no_mask(street: Street, noise_px: floa
 def test_a_camera_that_stands_sees_nothing_move() -> None:
     first = pose(R=R)
     inv_depth = true_inv_depth(STREET, first)
-    look = look_at(NOTHING, inv_depth, inv_depth, matched(STREET, first, first), np.eye(4), road_in(inv_depth), GRID)
+    look = detect_moving(
+        NOTHING, inv_depth, inv_depth, matched(STREET, first, first), np.eye(4), road_in(inv_depth), GRID
+    )
     assert not look.moving.any() and np.isfinite(look.inv_depth).all()
 
 
@@ -166,7 +168,7 @@ def test_road_is_never_masked(believed: int) -> None:
     first, second = pose(R=R), pose(z_m=1.0, R=R)
     inv_depth, match = true_inv_depth(STREET, second), matched(STREET, second, first)
     moving = np.full(SHAPE, believed, np.uint8)
-    look = look_at(moving, inv_depth, inv_depth, match, relative(second, first), road_in(inv_depth), GRID)
+    look = detect_moving(moving, inv_depth, inv_depth, match, relative(second, first), road_in(inv_depth), GRID)
     lane = is_road(second) & (match.confidence > 0) & (np.abs(GRID.rays()[..., 0]) < 0.3)
     assert lane.sum() > 200 and (look.moving[lane] > 0).mean() < 0.02
 
@@ -192,8 +194,8 @@ def test_a_vehicle_that_turns_away_is_followed() -> None:
     moving, inv_depth = NOTHING, np.full(SHAPE, 1e-3)
     covered, left_behind = [], []
     for estimate, block, match in turning(keyframes=12, straight=2, shift=1.5):
-        moving = carried(moving, match)
-        look = look_at(moving, estimate, estimate, match, T, road_in(estimate, moving), GRID)
+        moving = propagate_mask(moving, match)
+        look = detect_moving(moving, estimate, estimate, match, T, road_in(estimate, moving), GRID)
         moving, inv_depth = look.moving, look.inv_depth
         here = block.mask(SHAPE)
         covered.append((moving > 0)[here].mean())
@@ -210,9 +212,9 @@ def test_what_stands_still_after_all_is_forgiven() -> None:
     for k in range(6):
         first, second = pose(z_m=0.3 * k - 1.0, R=R), pose(z_m=0.3 * k, R=R)
         match, inv_depth = matched(STREET, second, first), true_inv_depth(STREET, second)
-        moving = carried(moving, match)
+        moving = propagate_mask(moving, match)
         road = road_in(inv_depth, moving)
-        moving = look_at(moving, inv_depth, inv_depth, match, relative(second, first), road, GRID).moving
+        moving = detect_moving(moving, inv_depth, inv_depth, match, relative(second, first), road, GRID).moving
         left.append(int((moving > 0).sum()))
     assert left[0] > 0.5 * wall.mask(SHAPE).sum(), "one look is no proof"
     assert left[-1] == 0, left
@@ -222,7 +224,7 @@ def test_what_is_not_seen_again_is_forgotten_in_time() -> None:
     here = Correspondence(cells(SHAPE), np.ones(SHAPE))
     moving = np.where(AHEAD.mask(SHAPE), 3, 0).astype(np.uint8)
     for left in (2, 1, 0):
-        moving = carried(moving, here)
+        moving = propagate_mask(moving, here)
         assert moving.dtype == np.uint8 and moving.max() == left
 
 
@@ -230,12 +232,12 @@ def test_a_mask_goes_where_the_matches_lead() -> None:
     moving = np.where(AHEAD.mask(SHAPE), 30, 0).astype(np.uint8)
     confidence = np.ones(SHAPE)
     confidence[12] = 0.0
-    new = carried(moving, Correspondence(cells(SHAPE) + (4.0, -2.0), confidence))
+    new = propagate_mask(moving, Correspondence(cells(SHAPE) + (4.0, -2.0), confidence))
     there = replace(AHEAD, top=AHEAD.top + 2, bottom=AHEAD.bottom + 2, left=AHEAD.left - 4, right=AHEAD.right - 4)
     expected = np.where(there.mask(SHAPE), 29, 0)
     expected[12] = 0  # no match, no belief
     np.testing.assert_array_equal(new, expected)
-    assert not carried(moving, Correspondence(cells(SHAPE) + 200.0, np.ones(SHAPE))).any(), "out of the image"
+    assert not propagate_mask(moving, Correspondence(cells(SHAPE) + 200.0, np.ones(SHAPE))).any(), "out of the image"
 
 
 # ---------------------------------------------------------------- left out
@@ -248,20 +250,20 @@ def test_matches_of_what_moves_are_left_out_with_a_margin(axes: tuple[int, ...])
     confidence[:8] = 0.0
     match, lorry = Correspondence(cells(SHAPE), confidence), Block(top=6, bottom=21, left=20, right=60)
     moving = np.where(lorry.mask(SHAPE), 1, 0).astype(np.uint8)
-    left = still(match, moving)
+    left = mask_moving(match, moving)
     out = grown(lorry.mask(SHAPE))
     out = out if not axes else out[..., None]
     np.testing.assert_array_equal(left.confidence, np.where(out, 0.0, confidence))
     np.testing.assert_array_equal(left.target, match.target)
     assert (match.confidence[8:] == 0.8).all(), "the match itself stays whole"
-    np.testing.assert_array_equal(still(left, moving).confidence, left.confidence)
+    np.testing.assert_array_equal(mask_moving(left, moving).confidence, left.confidence)
 
 
 def test_few_that_move_are_left_to_the_robust_loss() -> None:
     match, small = Correspondence(cells(SHAPE), np.ones(SHAPE)), Block(top=10, bottom=16, left=36, right=44)
-    assert still(match, np.where(small.mask(SHAPE), 40, 0).astype(np.uint8)) is match
+    assert mask_moving(match, np.where(small.mask(SHAPE), 40, 0).astype(np.uint8)) is match
 
 
 def test_where_nothing_moves_the_match_is_handed_on() -> None:
     match = Correspondence(cells(SHAPE), np.ones(SHAPE))
-    assert still(match, NOTHING) is match
+    assert mask_moving(match, NOTHING) is match

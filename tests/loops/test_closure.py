@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metric_slam.config import Config
+from metric_slam.config.schema import Config
 from metric_slam.geometry import lie
 from metric_slam.slam import MetricSlam, build_slam
 from tests.scene import CAMERA, Drive, Street, pose, rotation, straight
@@ -106,13 +106,13 @@ def test_a_place_that_stands_twice_in_the_map_is_told() -> None:
 
 
 def test_segments_are_joined_when_a_loop_allows() -> None:
-    """The same street again after darkness: a new segment that finds itself in the old one."""
+    """The same street again after darkness: a new submap that finds itself in the old one."""
     black = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
     path = [*straight(24, 0.9, R=R), *[pose(R=R)] * 7, *straight(30, 0.6, R=R, start_m=1.2)]
     drive = Drive(Street(), path, images={i: black for i in range(24, 31)})
     slam = drive_through(drive, every=1)
     result = slam.finish()
-    assert len(slam._segments) == 2 and slam._segments.joined(0, 1) and result.segment_count == 1
+    assert len(slam._submaps) == 2 and slam._submaps.joined(0, 1) and result.submap_count == 1
     error_m = np.linalg.norm(result.T_world_cam[33:, :3, 3] - drive.T_world_cam_true[33:, :3, 3], axis=1)
-    assert error_m[:12].max() < 0.3, "both segments are in one frame of reference"
+    assert error_m[:12].max() < 0.3, "both submaps are in one frame of reference"
     assert error_m.max() < 0.06 * 0.6 * 30, "and half resolution keeps the scale to a few per cent"

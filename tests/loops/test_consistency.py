@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from metric_slam.geometry import lie
-from metric_slam.loop_consistency import Motions, agreeing_loops, closing_errors, pieces
+from metric_slam.loops.consistency import Motions, agreeing_loops, closing_errors, pieces
 
 COUNT = 41
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from metric_slam.geometry import lie
-from metric_slam.loop_links import DriftBound, Loop, chain_links, difference
+from metric_slam.loops.links import DriftBound, Loop, chain_links, difference
 from tests.scene import pose, rotation
 
 LINE = np.column_stack([np.arange(101.0), np.zeros((101, 2))])
@@ -27,13 +27,13 @@ def test_a_closed_loop_is_a_short_cut() -> None:
 
 
 def test_a_step_between_segments_has_no_length() -> None:
-    segment = np.repeat([0, 1], [50, 51])
+    submap = np.repeat([0, 1], [50, 51])
     far = LINE.copy()
     far[50:] += 1000.0
-    assert DriftBound(far, segment, [], 0.03, 2.0).path_m[-1] == 99.0
+    assert DriftBound(far, submap, [], 0.03, 2.0).path_m[-1] == 99.0
 
 
-def test_links_lead_along_the_chain_and_not_between_segments() -> None:
+def test_links_lead_along_the_chain_and_not_between_submaps() -> None:
     T_world_cam = np.array([pose(z_m=float(z), R=rotation(yaw_rad=0.1 * z)) for z in range(5)])
     links = chain_links(lie.inverse(T_world_cam), np.array([0, 0, 0, 1, 1]))
     assert [(link.source, link.target) for link in links] == [(0, 1), (1, 2), (3, 4)]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from metric_slam.place_recognition import PlaceIndex
+from metric_slam.loops.place_recognition import PlaceIndex
 
 
 def view(seed: int, shift_px: int = 0, gain: float = 1.0) -> np.ndarray:

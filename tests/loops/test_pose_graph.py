@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from metric_slam.errors import MissingDependencyError
 from metric_slam.geometry import lie
-from metric_slam.pose_graph import PoseLink, optimise_pose_graph
+from metric_slam.loops.pose_graph import PoseLink, optimise_pose_graph
 
 STEP_M = 1.0
 

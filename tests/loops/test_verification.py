@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metric_slam.geometry import lie
-from metric_slam.loop_verification import (
+from metric_slam.loops.verification import (
     LoopRejection,
     LoopVerifier,
     LoopView,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.base import Correspondence
-from metric_slam.frame_poses import FramePoses
 from metric_slam.geometry import lie
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.tracking import FrameTracker, TrackedFrame
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.odometry.frame_poses import FramePoses
+from metric_slam.odometry.tracking import FrameTracker, TrackedFrame
 from tests.scene import CAMERA, ExactMatching, Street, exact_matches, keyframe_at, pose, pose_vec, rotation
 
 R = rotation(0.01, 0.005)
@@ -34,7 +34,7 @@ class Walk:
     def keyframe(self, T_world_cam: np.ndarray, *, tracked: bool = True, depth_scale: float = 1.0) -> None:
         """An exact keyframe, or one whose depth is off by a factor."""
         self.store.append(keyframe_at(STREET, T_world_cam, features=T_world_cam, depth_scale=depth_scale))
-        self.frames.add_keyframe(self.next_index, 0.1 * self.next_index, tracked=tracked, quality=0.9)
+        self.frames.add_keyframe(self.next_index, 0.1 * self.next_index, tracked=tracked, inlier_ratio=0.9)
         self.truth.append(T_world_cam)
 
     def frame(
@@ -157,12 +157,12 @@ def test_a_keyframe_at_the_end_of_a_gap_ends_it_and_stays() -> None:
     np.testing.assert_array_equal(walk.frames.final()[[0, 4]], keyframes)
 
 
-def test_nothing_is_drawn_from_one_segment_to_the_next() -> None:
+def test_nothing_is_drawn_from_one_submap_to_the_next() -> None:
     walk = Walk()
     walk.keyframe(pose(R=R))
     for i in range(1, 4):
         walk.frame(pose(z_m=0.3 * i, R=R), matched=False)
-    walk.keyframe(pose(z_m=20.0, R=R), tracked=False)  # where a new segment begins is a guess
+    walk.keyframe(pose(z_m=20.0, R=R), tracked=False)  # where a new submap begins is a guess
     walk.frame(pose(z_m=20.4, R=R), matched=False)
     walk.frame(pose(z_m=20.8, R=R))
     final = walk.frames.final()

@@ -9,16 +9,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from metric_slam.config import GroundPlaneConfig, SensorConfig
-from metric_slam.depth.base import DepthPrior, MotionObservation, SeenDepth
-from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.config.schema import GroundPlaneConfig, SensorConfig
+from metric_slam.depth.base import CurrentDepth, DepthPrior, MotionObservation
+from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.depth.sensor import SensorDepth
 from metric_slam.errors import DatasetError
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.metric_scale import MetricScale
+from metric_slam.odometry.metric_scale import MetricScale
 from tests.scene import CAMERA, HEIGHT_M, Start, grid_depth_m, pose, pose_vec, rotation, straight
 
 R = rotation(0.01, 0.0)
@@ -43,7 +43,7 @@ class ScriptedPrior(DepthPrior):
         self.sees, self.step_m = sees, step_m
         self.calls: list[Call] = []
         self.lengths: list[float] = []
-        self.seen: list[SeenDepth | None] = []
+        self.seen: list[CurrentDepth | None] = []
         self.calibrations: list[int] = []
         self.paths: dict[int, np.ndarray] = {}
         self.plane_m: np.ndarray | None = None
@@ -68,7 +68,7 @@ class ScriptedPrior(DepthPrior):
         camera: PinholeCamera,
         *,
         search: bool,
-        seen: SeenDepth | None = None,
+        seen: CurrentDepth | None = None,
     ) -> MotionObservation | None:
         """True over present length; ``sees`` None: no observation, False: one that is not used."""
         call = Call(current, search)
@@ -207,7 +207,7 @@ def test_the_speed_of_the_worker_does_not_matter(step_m: float) -> None:
 
 
 @pytest.mark.parametrize("first_seen", [2, 5, 9, 16])
-def test_a_road_that_comes_late_rescales_the_whole_segment(first_seen: int) -> None:
+def test_a_road_that_comes_late_rescales_the_whole_submap(first_seen: int) -> None:
     """The start was a guess of one metre a step; half a metre it is."""
     start = drive(ScriptedPrior(from_index(first_seen)), first_seen)
     guessed = start.steps_m()
@@ -230,7 +230,7 @@ def test_settling_ends_some_keyframes_after_the_first_answer() -> None:
     assert narrow[-3:] == [11, 12, 13], "from then on each pair is looked at once"
 
 
-def test_before_the_first_answer_all_of_a_young_segment_is_searched_and_later_only_the_newest_pair() -> None:
+def test_before_the_first_answer_all_of_a_young_submap_is_searched_and_later_only_the_newest_pair() -> None:
     prior = ScriptedPrior(lambda call: None)
     start = drive(prior, 1)
     per_keyframe = []
@@ -281,10 +281,10 @@ def test_an_answer_that_does_not_hold_in_a_second_look_is_taken_back() -> None:
     assert not start.store[1].prior_confidence.any() and not start.store[1].prior_depth_m.any()
 
 
-# ---------------------------------------------------------------- segments
+# ---------------------------------------------------------------- submaps
 
 
-def test_a_new_segment_finds_its_own_scale_and_leaves_the_earlier_alone() -> None:
+def test_a_new_submap_finds_its_own_scale_and_leaves_the_earlier_alone() -> None:
     prior = ScriptedPrior(lambda call: call.index < 8 or call.index >= 12)
     start = drive(prior, 8)
     start.frontend.scale.collect()
@@ -303,7 +303,7 @@ def test_a_new_segment_finds_its_own_scale_and_leaves_the_earlier_alone() -> Non
 
 
 def lost_after(keyframes: int, prior: ScriptedPrior, gap_m: float = 60.0) -> Start:
-    """A drive after which tracking is lost: a segment begins that goes on one step ahead, as far as anyone knows."""
+    """A drive after which tracking is lost: a submap begins that goes on one step ahead, as far as anyone knows."""
     start = drive(prior, keyframes)
     start.frontend.scale.collect()
     step = np.linalg.inv(pose(z_m=STEP_M, R=R)) @ pose(R=R)
@@ -311,7 +311,7 @@ def lost_after(keyframes: int, prior: ScriptedPrior, gap_m: float = 60.0) -> Sta
     return start
 
 
-def test_a_segment_begins_with_the_speed_of_the_one_before() -> None:
+def test_a_submap_begins_with_the_speed_of_the_one_before() -> None:
     """Half a metre a step before the loss; then the prior sees nothing for a while."""
     prior = ScriptedPrior(lambda call: call.index < 8)
     start = lost_after(8, prior)
@@ -327,7 +327,7 @@ def test_a_segment_begins_with_the_speed_of_the_one_before() -> None:
     assert np.median(first_seen.inv_depth[near] * depth_m[near]) == pytest.approx(1.0, abs=0.05), "and its depth too"
 
 
-def test_a_segment_that_resumes_is_not_searched_widely_while_it_is_young() -> None:
+def test_a_submap_that_resumes_is_not_searched_widely_while_it_is_young() -> None:
     """A vehicle moves about as fast as before, so what a wide search would find elsewhere is not believed: here half
     the truth."""
 
@@ -347,13 +347,13 @@ def test_a_segment_that_resumes_is_not_searched_widely_while_it_is_young() -> No
     assert any(call.search for call in prior.calls), "a speed that is never confirmed is no more than a guess"
 
 
-def test_the_first_segment_is_searched_widely_from_its_first_pair() -> None:
+def test_the_first_submap_is_searched_widely_from_its_first_pair() -> None:
     prior = ScriptedPrior()
     drive(prior, 3)
     assert prior.calls[0] == Call(1, search=True)
 
 
-def test_without_metres_before_the_loss_a_segment_is_searched_widely() -> None:
+def test_without_metres_before_the_loss_a_submap_is_searched_widely() -> None:
     """A usual step of a map whose scale is only a guess says nothing."""
     prior = ScriptedPrior(lambda call: call.index > 9)
     start = lost_after(8, prior)
@@ -363,13 +363,13 @@ def test_without_metres_before_the_loss_a_segment_is_searched_widely() -> None:
     np.testing.assert_allclose(start.steps_m()[8:], STEP_M, rtol=0.03)
 
 
-def test_a_checkpoint_knows_that_a_segment_resumed() -> None:
+def test_a_checkpoint_knows_that_a_submap_resumed() -> None:
     start = lost_after(8, ScriptedPrior())
     start.follow([pose(z_m=60.0 + STEP_M, R=R)])
     scale = start.frontend.scale
     scale.collect()
     prior = ScriptedPrior()
-    other = MetricScale(start.store, start.graph, prior, start.segments, WARM_UP)
+    other = MetricScale(start.store, start.graph, prior, start.submaps, WARM_UP)
     assert not other._resumed
     other.restore(scale.state())
     assert other._resumed and other.known
@@ -383,7 +383,7 @@ def test_a_checkpoint_knows_that_a_segment_resumed() -> None:
 class RoadBelow(ScriptedPrior):
     """Finds the road where it is told the depth is."""
 
-    def road_inv_depth(self, seen: SeenDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
+    def road_inv_depth(self, seen: CurrentDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
         """Twice the depth."""
         return 0.5 * seen.inv_depth
 
@@ -392,7 +392,7 @@ def test_while_the_scale_is_unknown_the_road_is_looked_for_at_any_scale() -> Non
     baselines = []
 
     class Listening(RoadBelow):
-        def road_inv_depth(self, seen: SeenDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray:
+        def road_inv_depth(self, seen: CurrentDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray:
             baselines.append(baseline)
             return super().road_inv_depth(seen, camera, baseline)
 
@@ -407,7 +407,7 @@ def test_while_the_scale_is_unknown_the_road_is_looked_for_at_any_scale() -> Non
     assert none.frontend.scale.road_inv_depth(none.store[2].seen) is None, "a prior that knows of no road"
 
 
-def test_the_last_answer_of_a_segment_belongs_to_that_segment() -> None:
+def test_the_last_answer_of_a_submap_belongs_to_that_submap() -> None:
     start = drive(ScriptedPrior(), 9)
     start.start(pose(z_m=60.0, R=R), start.store[-1].pose)
     assert (7, 8) in [(b.source, b.target) for b in start.graph.baselines()]
@@ -427,7 +427,7 @@ def test_the_path_that_followed_is_given_in_the_axes_of_the_first_camera() -> No
     assert sorted(prior.paths) == [1, 2, 3, 4, 5, 6, 8, 9, 10, 11]
     for index, path in prior.paths.items():
         end = 6 if index < 7 else 11
-        assert path.shape == (end - index + 2, 3), "to the end of its segment"
+        assert path.shape == (end - index + 2, 3), "to the end of its submap"
         along = STEP_M * np.arange(len(path))[:, None] * (R.T @ [0.0, 0.0, 1.0])
         np.testing.assert_allclose(path, along, atol=0.05 * along[-1, 2])
 
@@ -466,5 +466,3 @@ def test_an_image_without_depth_is_no_knowledge() -> None:
     empty = Frame(0, 0.0, np.zeros((96, 320, 3), np.uint8), CAMERA, depth_m=np.zeros((96, 320), np.float32))
     maps = start.frontend.scale.maps(start.prior.prepare(empty, CAMERA))
     assert not maps.confidence.any() and not start.frontend.scale.known
-
-

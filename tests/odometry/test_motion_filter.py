@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metric_slam.config import MotionFilterConfig
+from metric_slam.config.schema import MotionFilterConfig
 from metric_slam.correspondence.base import Correspondence
-from metric_slam.motion_filter import MotionFilter
-from metric_slam.tracking import TrackedFrame
+from metric_slam.odometry.motion_filter import MotionFilter
+from metric_slam.odometry.tracking import TrackedFrame
 
 CONFIG = MotionFilterConfig(min_flow_px=6.0, min_coverage=0.5, max_gap=4, still_flow_px=0.5)
 

@@ -7,12 +7,12 @@ import logging
 import numpy as np
 import pytest
 
-from metric_slam.config import FrontendConfig, GroundPlaneConfig, SensorConfig
-from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.config.schema import GroundPlaneConfig, SensorConfig, SlidingWindowConfig
+from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.depth.sensor import SensorDepth
-from metric_slam.edge_selection import new_keyframe_pairs
 from metric_slam.frame import CameraMount
+from metric_slam.odometry.edge_selection import new_keyframe_pairs
 from tests.scene import HEIGHT_M, ORIGIN, Start, Street, pose, rotation
 
 R = rotation(0.01, 0.0)
@@ -77,14 +77,14 @@ def test_no_road_at_the_start_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert "no metric scale in the first pair" in caplog.text and start.steps_m()[0] == pytest.approx(1.0, abs=0.2)
 
 
-def test_a_new_segment_takes_the_usual_step_as_its_scale() -> None:
+def test_a_new_submap_takes_the_usual_step_as_its_scale() -> None:
     start = Start(NoPrior())
     start.start(pose(R=R))
     for k in range(1, 4):
         assert start.add(pose(z_m=0.5 * k, R=R), start.store[-1].pose)
     usual = float(np.median(start.steps_m()))
     start.start(pose(z_m=30.0, R=R), start.store[-1].pose)
-    assert start.segments.begins == [0, 4] and not start.frontend.depth_known
+    assert start.submaps.begins == [0, 4] and not start.frontend.depth_known
     assert start.add(pose(z_m=30.5, R=R), start.store[-1].pose)
     assert start.steps_m()[-1] == pytest.approx(usual, rel=0.15)
     edges = [(i, j) for i in range(6) for j in range(6) if (i, j) in start.graph]
@@ -114,6 +114,6 @@ def test_the_whole_trajectory_is_optimised_with_the_first_pose_fixed() -> None:
 
 
 def test_pairs_of_a_new_keyframe() -> None:
-    assert new_keyframe_pairs(5, FrontendConfig(radius=3)) == [(2, 5), (5, 2), (3, 5), (5, 3)]
-    assert new_keyframe_pairs(1, FrontendConfig(radius=3)) == []
-    assert new_keyframe_pairs(5, FrontendConfig(radius=1)) == []
+    assert new_keyframe_pairs(5, SlidingWindowConfig(radius=3)) == [(2, 5), (5, 2), (3, 5), (5, 3)]
+    assert new_keyframe_pairs(1, SlidingWindowConfig(radius=3)) == []
+    assert new_keyframe_pairs(5, SlidingWindowConfig(radius=1)) == []

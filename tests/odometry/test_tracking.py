@@ -7,14 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metric_slam import tracking
-from metric_slam.config import BundleAdjustmentConfig, DisConfig
+from metric_slam.config.schema import BundleAdjustmentConfig, DisConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
 from metric_slam.correspondence.dis import DisCorrespondence
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.tracking import FrameTracker, carry_depth, invert_matches, motion_from_matches, pose_from_depth
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.odometry import tracking
+from metric_slam.odometry.tracking import (
+    FrameTracker,
+    invert_matches,
+    motion_from_matches,
+    pose_from_depth,
+    transfer_depth,
+)
 from tests.scene import (
     CAMERA,
     ExactMatching,
@@ -110,7 +116,7 @@ def test_too_few_matches_give_no_two_view_start() -> None:
 
 def test_carried_depth_is_the_depth_of_the_new_view() -> None:
     match = exact(SECOND, FIRST)
-    carried = carry_depth(keyframe_at(STREET, FIRST), pose_vec(SECOND), match, CAMERA)
+    carried = transfer_depth(keyframe_at(STREET, FIRST), pose_vec(SECOND), match, CAMERA)
     depth_m = grid_depth_m(STREET, SECOND)
     seen = (match.confidence > 0) & (depth_m > 0) & (depth_m < 60)
     error = np.abs(carried * depth_m - 1)[seen]

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from metric_slam import frontend, metric_scale
-from metric_slam.moving_cells import Look
+from metric_slam.graph.moving_mask import Look
+from metric_slam.odometry import metric_scale
+from metric_slam.odometry import sliding_window as frontend
 from metric_slam.result import SlamResult
 from tests.scene import Drive, Street, rotation, run, straight
 from tests.vehicle import painted
@@ -44,7 +45,7 @@ def scale_and_error_m(result: SlamResult, drive: Drive) -> tuple[float, float]:
 
 
 def seeing_nothing_move(moving: np.ndarray, inv_depth: np.ndarray, *rest: object) -> Look:
-    """In place of look_at."""
+    """In place of detect_moving."""
     return Look(np.zeros_like(moving), inv_depth)
 
 
@@ -57,7 +58,7 @@ def test_a_vehicle_that_sways_does_not_take_the_camera_with_it(monkeypatch: pyte
     assert result.tracked.all() and result.scale_source == "ground_plane"
     assert scale == pytest.approx(1.0, abs=0.03) and error_m < 0.04 * FRAMES * STEP_M
     for module in (frontend, metric_scale):
-        monkeypatch.setattr(module, "look_at", seeing_nothing_move)
+        monkeypatch.setattr(module, "detect_moving", seeing_nothing_move)
     _, without_m = scale_and_error_m(run(drive), drive)
     assert without_m > 3 * error_m and without_m > 0.1 * FRAMES * STEP_M
 

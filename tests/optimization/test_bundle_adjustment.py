@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.bundle_adjustment import Baselines, native_problem, solve_window
-from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.geometry import dense_ba_twin as twin
+from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.geometry.lie import SE3
+from metric_slam.geometry.reference import dense_ba as reference
+from metric_slam.optimization.bundle_adjustment import Baselines, native_problem, solve_window
 from tests.ba_problems import (
     config_of,
     copy_of,
@@ -227,7 +227,7 @@ def test_nothing_to_do() -> None:
     for nothing in (none_free, no_edges):
         found, report = solve_window(nothing, config_of())
         assert (report.status, report.iterations) == ("nothing_to_do", 0)
-        assert twin.solve(nothing, options_of(nothing))[1].status == "nothing_to_do"
+        assert reference.solve(nothing, options_of(nothing))[1].status == "nothing_to_do"
         np.testing.assert_array_equal(found.poses, window.poses)
 
 

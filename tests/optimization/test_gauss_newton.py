@@ -8,8 +8,8 @@ import droid_backends as native
 import numpy as np
 import pytest
 
-from metric_slam.bundle_adjustment import native_options, native_problem, solve_window
-from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.config.schema import BundleAdjustmentConfig
+from metric_slam.optimization.bundle_adjustment import native_options, native_problem, solve_window
 from tests.ba_problems import copy_of, disturbed, true_window
 
 PLAIN = BundleAdjustmentConfig(
@@ -22,17 +22,17 @@ def test_the_flow_weight_is_droid_slams() -> None:
     assert options.flow_weight == pytest.approx(0.001) and options.droid_alpha == 0.05
 
 
-@pytest.mark.parametrize("thorough", [False, True])
-def test_steps_are_those_of_the_kernel(thorough: bool) -> None:
+@pytest.mark.parametrize("tight_convergence", [False, True])
+def test_steps_are_those_of_the_kernel(tight_convergence: bool) -> None:
     window = replace(disturbed(true_window()), depth_damping=np.full((4, 6, 8), 1e-4))
     expected = copy_of(window)
     options = native_options(PLAIN, has_prior=True, scale_sigma=window.scale_sigma)
     options.damping = native.Damping.AFTER_SCHUR
-    ridge, damping = (1e-2, 1e-5) if thorough else (0.1, 1e-4)
+    ridge, damping = (1e-2, 1e-5) if tight_convergence else (0.1, 1e-4)
     for _ in range(2):
         native.dense_ba_step(native_problem(expected), options, ridge=ridge, damping=damping)
         np.clip(expected.inv_depth, 1e-3, 5.0, out=expected.inv_depth)
-    found, report = solve_window(window, PLAIN, iterations=2, thorough=thorough)
+    found, report = solve_window(window, PLAIN, iterations=2, tight_convergence=tight_convergence)
     assert report.status == "max_iterations" and report.iterations == 2
     np.testing.assert_array_equal(found.poses, expected.poses)
     np.testing.assert_array_equal(found.inv_depth, expected.inv_depth)

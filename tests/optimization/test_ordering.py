@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from metric_slam.keyframe_order import coupled_keyframes, envelope_size, narrow_order
+from metric_slam.optimization.ordering import coupled_keyframes, envelope_size, narrow_order
 
 
 def chain(count: int) -> list[tuple[int, int]]:

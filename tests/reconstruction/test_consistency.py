@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metric_slam.depth_filter import DepthView, check_agreement, filter_depth, select_neighbours
+from metric_slam.reconstruction.consistency import DepthView, check_agreement, filter_depth, select_neighbours
 from tests.corridor import CAMERA, corridor_pose, render
 
 STRICT = {"min_views": 2, "max_relative_error": 0.05, "max_depth": 50.0}

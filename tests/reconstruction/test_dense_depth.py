@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from metric_slam.dense_matching import KeyframeView, PairMatcher, upsample_grid
-from metric_slam.dense_stream import checked_depths, choose_partners, dense_depths, median_depth
-from metric_slam.densify import Observation, densify, guided_filter, sky_mask
+from metric_slam.reconstruction.dense_depth import Observation, densify, guided_filter, sky_mask
+from metric_slam.reconstruction.dense_stream import checked_depths, choose_partners, dense_depths, median_depth
+from metric_slam.reconstruction.pair_flow import KeyframeView, PairMatcher, upsample_grid
 from metric_slam.result import SlamResult
 from tests.corridor import CAMERA, corridor_pose, corridor_result, render
 

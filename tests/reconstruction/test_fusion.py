@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metric_slam import fusion, tiles
-from metric_slam.config import FusionConfig
+from metric_slam.config.schema import FusionConfig
 from metric_slam.errors import MissingDependencyError
-from metric_slam.fusion import FusionSummary, fuse
-from metric_slam.map_preview import render_preview
+from metric_slam.reconstruction import fusion, tiles
+from metric_slam.reconstruction.fusion import FusionSummary, fuse
+from metric_slam.reconstruction.preview import render_preview
 from metric_slam.result import SlamResult
 from tests.corridor import corridor_result, distance_to_corridor
 

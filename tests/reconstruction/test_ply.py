@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metric_slam.errors import OutputError
-from metric_slam.ply_stream import PlyWriter
+from metric_slam.reconstruction.ply import PlyWriter
 
 o3d = pytest.importorskip("open3d")
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metric_slam.tiles import CELL_BLOCKS, BlockIndex, pack_blocks, unpack_blocks
+from metric_slam.reconstruction.tiles import CELL_BLOCKS, BlockIndex, pack_blocks, unpack_blocks
 
 coordinate = st.integers(-(2**20), 2**20 - 1)
 LIST = st.lists(st.tuples(coordinate, coordinate, coordinate), min_size=1, max_size=50)

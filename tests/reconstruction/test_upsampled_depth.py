@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metric_slam.dense_matching import KeyframeView
 from metric_slam.disk_store import DiskArray, DiskStore
+from metric_slam.reconstruction.pair_flow import KeyframeView
 from metric_slam.result import KeyframeResult, SlamResult
 from tests.oracle import DROID, config, oracle_slam, run, sensor, winding
 from tests.scene import CAMERA, Drive, Street
@@ -72,7 +72,7 @@ def test_weights_of_old_keyframes_leave_memory_and_survive_a_stop() -> None:
 
 
 def test_updates_over_the_whole_trajectory_write_the_weights_once() -> None:
-    cfg = config(backend={"updates": [0, 3]}, droid={**DROID, "window": 4, "warm_up": 4})
+    cfg = config(global_ba={"updates": [0, 3]}, droid={**DROID, "window": 4, "warm_up": 4})
     slam, _ = oracle_slam(cfg, DRIVE, sensor())
     for index in range(len(DRIVE)):
         slam.process(DRIVE[index])

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from metric_slam.depth_panels import choose_keyframes, optimised_depth
 from metric_slam.errors import OutputError
 from metric_slam.evaluation import evaluate
 from metric_slam.evaluation.along_path import compare_paths, local_scale
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.report import flatten, write_report
+from metric_slam.report.depth_panels import choose_keyframes, optimised_depth
+from metric_slam.report.page import flatten, write_report
 from metric_slam.result import KeyframeResult, ScaleObservation, SlamResult
 
 CAMERA = PinholeCamera(fx=180.0, fy=180.0, cx=159.5, cy=47.5, width=320, height=96)

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metric_slam import checkpoint, pipeline
-from metric_slam.config import Config
+from metric_slam.config.schema import Config
 from metric_slam.disk_store import DiskStore
 from metric_slam.errors import ImageError, OutputError, ResumeError
 from metric_slam.frame import Frame
+from metric_slam.run import checkpoint, pipeline
 from metric_slam.slam import MetricSlam, build_slam
 from metric_slam.trajectory import read_tum
+from tests.odometry.test_vehicle_ahead import behind, swaying
 from tests.scene import Drive, Street, rotation, straight
-from tests.test_vehicle_ahead import behind, swaying
 
 R = rotation(0.01, 0.005)
 MOVING = straight(8, 0.6, R=R)
@@ -104,9 +104,7 @@ def test_a_run_that_ended_early_is_resumed(tmp_path: Path, uninterrupted: np.nda
     np.testing.assert_allclose(found, uninterrupted, atol=1e-6)
 
 
-def test_another_sequence_version_or_configuration_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_sequence_version_or_configuration_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drive = broken_run(tmp_path, 9)
     before = (tmp_path / "trajectory.tum").read_bytes()
     other = Drive(Street(), PATH[:-1])

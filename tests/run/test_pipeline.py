@@ -16,14 +16,14 @@ import cv2
 import numpy as np
 import pytest
 
-from metric_slam import pipeline
-from metric_slam.choices import resolve_device
-from metric_slam.config import Config, InputConfig
-from metric_slam.config_io import resolve_config
+from metric_slam.config.resolve import resolve_config
+from metric_slam.config.schema import Config, InputConfig
 from metric_slam.datasets import open_kitti
 from metric_slam.errors import ConfigError, ImageError, MissingDependencyError, OutputError
+from metric_slam.factory import resolve_device
 from metric_slam.frame import Frame
 from metric_slam.result import SlamResult
+from metric_slam.run import pipeline
 from metric_slam.trajectory import read_kitti, read_tum
 from tests.fake_slam import FakeSlam, install_fake_slam, write_kitti_sequence
 
@@ -35,9 +35,9 @@ WITHOUT_MAP = resolve_config(settings=["fusion.enabled=false"])
 def slam(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> FakeSlam:
     """The core is replaced; so is the report, which takes seconds to draw, unless a test asks for it."""
     if request.node.get_closest_marker("real_report") is None:
-        module = ModuleType("metric_slam.report")
+        module = ModuleType("metric_slam.report.page")
         module.write_report = lambda folder, *_: (folder / "report.html").write_text("")  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "metric_slam.report", module)
+        monkeypatch.setitem(sys.modules, "metric_slam.report.page", module)
     return install_fake_slam(monkeypatch)
 
 
@@ -242,9 +242,9 @@ def replace_fusion(monkeypatch: pytest.MonkeyPatch, mishap: BaseException) -> No
     def fuse(*_: object) -> None:
         raise mishap
 
-    module = ModuleType("metric_slam.fusion")
+    module = ModuleType("metric_slam.reconstruction.fusion")
     module.fuse = fuse  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "metric_slam.fusion", module)
+    monkeypatch.setitem(sys.modules, "metric_slam.reconstruction.fusion", module)
 
 
 @pytest.mark.parametrize("mishap", [MissingDependencyError("no Open3D"), RuntimeError("Open3D"), KeyboardInterrupt()])
@@ -259,9 +259,7 @@ def test_a_failing_fusion_is_told_and_costs_nothing_else(
     assert (tmp_path / "out" / "report.html").exists() and not (tmp_path / "out" / "map.ply").exists()
 
 
-def test_a_full_disk_is_named(
-    slam: FakeSlam, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_named(slam: FakeSlam, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     replace_fusion(monkeypatch, full)
     summary = pipeline.run(Config(), open_kitti(root, "07"), tmp_path / "late")
@@ -332,5 +330,3 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     assert draw() == first
     pipeline.seed_everything(4)
     assert draw() != first
-
-

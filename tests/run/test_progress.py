@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from metric_slam import progress
-from metric_slam.progress import show_progress, sigterm_as_ctrl_c, stop_on_signal
+from metric_slam.run import progress
+from metric_slam.run.progress import show_progress, sigterm_as_ctrl_c, stop_on_signal
 from metric_slam.trajectory import read_kitti
 from tests.fake_slam import write_kitti_sequence
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def terminal() -> Console:
@@ -65,7 +65,7 @@ COMMAND = """
 import sys, time
 from types import ModuleType
 from tests.fake_slam import FakeSlam
-from metric_slam.cli import main
+from metric_slam.cli.main import main
 
 slam, process = FakeSlam(), FakeSlam.process
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from metric_slam.errors import OutputError
-from metric_slam.results_folder import ResultsFolder, jsonable
+from metric_slam.run.results_folder import ResultsFolder, jsonable
 
 
 def test_creates_nested_folders_and_removes_them_when_unused(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_json_has_null_where_there_is_no_number(tmp_path: Path) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from metric_slam.results_folder import ResultsFolder
+from metric_slam.run.results_folder import ResultsFolder
 folder = ResultsFolder.prepare(Path(sys.argv[1]), overwrite=True)
 (folder.path / ".partial-of-the-first").mkdir(exist_ok=True)
 print("held", flush=True)

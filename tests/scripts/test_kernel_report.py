@@ -96,7 +96,10 @@ def test_occupancy(
 @pytest.mark.parametrize(
     "long, short",
     [
-        ("void lie::cuda::rows_kernel<lie::Mul<lie::SE3<double> >, double>(long, double*)", "rows_kernel<Mul<SE3<double>>, double>"),  # noqa: E501
+        (
+            "void lie::cuda::rows_kernel<lie::Mul<lie::SE3<double> >, double>(long, double*)",
+            "rows_kernel<Mul<SE3<double>>, double>",
+        ),  # noqa: E501
         ("droid::cuda::(anonymous namespace)::distance_kernel(droid::Views, bool)", "distance_kernel"),
         ("void droid::look<float, (droid::Mode)3, (int)2>(float const*)", "look<float, (Mode)3, (int)2>"),
         ("plain", "plain"),

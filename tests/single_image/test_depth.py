@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.config_metric3d import Metric3DConfig
+from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.datasets.images import read_depth_m, read_rgb
 from metric_slam.depth.metric3d.canonical import CANONICAL_FOCAL_PX
 from metric_slam.depth.metric3d.model import Prediction
 from metric_slam.depth.metric3d.predictor import DepthPredictor, ImageDepth
 from metric_slam.errors import CalibrationError, ConfigError, ImageError, OutputError, WeightsError
-from metric_slam.image_camera import FocalOptions
-from metric_slam.measure import measure, network_view
-from metric_slam.ply_stream import VERTEX
-from metric_slam.single_image import (
+from metric_slam.reconstruction.ply import VERTEX
+from metric_slam.single_image.camera import FocalOptions
+from metric_slam.single_image.depth import (
     UNKNOWN_GREY,
     collect_inputs,
     depth_picture,
@@ -33,6 +32,7 @@ from metric_slam.single_image import (
     write_outputs,
     write_picture,
 )
+from metric_slam.single_image.measure import measure, network_view
 from tests.scene import CAMERA, Street, pose
 
 FOCAL = FocalOptions(focal_px=185.0)
@@ -85,7 +85,7 @@ def test_the_cloud_is_the_street(tmp_path: Path) -> None:
 
 
 def test_large_clouds_are_thinned_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metric_slam.single_image.MAX_CLOUD_POINTS", 1000)
+    monkeypatch.setattr("metric_slam.single_image.depth.MAX_CLOUD_POINTS", 1000)
     cloud = read_cloud(write_outputs(tmp_path, "a", IMAGE, CAMERA, predicted()).cloud)
     assert 500 < len(cloud) <= 1100
 

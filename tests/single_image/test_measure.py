@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metric_slam import pipeline
-from metric_slam.config import Config
-from metric_slam.config_metric3d import Metric3DConfig
+from metric_slam.config.metric3d import Metric3DConfig
+from metric_slam.config.schema import Config
 from metric_slam.datasets.base import Dataset
 from metric_slam.errors import ConfigError, DatasetError
 from metric_slam.geometry.camera import FEATURE_STRIDE
-from metric_slam.measure import (
+from metric_slam.run import pipeline
+from metric_slam.single_image.measure import (
     DepthView,
     depth_at,
     distance,

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from metric_slam.bundle_adjustment import BaWindow, native_options, native_problem
-from metric_slam.config import BundleAdjustmentConfig
+from metric_slam.config.schema import BundleAdjustmentConfig
+from metric_slam.optimization.bundle_adjustment import BaWindow, native_options, native_problem
 from metric_slam.training.differentiable_ba import StepResult, StepSettings, ba_step
 from tests.ba_problems import copy_of, disturbed, true_window
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from metric_slam import weights
 from metric_slam.errors import WeightsError
-from metric_slam.weights import RELEASED, ReleasedWeights, download, find, released, verify, weights_folder
+from metric_slam.weights import released as weights
+from metric_slam.weights.released import RELEASED, ReleasedWeights, download, find, released, verify, weights_folder
 
 CONTENT = bytes(range(251)) * 9000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

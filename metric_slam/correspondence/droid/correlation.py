@@ -1,7 +1,7 @@
 """Correlation lookup of the DROID network: feature maps in, windows of correlations around predicted positions out.
 
 Two classes give the same numbers, [E, levels (2r+1)^2, h, w], in the layout that the released weights expect (see
-:mod:`metric_slam.correspondence.droid.correlation_twin`, which writes the formula down):
+:mod:`metric_slam.correspondence.droid.correlation_reference`, which writes the formula down):
 
 - :class:`CorrelationVolume` stores every correlation, E (h w)^2 and a third: for few edges that are read often;
 - :class:`CorrelationOnTheFly` stores the features alone and computes what is read: for many edges.
@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from metric_slam.accelerator import kernel_for
-from metric_slam.correspondence.droid import correlation_twin as twin
+from metric_slam.correspondence.droid import correlation_reference as reference
+from metric_slam.optimization.cuda.kernels import kernel_for
 
 KERNEL_TYPES = (torch.float32, torch.float64)
 """What all kernels can read."""
@@ -51,13 +51,13 @@ class CorrelationVolume:
     ) -> None:
         assert features_source.shape == features_target.shape, (features_source.shape, features_target.shape)
         self.levels, self.radius = levels, radius
-        self._twin: twin.CorrelationVolume | None = None
+        self._twin: reference.CorrelationVolume | None = None
         self.volumes: list[Tensor] = []
         """One per level, [E, h, w, h_level, w_level]; the twin keeps them in its own shape."""
         if has_kernel(features_source):
             self.volumes = _level_volumes(features_source, features_target, levels)
         else:
-            self._twin = twin.CorrelationVolume(features_source, features_target, levels, radius)
+            self._twin = reference.CorrelationVolume(features_source, features_target, levels, radius)
             self.volumes = self._twin.volumes
 
     @property
@@ -95,7 +95,7 @@ class CorrelationOnTheFly:
         assert source.shape == target.shape and source.ndim == 1, (source.shape, target.shape)
         self.levels, self.radius = levels, radius
         self.source, self.target = source, target
-        self._twin: twin.CorrelationOnTheFly | None = None
+        self._twin: reference.CorrelationOnTheFly | None = None
         self.pyramid: list[Tensor] = []
         """Features of each level over 4, [N, h, w, C]: channels last, so that a kernel reads them in one go. The twin
         keeps those of every edge, in its own shape."""
@@ -103,7 +103,7 @@ class CorrelationOnTheFly:
             self.source, self.target = (_indices(ends, features) for ends in (source, target))
             self.pyramid = [maps.permute(0, 2, 3, 1).contiguous() for maps in _pyramid(features, levels)]
         else:
-            self._twin = twin.CorrelationOnTheFly(features[source], features[target], levels, radius)
+            self._twin = reference.CorrelationOnTheFly(features[source], features[target], levels, radius)
             self.pyramid = [self._twin.source, *self._twin.targets]
 
     @property
@@ -143,16 +143,16 @@ def _kernel(coords: Tensor, name: str) -> Callable[..., Any]:
 
 def _pyramid(features: Tensor, levels: int) -> list[Tensor]:
     """Features over 4 and their averages, [N, C, h_level, w_level]."""
-    maps = [features / twin.FEATURE_DIVISOR]
+    maps = [features / reference.FEATURE_DIVISOR]
     while len(maps) < levels:
-        maps.append(twin.halved(maps[-1]))
+        maps.append(reference.halved(maps[-1]))
     return maps
 
 
 def _level_volumes(features_source: Tensor, features_target: Tensor, levels: int) -> list[Tensor]:
     """Correlations with the features of each level, which is what averaging the correlations would give."""
     E, _, h, w = features_source.shape
-    source = (features_source / twin.FEATURE_DIVISOR).flatten(2).transpose(1, 2)  # [E, h w, C]
+    source = (features_source / reference.FEATURE_DIVISOR).flatten(2).transpose(1, 2)  # [E, h w, C]
     return [
         (source @ target.flatten(2)).view(E, h, w, *target.shape[2:]) for target in _pyramid(features_target, levels)
     ]

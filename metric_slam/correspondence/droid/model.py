@@ -14,15 +14,15 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from metric_slam.accelerator import uploaded
-from metric_slam.config_droid import DroidConfig
+from metric_slam.config.droid import DroidConfig
 from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuery
 from metric_slam.correspondence.droid.correlation import CorrelationOnTheFly
 from metric_slam.correspondence.droid.network import default_precision, motion_features, pixel_grid
 from metric_slam.correspondence.droid.update import UpdateResult
 from metric_slam.correspondence.droid.upsample import upsample_inv_depth
-from metric_slam.device_arrays import Array, on_host
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+from metric_slam.optimization.cuda.arrays import Array, on_host
+from metric_slam.optimization.cuda.kernels import uploaded
 
 _FAR_CELLS = 1e4  # a point behind the camera is predicted anywhere; beyond this nothing changes
 
@@ -117,8 +117,7 @@ class DroidCorrespondence:
         found: list[Correspondence] = []
         for _ in range(self._config.iterations):
             queries = [
-                EdgeQuery(edge.source, edge.target, memory.target)
-                for edge, memory in zip(edges, memories, strict=True)
+                EdgeQuery(edge.source, edge.target, memory.target) for edge, memory in zip(edges, memories, strict=True)
             ]
             stepped = self._step(queries, memories, dense=False)
             found, memories = [match for match, _ in stepped], [memory for _, memory in stepped]
@@ -132,9 +131,7 @@ class DroidCorrespondence:
         return EdgeMemory(self._start(query.source)[0], _bounded(query.predicted))
 
     @torch.inference_mode()
-    def update(
-        self, queries: list[EdgeQuery], memories: list[EdgeMemory]
-    ) -> list[tuple[Correspondence, EdgeMemory]]:
+    def update(self, queries: list[EdgeQuery], memories: list[EdgeMemory]) -> list[tuple[Correspondence, EdgeMemory]]:
         """One update of every edge, ``edges_at_once`` at a time."""
         return self._step(queries, memories, dense=self._config.dense_depth)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from metric_slam.weights_file import check_fit, named_tensors, read_mapping
+from metric_slam.weights.file import check_fit, named_tensors, read_mapping
 
 if TYPE_CHECKING:
     from metric_slam.correspondence.droid.network import DroidNetwork

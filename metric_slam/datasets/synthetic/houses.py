@@ -113,8 +113,12 @@ def _front_details(kit: Kit, plot: Plot, style: FacadeStyle, floors: int, height
     if style.bands:
         kit.mesh.box((0, -0.22, height - 0.45), (w, 0, height - 0.2), plaster, lighter, frame)
     kit.mesh.cylinder(
-        moved([(w - 0.12, -0.09, 0)], frame)[0], moved([(w - 0.12, -0.09, height - 0.3)], frame)[0],
-        (0.05, 0.05), plain, (0.42, 0.43, 0.44), 6,
+        moved([(w - 0.12, -0.09, 0)], frame)[0],
+        moved([(w - 0.12, -0.09, height - 0.3)], frame)[0],
+        (0.05, 0.05),
+        plain,
+        (0.42, 0.43, 0.44),
+        6,
     )
     bays = max(1, int((w - 0.6) / style.bay_m))
     pitch = w / bays

@@ -42,7 +42,12 @@ def tinted(grey: np.ndarray, colour: Sequence[float]) -> np.ndarray:
 
 
 def asphalt(
-    rng: Rng, length_m: float, width_m: float, texel_m: float, lanes: bool, markings: str,
+    rng: Rng,
+    length_m: float,
+    width_m: float,
+    texel_m: float,
+    lanes: bool,
+    markings: str,
     dash_phase_m: float | None = None,
 ) -> np.ndarray:
     """A stretch of road, uint8 [width, length, 3]; rows run across the road, columns along it.

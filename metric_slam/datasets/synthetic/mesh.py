@@ -45,7 +45,11 @@ class MeshBuilder:
     _tints: list[np.ndarray] = field(default_factory=list)
 
     def triangles(
-        self, points: np.ndarray, uv: np.ndarray, rect: Rect, tint: Sequence[float] | np.ndarray = WHITE,
+        self,
+        points: np.ndarray,
+        uv: np.ndarray,
+        rect: Rect,
+        tint: Sequence[float] | np.ndarray = WHITE,
         normals: np.ndarray | None = None,
     ) -> None:
         """Append triangles: ``points`` [T, 3, 3], ``uv`` [T, 3, 2]; flat normals if none are given."""
@@ -62,7 +66,10 @@ class MeshBuilder:
         self._tints.append(np.broadcast_to(np.asarray(tint, np.float32), (count, 3)))
 
     def quad(
-        self, corners: Sequence[Sequence[float]] | np.ndarray, rect: Rect, tint: Sequence[float] = WHITE,
+        self,
+        corners: Sequence[Sequence[float]] | np.ndarray,
+        rect: Rect,
+        tint: Sequence[float] = WHITE,
         part: Rect = (0.0, 0.0, 1.0, 1.0),
     ) -> None:
         """A flat quadrilateral, corners in the order top left, top right, bottom right, bottom left of the texture.
@@ -89,8 +96,13 @@ class MeshBuilder:
         self._tints.append(mesh.tints * np.asarray(tint, np.float32))
 
     def box(
-        self, low: Sequence[float], high: Sequence[float], rect: Rect, tint: Sequence[float] = WHITE,
-        frame: np.ndarray | None = None, texels_per_m: float = 25.0,
+        self,
+        low: Sequence[float],
+        high: Sequence[float],
+        rect: Rect,
+        tint: Sequence[float] = WHITE,
+        frame: np.ndarray | None = None,
+        texels_per_m: float = 25.0,
     ) -> None:
         """An axis-parallel box (all faces but the bottom), moved by ``frame`` [4, 4]."""
         (x0, y0, z0), (x1, y1, z1) = low, high
@@ -106,8 +118,13 @@ class MeshBuilder:
             self.quad(moved(corners, frame), rect, tint, part_for(corners, rect, texels_per_m))
 
     def cylinder(
-        self, foot: Sequence[float], top: Sequence[float], radii: tuple[float, float], rect: Rect,
-        tint: Sequence[float] = WHITE, sides: int = 10,
+        self,
+        foot: Sequence[float],
+        top: Sequence[float],
+        radii: tuple[float, float],
+        rect: Rect,
+        tint: Sequence[float] = WHITE,
+        sides: int = 10,
     ) -> None:
         """A round post from ``foot`` to ``top`` with the two radii, smooth normals, texture wrapped around once."""
         a, b = np.asarray(foot, float), np.asarray(top, float)

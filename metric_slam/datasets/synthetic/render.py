@@ -40,8 +40,13 @@ class Renderer:
         self._linear = ((np.arange(256) / 255.0) ** GAMMA).astype(np.float32)
 
     def render(
-        self, camera: PinholeCamera, T_world_cam: np.ndarray, noise_sigma: float = 0.0, noise_seed: int = 0,
-        gain: float = 1.0, movers: Mesh | None = None,
+        self,
+        camera: PinholeCamera,
+        T_world_cam: np.ndarray,
+        noise_sigma: float = 0.0,
+        noise_seed: int = 0,
+        gain: float = 1.0,
+        movers: Mesh | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Image, uint8 [H, W, 3] RGB, and depth along z at pixel centres, float32 [H, W], 0 where there is sky.
 
@@ -63,7 +68,12 @@ class Renderer:
         return np.clip(image + 0.5, 0, 255).astype(np.uint8), depth_m.reshape(camera.height, camera.width)
 
     def _trace(
-        self, bodies: list[Body], camera: PinholeCamera, T_world_cam: np.ndarray, u: np.ndarray, v: np.ndarray,
+        self,
+        bodies: list[Body],
+        camera: PinholeCamera,
+        T_world_cam: np.ndarray,
+        u: np.ndarray,
+        v: np.ndarray,
         width_px: float,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Linear light [R, 3], surface with its lighting (int64 [R], 0 sky) and depth [R] (0 sky) at pixels u, v [R].

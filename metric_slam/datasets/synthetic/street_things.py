@@ -96,8 +96,10 @@ def add_wheel(kit: Kit, frame: np.ndarray, x: float, side: int, half: float) -> 
     plain, sides = kit.rect["plain"], 16
     angle = np.linspace(0, 2 * np.pi, sides + 1)
     for radius, out, tint in ((0.37, 0.004, 0.05), (0.315, 0.012, 0.09), (0.20, 0.018, 0.55), (0.06, 0.022, 0.25)):
-        rim = np.stack([x + radius * np.cos(angle), np.full(sides + 1, side * (half + out)),
-                        0.315 + radius * np.sin(angle)], axis=1)
+        rim = np.stack(
+            [x + radius * np.cos(angle), np.full(sides + 1, side * (half + out)), 0.315 + radius * np.sin(angle)],
+            axis=1,
+        )
         rim[:, 2] = np.maximum(rim[:, 2], 0.0)
         hub = np.array([x, side * (half + out), 0.315])
         fan = np.stack([rim[:-1], rim[1:], np.broadcast_to(hub, (sides, 3))], axis=1)

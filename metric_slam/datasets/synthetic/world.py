@@ -86,7 +86,11 @@ def build_block(kit: Kit, spec: DriveSpec) -> None:
 
 
 def _road(
-    kit: Kit, start: tuple[float, float], length: float, heading: float, kind: str,
+    kit: Kit,
+    start: tuple[float, float],
+    length: float,
+    heading: float,
+    kind: str,
     crossings: tuple[tuple[float, float], ...] = (),
 ) -> None:
     """A street whose middle line begins at ``start``; paint is left out where other streets cross."""
@@ -184,6 +188,7 @@ def _houses(kit: Kit, corner: tuple[float, float], heading: float, width: float)
 
 def _park(kit: Kit, frame: np.ndarray, length: float) -> None:
     """Guard rail, a hedge behind it in places, and trees on the lawn."""
+
     def place(x: float, y: float) -> tuple[float, float]:
         point = frame @ np.array([x, y, 0, 1.0])
         return float(point[0]), float(point[1])

@@ -1,1 +1,2 @@
-"""Metric scale from the road and the known height of the camera over it; called by the odometry through `DepthPrior`."""
+"""Metric scale from the road and the known height of the camera over it; called by the odometry through
+`DepthPrior`."""

@@ -1,10 +1,10 @@
 """Metres from the road: a vehicle's camera rides at a known height over a road that is flat for twenty metres.
 
 For every pair of keyframes whose motion is known up to scale, the road patch is aligned photometrically
-(:mod:`metric_slam.depth.road_alignment`); known height over measured height is an observation of the metric length of
-the pair's baseline. The pitch of the camera against the road calibrates itself: a car drives parallel to its road, so
-the road's normal is perpendicular to the mean direction of travel. Where support is thin, no height stands out, or the
-patch lines up much worse than it lately did, a measurement is withdrawn rather than believed.
+(:mod:`metric_slam.depth.ground_plane.road_alignment`); known height over measured height is an observation of the
+metric length of the pair's baseline. The pitch of the camera against the road calibrates itself: a car drives parallel
+to its road, so the road's normal is perpendicular to the mean direction of travel. Where support is thin, no height
+stands out, or the patch lines up much worse than it lately did, a measurement is withdrawn rather than believed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from metric_slam.config import GroundPlaneConfig
-from metric_slam.depth.base import DepthPrediction, DepthPrior, MotionObservation, SeenDepth
-from metric_slam.depth.road_alignment import (
+from metric_slam.config.schema import GroundPlaneConfig
+from metric_slam.depth.base import CurrentDepth, DepthPrediction, DepthPrior, MotionObservation
+from metric_slam.depth.ground_plane.road_alignment import (
     PlanePrior,
     RoadFit,
     RoadImage,
@@ -26,7 +26,7 @@ from metric_slam.depth.road_alignment import (
     plane_normal,
     prepare_road_image,
 )
-from metric_slam.depth.road_cells import RoadCells, sort_cells
+from metric_slam.depth.ground_plane.road_cells import RoadCells, classify_cells
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry.camera import PinholeCamera
 
@@ -42,7 +42,6 @@ class PitchCalibration:
         self._sigma_rad = sigma_rad
         self.measured = np.zeros(0)
         """Pitch of the latest straight motions, rad."""
-
 
     def update(self, motions: np.ndarray) -> None:
         """``motions`` T_next_previous [M, 4, 4], up to scale. Turns and standing are left out: in a turn the camera,
@@ -141,7 +140,7 @@ class GroundPlane(DepthPrior):
         camera: PinholeCamera,
         *,
         search: bool,
-        seen: SeenDepth | None = None,
+        seen: CurrentDepth | None = None,
     ) -> MotionObservation | None:
         """Known over measured height of one pair; see the base class."""
         baseline = float(np.linalg.norm(T_current_previous[:3, 3]))
@@ -194,20 +193,20 @@ class GroundPlane(DepthPrior):
         self._rolls.extend(state["rolls"].tolist())
         self._usual_costs.extend(state["usual_costs"].tolist())
 
-    def road_inv_depth(self, seen: SeenDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
+    def road_inv_depth(self, seen: CurrentDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
         """Where most cells ahead agree on a plane; see the base class."""
         cells = self._sorted(seen, baseline, camera)
         return None if cells is None else cells.inv_depth
 
-    def _free_cells(self, seen: SeenDepth | None, baseline: float | None, camera: PinholeCamera) -> RoadCells | None:
+    def _free_cells(self, seen: CurrentDepth | None, baseline: float | None, camera: PinholeCamera) -> RoadCells | None:
         """The cells in which to look for the road when a vehicle ahead hides it; None: the corridor is free."""
         cells = None if seen is None else self._sorted(seen, baseline, camera)
         return None if cells is None or cells.hidden < _HIDDEN else cells
 
-    def _sorted(self, seen: SeenDepth, baseline: float | None, camera: PinholeCamera) -> RoadCells | None:
+    def _sorted(self, seen: CurrentDepth, baseline: float | None, camera: PinholeCamera) -> RoadCells | None:
         cfg, prior = self._config, self._plane_prior()
         ratios = _EXPECTED_RATIOS if baseline is None else baseline / _SEARCHED_STEPS_M
-        return sort_cells(
+        return classify_cells(
             seen.inv_depth,
             seen.moving,
             camera.grid(),

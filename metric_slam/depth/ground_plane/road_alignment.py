@@ -181,9 +181,7 @@ class RoadPatch:
         if not jacobian:
             return r, usable, None
         gx, gy = (_sample(g, u, v) for g in self._gradients())
-        along = iz * (
-            camera.fx * gx * (self._t[0] - x * self._t[2]) + camera.fy * gy * (self._t[1] - y * self._t[2])
-        )
+        along = iz * (camera.fx * gx * (self._t[0] - x * self._t[2]) + camera.fy * gy * (self._t[1] - y * self._t[2]))
         dn = _normal_jacobian(p[1], p[2]) @ self._rays
         return r, usable, np.stack([along * slope, along * p[0] * dn[0], along * p[0] * dn[1]], axis=1)
 

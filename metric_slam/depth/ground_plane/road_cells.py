@@ -1,7 +1,7 @@
 """Which cells ahead may show the road: not what stands on it, and not what drives along in front.
 
-What moves is told by :mod:`metric_slam.moving_cells`. What stands on the road, parked cars, kerbs and walls, is told by
-one quantity that needs no metres: the height of the camera above the point that a cell shows,
+What moves is told by :mod:`metric_slam.graph.moving_mask`. What stands on the road, parked cars, kerbs and walls, is
+told by one quantity that needs no metres: the height of the camera above the point that a cell shows,
 
     height = (n . ray) / inverse depth        (n: the road's unit normal, pointing down),
 
@@ -44,7 +44,7 @@ class RoadCells(NamedTuple):
     """Of the road itself in every cell, float64 [h, w]; 0 where its ray does not meet it."""
 
 
-def sort_cells(
+def classify_cells(
     inv_depth: np.ndarray,
     moving: np.ndarray,
     grid: PinholeCamera,

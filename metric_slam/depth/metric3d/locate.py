@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from metric_slam.config_metric3d import Metric3DConfig
+from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.depth.metric3d.specs import SPECS, Metric3DSpec, ModelName
 from metric_slam.errors import ConfigError, WeightsError
-from metric_slam.weights import find, released, weights_folder
+from metric_slam.weights.released import find, released, weights_folder
 
 PREFERENCE: tuple[ModelName, ...] = ("vit_large", "vit_giant2", "convnext_large", "vit_small", "convnext_tiny")
 """Which is taken where no model is named and several have weights: the giant gains little and costs three times."""

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from metric_slam.config_metric3d import Metric3DConfig
+from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
 from metric_slam.depth.metric3d.cache import DepthCache
 from metric_slam.depth.metric3d.locate import Metric3DFile, input_size, located

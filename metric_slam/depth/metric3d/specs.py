@@ -90,7 +90,7 @@ class Metric3DSpec:
 
     @property
     def weights(self) -> str:
-        """Name of its file in :mod:`metric_slam.weights`."""
+        """Name of its file in :mod:`metric_slam.weights.released`."""
         return "metric3d-" + self.name.replace("_", "-")
 
 

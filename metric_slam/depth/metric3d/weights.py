@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metric_slam.depth.metric3d.model import Metric3D, empty_metric3d
 from metric_slam.depth.metric3d.specs import SPECS, Metric3DSpec, ModelName
-from metric_slam.weights_file import check_fit, named_tensors, read_mapping
+from metric_slam.weights.file import check_fit, named_tensors, read_mapping
 
 _ENTRY = "model_state_dict"
 _UNUSED = "encoder.mask_token"

@@ -1,9 +1,9 @@
 """Dense bundle adjustment, slow and obvious: what the kernel in thirdparty/droid_backends must agree with, in float64.
 
 Same cost (written out in thirdparty/droid_backends/include/droid_backends/dense_ba.h), same places for the damping,
-same accept/reject Levenberg-Marquardt. ``window`` is a :class:`metric_slam.bundle_adjustment.BaWindow` and ``options``
-what its ``native_options`` returns, so one problem can be given to both; neither is changed. Arrays of a window may
-also be float64 tensors: without robust losses a step is then differentiable in them (metric_slam/training).
+same accept/reject Levenberg-Marquardt. ``window`` is a :class:`metric_slam.optimization.bundle_adjustment.BaWindow` and
+``options`` what its ``native_options`` returns, so one problem can be given to both; neither is changed. Arrays of a
+window may also be float64 tensors: without robust losses a step is then differentiable in them (metric_slam/training).
 
 Unknowns x are all N poses (6 each) and then all N prior scales, z are all N h w inverse depths. Rows of fixed ones are
 dropped only when the system is solved. With residuals r and Jacobians J, weights W:
@@ -29,7 +29,7 @@ MAX_TRIALS = 6
 
 
 class WindowLike(Protocol):
-    """The attributes of :class:`metric_slam.bundle_adjustment.BaWindow`, described there."""
+    """The attributes of :class:`metric_slam.optimization.bundle_adjustment.BaWindow`, described there."""
 
     intrinsics: np.ndarray
     poses: np.ndarray
@@ -85,7 +85,7 @@ class NormalEquations:
 
 @dataclass(frozen=True)
 class Report:
-    """How a solve ended; status as in :class:`metric_slam.bundle_adjustment.BaReport`."""
+    """How a solve ended; status as in :class:`metric_slam.optimization.bundle_adjustment.BaReport`."""
 
     status: str
     iterations: int

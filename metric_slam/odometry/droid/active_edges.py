@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from metric_slam.correspondence.base import EdgeMemory, EdgeQuery, RecurrentModel
-from metric_slam.device_arrays import Array
-from metric_slam.factor_graph import FactorGraph
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.moving_cells import all_still
-from metric_slam.recurrent_edges import Pair
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.moving_mask import mask_all_moving
+from metric_slam.odometry.droid.edge_selection import Pair
+from metric_slam.optimization.cuda.arrays import Array
 
 _DEPTHS_AT_ONCE = 256  # edges whose reprojections are made together
 
@@ -125,7 +125,7 @@ class ActiveEdges:
             for pair, query in zip(pairs, queries, strict=True)
         ]
         stepped = self._model.update(queries, memories)
-        matches = all_still([match for match, _ in stepped], [self._store[i].moving_cells for i, _ in pairs])
+        matches = mask_all_moving([match for match, _ in stepped], [self._store[i].moving_cells for i, _ in pairs])
         weights: dict[int, Array] = {}
         for (i, j), match, (_, memory) in zip(pairs, matches, stepped, strict=True):
             self._graph.set_matches(i, j, match)

@@ -45,7 +45,11 @@ def candidates(sources: range, targets: range, radius: int) -> np.ndarray:
 
 
 def proximity(
-    sources: range, targets: range, pairs: np.ndarray, distance_cells: np.ndarray, there: Iterable[Pair],
+    sources: range,
+    targets: range,
+    pairs: np.ndarray,
+    distance_cells: np.ndarray,
+    there: Iterable[Pair],
     rule: ProximityRule,
 ) -> list[Pair]:
     """Directed pairs to be added, both ways each, the nearest first.

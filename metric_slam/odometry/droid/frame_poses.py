@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.bundle_adjustment import BaWindow, solve_window
-from metric_slam.config import BundleAdjustmentConfig
-from metric_slam.config_droid import DroidConfig
+from metric_slam.config.droid import DroidConfig
+from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.base import (
     Correspondence,
     EdgeMemory,
@@ -26,13 +25,14 @@ from metric_slam.correspondence.base import (
     packed,
     unpacked,
 )
-from metric_slam.device_arrays import Array, on_host
-from metric_slam.factor_graph import FactorGraph
-from metric_slam.frame_poses import FramePoses, FrameRecord
 from metric_slam.geometry import lie
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.moving_cells import all_still
-from metric_slam.tracking import FrameTracker
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.moving_mask import mask_all_moving
+from metric_slam.odometry.frame_poses import FramePoses, FrameRecord
+from metric_slam.odometry.tracking import FrameTracker
+from metric_slam.optimization.bundle_adjustment import BaWindow, solve_window
+from metric_slam.optimization.cuda.arrays import Array, on_host
 
 _TRACKED_INLIERS = 0.25  # as of a frame that is tracked against a keyframe
 _FARTHEST_AHEAD = 5.0  # steps between keyframes for which their motion is believed to go on
@@ -41,7 +41,7 @@ _MOST_WAITING = 64  # frames that a standing camera may gather; their features t
 _Waiting = tuple[FrameRecord, Any]
 
 
-class RecurrentFramePoses(FramePoses):
+class DroidFramePoses(FramePoses):
     """All processed frames in order; those that are no keyframes wait until they can be placed."""
 
     def __init__(
@@ -56,13 +56,19 @@ class RecurrentFramePoses(FramePoses):
         super().__init__(store, tracker)
         self._graph, self._model, self._solver, self._config = graph, model, solver, config
 
-    def add_keyframe(self, index: int, time_s: float, *, tracked: bool, quality: float) -> None:
+    def add_keyframe(self, index: int, time_s: float, *, tracked: bool, inlier_ratio: float) -> None:
         """The frame that has just become the last keyframe of the store; the frames before it go on waiting."""
         position = len(self._store) - 1
         self.records.append(
             FrameRecord(
-                index, time_s, position, np.eye(4), self._unit(position), is_keyframe=True, tracked=tracked,
-                quality=quality,
+                index,
+                time_s,
+                position,
+                np.eye(4),
+                self._unit(position),
+                is_keyframe=True,
+                tracked=tracked,
+                inlier_ratio=inlier_ratio,
             )
         )
 
@@ -70,7 +76,7 @@ class RecurrentFramePoses(FramePoses):
         """A frame that moved too little since the last keyframe of the store; until it is placed it hangs there."""
         position = len(self._store) - 1
         record = FrameRecord(
-            index, time_s, position, np.eye(4), self._unit(position), is_keyframe=False, tracked=False, quality=0.0
+            index, time_s, position, np.eye(4), self._unit(position), is_keyframe=False, tracked=False, inlier_ratio=0.0
         )
         self.records.append(record)
         self._waiting.append((record, features))
@@ -84,15 +90,21 @@ class RecurrentFramePoses(FramePoses):
         T_cam_keyframe = T_cam_world @ lie.inverse(T_keyframe_world)
         self.records.append(
             FrameRecord(
-                index, time_s, position, T_cam_keyframe, self._unit(position), is_keyframe=False, tracked=False,
-                quality=0.0,
+                index,
+                time_s,
+                position,
+                T_cam_keyframe,
+                self._unit(position),
+                is_keyframe=False,
+                tracked=False,
+                inlier_ratio=0.0,
             )
         )
 
     def predicted(self, time_s: float) -> np.ndarray:
         """T_cam_world [7] at ``time_s`` if the motion between the last two keyframes goes on."""
         last = self._store[-1]
-        if len(self._store) < 2 or self._store[-2].segment != last.segment:
+        if len(self._store) < 2 or self._store[-2].submap != last.submap:
             return last.pose.copy()
         before, step_s = self._store[-2], last.time_s - self._store[-2].time_s
         ahead = (time_s - last.time_s) / step_s if step_s > 0 else 1.0
@@ -109,11 +121,11 @@ class RecurrentFramePoses(FramePoses):
         """Lets frames go that cannot be placed yet: they end up between their neighbours."""
         self._waiting = []
 
-    def set_quality(self, position: int, quality: float) -> None:
+    def set_inlier_ratio(self, position: int, inlier_ratio: float) -> None:
         """How well the map supports a keyframe, 0..1."""
         for record in reversed(self.records):
             if record.is_keyframe and record.keyframe == position:
-                record.quality = quality
+                record.inlier_ratio = inlier_ratio
                 return
 
     def remove_keyframe(self, position: int) -> None:
@@ -149,10 +161,10 @@ class RecurrentFramePoses(FramePoses):
                 self._place(keyframe, group[begin : begin + self._config.frames_at_once])
 
     def _place(self, keyframe: int, group: list[_Waiting]) -> None:
-        """Frames between a keyframe and the next one of its segment; after the last one, against that alone."""
+        """Frames between a keyframe and the next one of its submap; after the last one, against that alone."""
         store = self._store
         ends = [keyframe]
-        if keyframe + 1 < len(store) and store[keyframe + 1].segment == store[keyframe].segment:
+        if keyframe + 1 < len(store) and store[keyframe + 1].submap == store[keyframe].submap:
             ends.append(keyframe + 1)
         poses = self._starts(ends, [record for record, _ in group])
         edges = [(n, len(ends) + f) for n in range(len(ends)) for f in range(len(group))]
@@ -164,7 +176,7 @@ class RecurrentFramePoses(FramePoses):
             stepped = self._model.update(queries, memories)
             memories = [memory for _, memory in stepped]
             masks = [store[ends[n]].moving_cells for n, _ in edges]
-            matches = all_still([match for match, _ in stepped], masks)
+            matches = mask_all_moving([match for match, _ in stepped], masks)
             poses = self._solved(ends, poses, edges, matches)
         matches = _on_host(matches)
         for f, (record, _) in enumerate(group):
@@ -222,7 +234,7 @@ class RecurrentFramePoses(FramePoses):
 
     def _note(self, record: FrameRecord, pose: np.ndarray, matches: dict[int, Correspondence]) -> None:
         views = [(self._store[position], match) for position, match in matches.items()]
-        found, inliers, record.quality = self._tracker.refine(views, pose)
+        found, inliers, record.inlier_ratio = self._tracker.refine(views, pose)
         record.tracked = inliers >= _TRACKED_INLIERS
         if record.tracked:
             record.matches = {p: self._store.disk.put(packed(match)) for p, match in matches.items()}

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from metric_slam.active_edges import ActiveEdges
-from metric_slam.backend import Backend
-from metric_slam.config import BackendConfig, BundleAdjustmentConfig
-from metric_slam.config_droid import DroidConfig
+from metric_slam.config.droid import DroidConfig
+from metric_slam.config.schema import BundleAdjustmentConfig, GlobalBaConfig
 from metric_slam.correspondence.base import RecurrentModel
-from metric_slam.factor_graph import FactorGraph
-from metric_slam.frame_distance import frame_distance
 from metric_slam.geometry import lie
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.metric_scale import MetricScale
-from metric_slam.recurrent_edges import Pair, ProximityRule, candidates, proximity
-from metric_slam.segments import Segments
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.global_ba import GlobalBundleAdjustment
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.submaps import Submaps
+from metric_slam.odometry.droid.active_edges import ActiveEdges
+from metric_slam.odometry.droid.edge_selection import Pair, ProximityRule, candidates, proximity
+from metric_slam.odometry.metric_scale import MetricScale
+from metric_slam.optimization.frame_distance import frame_distance
 
 log = logging.getLogger(__name__)
 
@@ -53,20 +53,21 @@ class FeatureCache:
         return self._kept[position]
 
 
-class RecurrentBackend(Backend):
-    """As :class:`metric_slam.backend.Backend`, with updates of the network before the last word."""
+class GlobalUpdates(GlobalBundleAdjustment):
+    """As :class:`metric_slam.graph.global_ba.GlobalBundleAdjustment`, with updates of the network before the last
+    word."""
 
     def __init__(
         self,
         store: KeyframeStore,
         graph: FactorGraph,
-        segments: Segments,
-        config: BackendConfig,
+        submaps: Submaps,
+        config: GlobalBaConfig,
         solver: BundleAdjustmentConfig,
         model: RecurrentModel,
         droid: DroidConfig,
     ) -> None:
-        super().__init__(store, graph, segments, config, solver)
+        super().__init__(store, graph, submaps, config, solver)
         self._model, self._droid = model, droid
 
     def finish(self, scale: MetricScale) -> None:
@@ -93,7 +94,7 @@ class RecurrentBackend(Backend):
         for step in range(updates):
             active.update(dense=step == updates - 1)  # what is written for old keyframes stays on the disk
             self.optimise(iterations=self._droid.solver_iterations)
-        self._graph.retire_before(len(self._store))
+        self._graph.evict_before(len(self._store))
 
     def chosen_pairs(self) -> list[Pair]:
         """Directed pairs of keyframes that are near in flow, wherever in the video they are."""
@@ -117,7 +118,7 @@ class RecurrentBackend(Backend):
         return [(i, j) for i, j in chosen if self._tied(i, j)]
 
     def _tied(self, first: int, second: int) -> bool:
-        return self._segments.joined(self._store[first].segment, self._store[second].segment)
+        return self._submaps.joined(self._store[first].submap, self._store[second].submap)
 
     def _promising(self, pairs: np.ndarray) -> np.ndarray:
         """Pairs [P, 2] that look the same way and whose centres are not too far apart for the depth of the scene."""

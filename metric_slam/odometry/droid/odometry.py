@@ -1,8 +1,8 @@
 """The way of working around a recurrent network, frame by frame: what MetricSlam does instead of tracking.
 
-    frame -> motion filter (one update against the last keyframe) -> waits, or wants to become a keyframe
-    does it show what the last keyframe shows? -> becomes one, or is lost
-    keyframe -> frontend -> is the one before it superfluous? -> frames between are placed -> loops
+frame -> motion filter (one update against the last keyframe) -> waits, or wants to become a keyframe
+does it show what the last keyframe shows? -> becomes one, or is lost
+keyframe -> frontend -> is the one before it superfluous? -> frames between are placed -> loops
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from contextlib import AbstractContextManager
 import cv2
 import numpy as np
 
-from metric_slam.active_edges import ActiveEdges
-from metric_slam.config_droid import DroidConfig
+from metric_slam.config.droid import DroidConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery, RecurrentModel, confidence_per_cell
-from metric_slam.factor_graph import FactorGraph
-from metric_slam.frontend import View
 from metric_slam.geometry.camera import FEATURE_STRIDE
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.loop_closure import LoopClosure
-from metric_slam.recurrent_frames import RecurrentFramePoses
-from metric_slam.recurrent_frontend import RecurrentFrontend
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.loops.closure import LoopClosure
+from metric_slam.odometry.droid.active_edges import ActiveEdges
+from metric_slam.odometry.droid.frame_poses import DroidFramePoses
+from metric_slam.odometry.droid.sliding_window import DroidSlidingWindow
+from metric_slam.odometry.sliding_window import KeyframeCandidate
 
 Timed = Callable[[str], AbstractContextManager[None]]
 
@@ -45,7 +45,7 @@ _CHECK_EVERY = 8
 """Of frames that seem to have moved little: unrelated images may seem so, too."""
 
 
-class RecurrentPath:
+class DroidOdometry:
     """Takes frames after the first one in."""
 
     def __init__(
@@ -54,8 +54,8 @@ class RecurrentPath:
         graph: FactorGraph,
         model: RecurrentModel,
         active: ActiveEdges,
-        frontend: RecurrentFrontend,
-        frames: RecurrentFramePoses,
+        frontend: DroidSlidingWindow,
+        frames: DroidFramePoses,
         loops: LoopClosure,
         config: DroidConfig,
         timed: Timed,
@@ -85,7 +85,7 @@ class RecurrentPath:
         last = self._store[-1].features
         with self._timed("track"):
             there, back = self._model.track([EdgeQuery(last, features), EdgeQuery(features, last)])
-        found = share_found_again(there, back) >= _FOLLOWED_SHARE
+        found = forward_backward_share(there, back) >= _FOLLOWED_SHARE
         self._unchecked = 0 if found else _CHECK_EVERY
         return found
 
@@ -104,11 +104,11 @@ class RecurrentPath:
             else:
                 self._frames.forget_waiting()
 
-    def add(self, view: View) -> None:
+    def add(self, view: KeyframeCandidate) -> None:
         """A frame that becomes a keyframe, for the time being at least."""
         with self._timed("frontend"):
             superfluous = self._frontend.add(view)
-            self._frames.add_keyframe(view.index, view.time_s, tracked=True, quality=0.0)
+            self._frames.add_keyframe(view.index, view.time_s, tracked=True, inlier_ratio=0.0)
             if superfluous is not None:
                 self.remove_keyframe(superfluous)
                 self._frontend.after_removal()
@@ -116,7 +116,7 @@ class RecurrentPath:
             self._settle(len(self._store) - 1)  # the newest one may still go
 
     def finish(self) -> None:
-        """The end of the video, or of a segment: nothing goes any more, and nothing is refined further."""
+        """The end of the video, or of a submap: nothing goes any more, and nothing is refined further."""
         if not self._frontend.ready:
             with self._timed("frontend"):
                 self._frontend.initialise()
@@ -141,7 +141,7 @@ class RecurrentPath:
         with self._timed("frames_between"):
             self._frames.place_before(count - 1)
         for position in range(self._settled, count):
-            self._frames.set_quality(position, float(self._graph.confidence_of(position).mean()))
+            self._frames.set_inlier_ratio(position, float(self._graph.confidence_of(position).mean()))
             with self._timed("loops"):
                 self._loops.look(position)
         self._settled = count
@@ -170,7 +170,7 @@ def is_textured(image: np.ndarray) -> bool:
     return bool((energy > _TEXTURE**2).mean() >= _TEXTURED_SHARE)
 
 
-def share_found_again(there: Correspondence, back: Correspondence) -> float:
+def forward_backward_share(there: Correspondence, back: Correspondence) -> float:
     """Share of the cells of an image whose matches ``there`` lead into another one from where those ``back`` return."""
     u, v = (there.target[..., k].astype(np.float32) for k in (0, 1))
     outside = (-1e4, -1e4)

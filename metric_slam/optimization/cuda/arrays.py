@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.accelerator import Accelerator
 from metric_slam.disk_store import DiskArray
+from metric_slam.optimization.cuda.kernels import Accelerator
 
 Array = np.ndarray | Tensor
 """On the host, or on a device."""

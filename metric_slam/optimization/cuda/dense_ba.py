@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.accelerator import Accelerator, checked_numbers
-from metric_slam.device_plan import Graph, Plan, make_plan
+from metric_slam.optimization.cuda.kernels import Accelerator, checked_numbers
+from metric_slam.optimization.cuda.plan import Graph, Plan, make_plan
 
 MAX_DENSE_ROWS = 4096
 """128 MB, and 23 GFLOP for a factorisation."""
@@ -31,7 +31,7 @@ atexit.register(_plans.clear)  # or nanobind finds them when it is too late to f
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """How a solve ended; names as in :class:`metric_slam.bundle_adjustment.BaReport`."""
+    """How a solve ended; names as in :class:`metric_slam.optimization.bundle_adjustment.BaReport`."""
 
     status: str
     iterations: int = 0
@@ -66,8 +66,8 @@ def solve_on_device(
     """Levenberg-Marquardt as ``solve_dense_ba`` of the C++ kernels, or with ``ridge_and_damping`` that many plain
     Gauss-Newton steps as ``dense_ba_step``, with depths kept within the options' limits.
 
-    ``window``: a :class:`metric_slam.bundle_adjustment.BaWindow` whose large arrays are numpy or tensors on the device.
-    Nothing in it is changed. Returns the start where the system could not be solved.
+    ``window``: a :class:`metric_slam.optimization.bundle_adjustment.BaWindow` whose large arrays are numpy or tensors
+    on the device. Nothing in it is changed. Returns the start where the system could not be solved.
     """
     graph = _graph(window, options)
     plan = _plan(graph, accelerator)

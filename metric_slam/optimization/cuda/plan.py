@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from metric_slam.accelerator import Accelerator
+from metric_slam.optimization.cuda.kernels import Accelerator
 
 _BASELINE_ENDS = 2
 _WORKSPACE_BYTES = 512 * 2**20
@@ -21,7 +21,7 @@ _WORKSPACE_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class Graph:
-    """What the plan depends on; arrays as in :class:`metric_slam.bundle_adjustment.BaWindow`."""
+    """What the plan depends on; arrays as in :class:`metric_slam.optimization.bundle_adjustment.BaWindow`."""
 
     source: np.ndarray
     target: np.ndarray

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from metric_slam.correspondence.droid import correlation_twin
-from metric_slam.correspondence.droid.correlation_twin import CorrelationOnTheFly, CorrelationVolume, halved
+from metric_slam.correspondence.droid import correlation_reference
+from metric_slam.correspondence.droid.correlation_reference import CorrelationOnTheFly, CorrelationVolume, halved
 
 FORMS = pytest.mark.parametrize("form", [CorrelationVolume, CorrelationOnTheFly])
 Problem = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -102,8 +102,8 @@ def test_with_and_without_volume_agree() -> None:
 def test_slices_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, edges: int, values: int) -> None:
     source, target, coords = problem(5, 4, 6, 7)
     whole = CorrelationOnTheFly(source, target).lookup(coords)
-    monkeypatch.setattr(correlation_twin, "EDGES_AT_ONCE", edges)
-    monkeypatch.setattr(correlation_twin, "VALUES_AT_ONCE", values)
+    monkeypatch.setattr(correlation_reference, "EDGES_AT_ONCE", edges)
+    monkeypatch.setattr(correlation_reference, "VALUES_AT_ONCE", values)
     torch.testing.assert_close(CorrelationOnTheFly(source, target).lookup(coords), whole)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.correspondence.droid.correlation_twin import CorrelationVolume
+from metric_slam.correspondence.droid.correlation_reference import CorrelationVolume
 from metric_slam.correspondence.droid.network import DroidNetwork, default_precision, motion_features, pixel_grid
 from metric_slam.correspondence.droid.update import UpdateResult
 from metric_slam.correspondence.droid.widths import DroidWidths

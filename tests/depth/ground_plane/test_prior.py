@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metric_slam.config import GroundPlaneConfig
-from metric_slam.depth.base import MotionObservation, SeenDepth
-from metric_slam.depth.ground_plane import GroundPlane, PitchCalibration
-from metric_slam.depth.road_alignment import RoadPatch
+from metric_slam.config.schema import GroundPlaneConfig
+from metric_slam.depth.base import CurrentDepth, MotionObservation
+from metric_slam.depth.ground_plane.prior import GroundPlane, PitchCalibration
+from metric_slam.depth.ground_plane.road_alignment import RoadPatch
 from metric_slam.frame import CameraMount, Frame
 from tests.scene import CAMERA, HEIGHT_M, Street, grid_depth_m, pose, relative, rotation
 from tests.vehicle import Block, painted
@@ -107,9 +107,7 @@ def test_before_any_travel_the_pitch_is_unknown() -> None:
 def test_the_ratio_is_metres_over_present_length(factor: float) -> None:
     prior, street = ground_plane(), Street(seed=3)
     prior.calibrate(motions(0.01, 20))
-    states = [
-        prior.prepare(Frame(0, 0.0, street.render(pose(z_m=z, R=R))[0], CAMERA), CAMERA) for z in (0.0, 1.0)
-    ]
+    states = [prior.prepare(Frame(0, 0.0, street.render(pose(z_m=z, R=R))[0], CAMERA), CAMERA) for z in (0.0, 1.0)]
     T = relative(pose(R=R), pose(z_m=1.0, R=R))
     T[:3, 3] *= factor
     got = prior.observe(*states, T, CAMERA, search=False)
@@ -122,9 +120,7 @@ def test_the_ratio_is_metres_over_present_length(factor: float) -> None:
 def test_a_search_finds_metres_without_any_scale(unit_m: float) -> None:
     prior, street = ground_plane(), Street(seed=3)
     prior.calibrate(motions(0.01, 20))
-    states = [
-        prior.prepare(Frame(0, 0.0, street.render(pose(z_m=z, R=R))[0], CAMERA), CAMERA) for z in (0.0, unit_m)
-    ]
+    states = [prior.prepare(Frame(0, 0.0, street.render(pose(z_m=z, R=R))[0], CAMERA), CAMERA) for z in (0.0, unit_m)]
     T = relative(pose(R=R), pose(z_m=unit_m, R=R))
     T[:3, 3] /= unit_m
     got = prior.observe(*states, T, CAMERA, search=True)
@@ -177,9 +173,7 @@ def test_what_stands_in_the_corridor_is_no_road() -> None:
 def test_the_measured_plane_is_in_metres_whatever_the_length_of_the_baseline() -> None:
     prior, street = ground_plane(), Street(seed=3)
     prior.calibrate(motions(0.01, 20))
-    states = [
-        prior.prepare(Frame(0, 0.0, street.render(pose(z_m=z, R=R))[0], CAMERA), CAMERA) for z in (0.0, 1.0)
-    ]
+    states = [prior.prepare(Frame(0, 0.0, street.render(pose(z_m=z, R=R))[0], CAMERA), CAMERA) for z in (0.0, 1.0)]
     T = relative(pose(R=R), pose(z_m=1.0, R=R))
     found = []
     for factor in (0.9, 1.1):
@@ -201,9 +195,9 @@ IN_THE_LANE = Block(top=4, bottom=24, left=22, right=58)
 IN_HALF_OF_IT = Block(top=4, bottom=24, left=20, right=40)
 
 
-def behind(block: Block, seed: int, *, aware: bool, factor: float = 1.0, search: bool = False) -> tuple[
-    GroundPlane, MotionObservation | None
-]:
+def behind(
+    block: Block, seed: int, *, aware: bool, factor: float = 1.0, search: bool = False
+) -> tuple[GroundPlane, MotionObservation | None]:
     """One metre behind a vehicle that keeps its distance, in a unit of 1/``factor`` metres; ``aware``: the prior is
     told what matching says, else it sees images alone."""
     prior, views = ground_plane(), (pose(R=R), pose(z_m=1.0, R=R))
@@ -213,7 +207,7 @@ def behind(block: Block, seed: int, *, aware: bool, factor: float = 1.0, search:
     states = [prior.prepare(Frame(0, 0.0, image, WIDE), WIDE) for image in images]
     depth_m = factor * grid_depth_m(Street(seed=seed), views[0], WIDE)
     moving = block.mask(depth_m.shape)
-    seen = SeenDepth(np.where(moving, 1e-3, 1.0 / np.where(depth_m > 0, depth_m, 500.0)), moving)
+    seen = CurrentDepth(np.where(moving, 1e-3, 1.0 / np.where(depth_m > 0, depth_m, 500.0)), moving)
     T = relative(*views)
     T[:3, 3] *= factor
     return prior, prior.observe(*states, T, WIDE, search=search, seen=seen if aware else None)
@@ -266,7 +260,7 @@ def test_other_lanes_are_looked_at_only_where_the_own_is_mostly_hidden(monkeypat
             widths[name] = options["corridor"][0]
             return RoadPatch(*images, **options)
 
-        monkeypatch.setattr("metric_slam.depth.ground_plane.RoadPatch", noting)
+        monkeypatch.setattr("metric_slam.depth.ground_plane.prior.RoadPatch", noting)
         behind(block, 3, aware=True)
     config = GroundPlaneConfig()
     assert widths == {"lane": config.wide_corridor_m, "half": config.corridor_m, "aside": config.corridor_m}
@@ -280,7 +274,7 @@ def test_the_road_is_known_in_every_cell_in_the_unit_of_the_map(unit_m: float) -
     inv_depth = unit_m * np.where(moving, 1e-3, 1.0 / np.where(depth_m > 0, depth_m, 500.0))
     prior = ground_plane()
     prior.calibrate(motions(0.01, 20))
-    road = prior.road_inv_depth(SeenDepth(inv_depth, moving), WIDE, 1.0 / unit_m)
+    road = prior.road_inv_depth(CurrentDepth(inv_depth, moving), WIDE, 1.0 / unit_m)
     assert road is not None
     slope = WIDE.grid().rays() @ (R.T @ [0.0, 1.0, 0.0])
     near = slope > HEIGHT_M / 40.0
@@ -289,7 +283,7 @@ def test_the_road_is_known_in_every_cell_in_the_unit_of_the_map(unit_m: float) -
 
 
 def test_where_no_road_is_seen_it_is_known_nowhere() -> None:
-    nothing = SeenDepth(np.full((24, 80), 1e-3), np.zeros((24, 80), bool))
+    nothing = CurrentDepth(np.full((24, 80), 1e-3), np.zeros((24, 80), bool))
     assert ground_plane().road_inv_depth(nothing, WIDE, None) is None
 
 

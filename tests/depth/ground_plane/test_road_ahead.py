@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metric_slam.config import GroundPlaneConfig
+from metric_slam.config.schema import GroundPlaneConfig
 from metric_slam.depth.base import MotionObservation
-from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.frame import CameraMount, Frame
 from tests.scene import CAMERA, HEIGHT_M, Street, pose, relative, rotation
 

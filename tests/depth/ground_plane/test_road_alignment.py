@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metric_slam.config import GroundPlaneConfig
-from metric_slam.depth.road_alignment import (
+from metric_slam.config.schema import GroundPlaneConfig
+from metric_slam.depth.ground_plane.road_alignment import (
     PlanePrior,
     RoadFit,
     RoadImage,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metric_slam.depth.road_alignment import plane_normal
-from metric_slam.depth.road_cells import RoadCells, sort_cells
+from metric_slam.depth.ground_plane.road_alignment import plane_normal
+from metric_slam.depth.ground_plane.road_cells import RoadCells, classify_cells
 from tests.scene import CAMERA, HEIGHT_M, Street, grid_depth_m, pose, rotation
 from tests.vehicle import Block
 
@@ -37,7 +37,7 @@ def sort(
 ) -> RoadCells | None:
     """Sorted with the limits of the configuration; ``block``: cells that move; ``unit_m``: metres per unit of depth."""
     height = HEIGHT_M / unit_m
-    return sort_cells(
+    return classify_cells(
         inv_depth,
         np.zeros(SHAPE, bool) if block is None else block.mask(SHAPE),
         GRID,

@@ -14,7 +14,7 @@ from metric_slam.depth.metric3d.model import Metric3D, empty_metric3d
 from metric_slam.depth.metric3d.recurrence import upsampled
 from metric_slam.depth.metric3d.specs import SPECS, Metric3DSpec
 from metric_slam.depth.metric3d.token_maps import Residual
-from metric_slam.weights import released
+from metric_slam.weights.released import released
 from tests.depth.metric3d.conftest import TINY_V1, TINY_V2, fixture_rule, small_network
 
 

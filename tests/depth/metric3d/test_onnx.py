@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.config_metric3d import Metric3DConfig
+from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.depth.metric3d.canonical import MEAN_RGB, STD_RGB
 from metric_slam.depth.metric3d.locate import locate
 from metric_slam.depth.metric3d.model import Metric3D

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from metric_slam.config_metric3d import Metric3DConfig
+from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.depth.metric3d.locate import input_size, locate, located
 from metric_slam.depth.metric3d.model import Metric3D
 from metric_slam.depth.metric3d.specs import SPECS, Metric3DSpec
 from metric_slam.depth.metric3d.weights import load_metric3d
 from metric_slam.errors import ConfigError, WeightsError
-from metric_slam.weights import released
+from metric_slam.weights.released import released
 from tests.depth.metric3d.conftest import TINY_V1, TINY_V2, small_network
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from metric_slam.recurrent_edges import ProximityRule, candidates, neighbourhood, proximity
+from metric_slam.odometry.droid.edge_selection import ProximityRule, candidates, neighbourhood, proximity
 
 EVERYTHING = range(12)
 
 
 def chosen(
-    distance: np.ndarray, *, there: tuple[tuple[int, int], ...] = (), sources: range = EVERYTHING,
-    targets: range = EVERYTHING, radius: int = 2, suppression: int = 1, threshold: float = 10.0, most: int = 1000,
+    distance: np.ndarray,
+    *,
+    there: tuple[tuple[int, int], ...] = (),
+    sources: range = EVERYTHING,
+    targets: range = EVERYTHING,
+    radius: int = 2,
+    suppression: int = 1,
+    threshold: float = 10.0,
+    most: int = 1000,
 ) -> list[tuple[int, int]]:
     pairs = candidates(sources, targets, radius)
     found = [distance[i, j] for i, j in pairs]

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from metric_slam.config import Config
+from metric_slam.config.schema import Config
 from metric_slam.depth.base import DepthPrior
-from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.disk_store import DiskStore
 from metric_slam.frame import CameraMount
@@ -78,7 +78,6 @@ def test_a_restored_system_goes_on_to_the_last_bit(at: int, prior: Callable[[], 
         first.process(DRIVE[index])
         second.process(DRIVE[index])
     np.testing.assert_array_equal(second.finish().T_world_cam, first.finish().T_world_cam)
-
 
 
 def test_loops_are_looked_for_among_keyframes_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from metric_slam.correspondence.base import Correspondence
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.disk_store import DiskStore
-from metric_slam.recurrent import is_textured, share_found_again
+from metric_slam.odometry.droid.odometry import forward_backward_share, is_textured
 from metric_slam.result import SlamResult, frames_csv
 from tests.oracle import config, oracle_slam, run, sensor, winding
 from tests.scene import CAMERA, Drive, Street, pose
@@ -44,13 +44,13 @@ def step_errors_m(result: SlamResult, at: Drive) -> np.ndarray:
 def test_empty_frames_are_bridged(dark: list[int]) -> None:
     result, _, _ = run(config(), sensor(), drive(dark))
     assert np.flatnonzero(~result.tracked).tolist() == dark and not result.is_keyframe[dark].any()
-    assert result.quality[dark].max() == 0.0 and result.segment.max() == 0
+    assert result.inlier_ratio[dark].max() == 0.0 and result.submap.max() == 0
     assert step_errors_m(result, drive()).max() < 0.15, "between their neighbours"
     assert frames_csv(result).splitlines()[1 + dark[0]].endswith(",0,0,0.000,0")
 
 
 @pytest.mark.parametrize("at", [16, 3], ids=["later", "warm-up"])
-def test_a_cut_starts_a_new_segment(at: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cut_starts_a_new_submap(at: int, caplog: pytest.LogCaptureFixture) -> None:
     whole = drive(path=cut(at))
     with caplog.at_level("WARNING"):
         result, slam, _ = run(config(), sensor(), whole)
@@ -58,10 +58,10 @@ def test_a_cut_starts_a_new_segment(at: int, caplog: pytest.LogCaptureFixture) -
     assert f"frame {begin}: tracking was lost" in caplog.text
     assert not result.tracked[at : begin + 1].any() and not result.is_keyframe[at:begin].any()
     assert result.is_keyframe[begin] and result.tracked[begin + 1 :].all() and result.tracked[:at].all()
-    np.testing.assert_array_equal(result.segment, np.arange(len(PATH)) >= begin)
+    np.testing.assert_array_equal(result.submap, np.arange(len(PATH)) >= begin)
     errors = step_errors_m(result, whole)
     assert errors[: at - 1].max() < 0.03 and errors[begin:].max() < 0.03
-    assert all(slam._store[i].segment == slam._store[j].segment for i, j in slam._graph.pairs())
+    assert all(slam._store[i].submap == slam._store[j].submap for i, j in slam._graph.pairs())
     last, first = result.T_world_cam[at - 1], result.T_world_cam[begin]
     ahead_m = np.linalg.norm(first[:3, 3] - last[:3, 3])
     assert 0.2 < ahead_m < 0.25 * 9, "as far as the motion of before leads"
@@ -70,22 +70,22 @@ def test_a_cut_starts_a_new_segment(at: int, caplog: pytest.LogCaptureFixture) -
 def test_a_cut_that_seems_to_be_no_motion_is_noticed_later() -> None:
     whole = drive(path=cut(12, away_m=300.0))  # what is behind the camera stays where it is for the oracle
     result, slam, _ = run(config(), sensor(), whole)
-    begin = int(np.argmax(result.segment))
+    begin = int(np.argmax(result.submap))
     assert 17 <= begin < 26 and not result.tracked[12 : begin + 1].any() and not result.is_keyframe[12:begin].any()
-    assert all(slam._store[i].segment == slam._store[j].segment for i, j in slam._graph.pairs())
+    assert all(slam._store[i].submap == slam._store[j].submap for i, j in slam._graph.pairs())
 
 
-def test_another_place_for_some_frames_is_no_new_segment() -> None:
+def test_another_place_for_some_frames_is_no_new_submap() -> None:
     path = [*PATH[:14], *(pose(z_m=-300.0) @ T for T in PATH[14:17]), *PATH[17:]]
     result, _, _ = run(config(), NoPrior(), drive(path=path))
-    assert np.flatnonzero(~result.tracked).tolist() == [14, 15, 16] and result.segment.max() == 0
+    assert np.flatnonzero(~result.tracked).tolist() == [14, 15, 16] and result.submap.max() == 0
     assert not result.is_keyframe[14:17].any()
 
 
 def test_the_end_may_be_dark() -> None:
     dark = list(range(15, 26))
     result, _, _ = run(config(), sensor(), drive(dark))
-    assert not result.tracked[15:].any() and result.tracked[:15].all() and result.segment.max() == 0
+    assert not result.tracked[15:].any() and result.tracked[:15].all() and result.submap.max() == 0
     travelled_m = result.T_world_cam[-1, 2, 3] - result.T_world_cam[14, 2, 3]
     assert 0.2 < travelled_m < 0.25 * 12, "goes on at the speed of before, for a while"
 
@@ -102,7 +102,7 @@ def test_a_loss_survives_a_stop(stop: int) -> None:
         second.process(whole[index])
     one, other = first.finish(), second.finish()
     np.testing.assert_array_equal(one.T_world_cam, other.T_world_cam)
-    np.testing.assert_array_equal(one.segment, other.segment)
+    np.testing.assert_array_equal(one.submap, other.submap)
 
 
 def test_what_has_texture() -> None:
@@ -117,8 +117,8 @@ def test_cells_found_again() -> None:
     cells = np.stack([x, y], axis=-1)
     sure = np.full((12, 40, 2), 0.6)
     there, back = Correspondence(cells + [4, 0], sure), Correspondence(cells - [4, 0], sure)
-    assert share_found_again(there, back) == pytest.approx(36 / 40)
-    assert share_found_again(there, Correspondence(cells - [6, 0], sure)) == 0.0
-    assert share_found_again(there, Correspondence(cells - [4, 0], 0.1 * sure)) == 0.0
+    assert forward_backward_share(there, back) == pytest.approx(36 / 40)
+    assert forward_backward_share(there, Correspondence(cells - [6, 0], sure)) == 0.0
+    assert forward_backward_share(there, Correspondence(cells - [4, 0], 0.1 * sure)) == 0.0
     wild = np.random.default_rng(0).uniform(0, 1, (2, 12, 40, 2)) * [40, 12]
-    assert share_found_again(Correspondence(wild[0], sure), Correspondence(wild[1], sure)) < 0.05
+    assert forward_backward_share(Correspondence(wild[0], sure), Correspondence(wild[1], sure)) < 0.05

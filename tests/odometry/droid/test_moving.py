@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.config import Config
+from metric_slam.config.schema import Config
 from metric_slam.correspondence.droid.model import DroidCorrespondence
-from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.disk_store import DiskStore
 from metric_slam.frame import CameraMount
@@ -65,7 +65,7 @@ def test_its_cells_are_found_and_left_out() -> None:
 
 
 def test_the_last_word_of_the_network_does_not_bring_them_back() -> None:
-    slam = slam_behind_a_vehicle(road(), backend={"updates": [1, 1]}, droid={**DROID, "window": 4, "warm_up": 4})
+    slam = slam_behind_a_vehicle(road(), global_ba={"updates": [1, 1]}, droid={**DROID, "window": 4, "warm_up": 4})
     for index in range(len(DRIVE)):
         slam.process(DRIVE[index])
     masks = [keyframe.moving_cells > 0 for keyframe in slam._store]

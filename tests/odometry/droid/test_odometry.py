@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from metric_slam.config import Config
-from metric_slam.depth.ground_plane import GroundPlane
+from metric_slam.config.schema import Config
+from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.frame import CameraMount
 from metric_slam.slam import MetricSlam
@@ -58,7 +58,7 @@ def test_superfluous_keyframes_go_and_become_frames(prior: str) -> None:
     result, slam, _ = run(config(droid=REMOVING), sensor() if prior == "sensor" else road, DRIVE)
     kept, _, _ = run(config(), sensor(), DRIVE)
     assert result.is_keyframe.sum() < 0.75 * kept.is_keyframe.sum()
-    assert result.tracked.all() and result.quality.min() > 0.5
+    assert result.tracked.all() and result.inlier_ratio.min() > 0.5
     keyframes = [r for r in slam._frames.records if r.is_keyframe]
     assert [slam._store[r.keyframe].index for r in keyframes] == [r.index for r in keyframes]
     assert len(keyframes) == len(slam._store)
@@ -69,7 +69,7 @@ def test_superfluous_keyframes_go_and_become_frames(prior: str) -> None:
 
 
 def test_updates_over_the_whole_trajectory_mend_it() -> None:
-    cfg = config(backend={"updates": [2, 1], "iterations": 0}, droid={**DROID, "features_in_memory": 3})
+    cfg = config(global_ba={"updates": [2, 1], "iterations": 0}, droid={**DROID, "features_in_memory": 3})
     slam, network = oracle_slam(cfg, DRIVE, sensor())
     for index in range(len(DRIVE)):
         slam.process(DRIVE[index])
@@ -82,7 +82,7 @@ def test_updates_over_the_whole_trajectory_mend_it() -> None:
 
 
 def test_more_edges_than_memory_may_hold_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
-    cfg = config(backend={"updates": [1, 0]}, droid={**DROID, "backend_max_edges": 20})
+    cfg = config(global_ba={"updates": [1, 0]}, droid={**DROID, "backend_max_edges": 20})
     with caplog.at_level("WARNING"):
         result, _, _ = run(cfg, sensor(), DRIVE)
     assert "droid.backend_max_edges is 20" in caplog.text and result.tracked.all()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.accelerator import Accelerator, uploaded
-from metric_slam.device_arrays import DeviceArrays, on_host
 from metric_slam.disk_store import DiskStore
+from metric_slam.optimization.cuda.arrays import DeviceArrays, on_host
+from metric_slam.optimization.cuda.kernels import Accelerator, uploaded
 
 Maps = Callable[[int], np.ndarray]
 BYTES = 4 * 6 * 8
@@ -27,7 +27,7 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         shapes.append(tuple(array.shape))
         return uploaded(array, *options)
 
-    monkeypatch.setattr("metric_slam.accelerator.uploaded", upload)
+    monkeypatch.setattr("metric_slam.optimization.cuda.kernels.uploaded", upload)
     return shapes
 
 

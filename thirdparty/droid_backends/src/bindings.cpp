@@ -1,4 +1,4 @@
-// Thin Python bindings; private: metric_slam/bundle_adjustment.py is the documented surface.
+// Thin Python bindings; private: metric_slam/optimization/bundle_adjustment.py is the documented surface.
 #include "bindings.h"
 
 #include <nanobind/stl/optional.h>
@@ -144,8 +144,10 @@ NB_MODULE(_droid_backends, m) {
       .value("NOTHING_TO_DO", droid::Status::kNothingToDo);
 
   nb::class_<droid::RobustLoss>(m, "RobustLoss")
-      .def("__init__", [](droid::RobustLoss* self, droid::Loss kind, double width) { new (self) droid::RobustLoss{kind, width}; },
-           "kind"_a, "width"_a = 1.0)
+      .def(
+          "__init__",
+          [](droid::RobustLoss* self, droid::Loss kind, double width) { new (self) droid::RobustLoss{kind, width}; },
+          "kind"_a, "width"_a = 1.0)
       .def_rw("kind", &droid::RobustLoss::kind)
       .def_rw("width", &droid::RobustLoss::width)
       .def("cost", &droid::RobustLoss::cost, "n"_a)
@@ -185,9 +187,9 @@ NB_MODULE(_droid_backends, m) {
              std::optional<Cpu<const int64_t, nb::shape<-1, 2>>> baseline_pair,
              std::optional<ConstScalars> baseline_length, std::optional<ConstScalars> baseline_sigma,
              std::optional<Indices> scale_previous) {
-            new (self) ProblemArrays{poses,      inv_depth,  scales,        intrinsics,      source,
-                                     target,     flow_target, confidence,   pose_free,       depth_free,
-                                     depth_damping, prior_depth, prior_weight, scale_anchor, baseline_length,
+            new (self) ProblemArrays{poses,          inv_depth,     scales,        intrinsics,   source,
+                                     target,         flow_target,   confidence,    pose_free,    depth_free,
+                                     depth_damping,  prior_depth,   prior_weight,  scale_anchor, baseline_length,
                                      baseline_sigma, baseline_pair, scale_previous};
             make_problem(*self);
           },

@@ -1,5 +1,5 @@
-// Bindings of frame_distance and depth_filter; the documented surfaces are metric_slam/frame_distance.py and
-// metric_slam/view_consistency.py.
+// Bindings of frame_distance and depth_filter; the documented surfaces are metric_slam/optimization/frame_distance.py
+// and metric_slam/optimization/view_consistency.py.
 #include "bindings.h"
 
 #include <vector>

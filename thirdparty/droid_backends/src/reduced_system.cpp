@@ -196,8 +196,7 @@ void assemble(const DenseBaProblem& P, const DenseBaOptions& opt, const Layout& 
   if (opt.damping == Damping::kBeforeSchur) damp(layout, amounts, false, system.S);
   for (const SourceBlock& block : system.blocks)
     if (P.depth_free[block.keyframe]) scatter(P, layout, block, block.sums.G, block.sums.g, -1.0, system);
-  if (opt.damping != Damping::kBeforeSchur)
-    damp(layout, amounts, opt.damping == Damping::kEveryBlock, system.S);
+  if (opt.damping != Damping::kBeforeSchur) damp(layout, amounts, opt.damping == Damping::kEveryBlock, system.S);
 }
 
 std::vector<std::vector<double>> block_steps(const DenseBaProblem& P, const Layout& layout, const System& system,
@@ -205,8 +204,7 @@ std::vector<std::vector<double>> block_steps(const DenseBaProblem& P, const Layo
   std::vector<std::vector<double>> steps;
   for (const SourceBlock& block : system.blocks) {
     std::vector<double> step(block.columns(), 0.0);
-    for (const Slot& slot : free_slots(P, layout, block))
-      std::copy_n(&x[slot.row], slot.width, &step[slot.column]);
+    for (const Slot& slot : free_slots(P, layout, block)) std::copy_n(&x[slot.row], slot.width, &step[slot.column]);
     const int source = layout.pose[block.keyframe];
     for (int c = 0; c < block.scale_column() && source >= 0; ++c)
       for (int a = 0; a < 6; ++a) step[c] += system.geometry[block.edges[c / 6]].A[6 * a + c % 6] * x[source + a];

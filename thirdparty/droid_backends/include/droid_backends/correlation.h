@@ -22,10 +22,10 @@ namespace droid {
 constexpr int kMaxLookupRadius = 4;
 
 struct LookupSize {
-  int E = 0, h = 0, w = 0;   // edges, source grid
-  int hk = 0, wk = 0;        // target grid of this level; may be 0
-  int level = 0, radius = 3; // radius 1..kMaxLookupRadius
-  int channels = 0;          // of out, at least (level + 1) * (2 radius + 1)^2
+  int E = 0, h = 0, w = 0;    // edges, source grid
+  int hk = 0, wk = 0;         // target grid of this level; may be 0
+  int level = 0, radius = 3;  // radius 1..kMaxLookupRadius
+  int channels = 0;           // of out, at least (level + 1) * (2 radius + 1)^2
 
   LIE_HD int64_t pixels() const { return static_cast<int64_t>(h) * w; }
   LIE_HD int64_t cells() const { return static_cast<int64_t>(hk) * wk; }
@@ -43,10 +43,14 @@ template <typename Run>
 void with_radius(int radius, Run run) {
   static_assert(kMaxLookupRadius == 4, "one case for each radius");
   switch (radius) {
-    case 1: return run(std::integral_constant<int, 1>());
-    case 2: return run(std::integral_constant<int, 2>());
-    case 3: return run(std::integral_constant<int, 3>());
-    case 4: return run(std::integral_constant<int, 4>());
+    case 1:
+      return run(std::integral_constant<int, 1>());
+    case 2:
+      return run(std::integral_constant<int, 2>());
+    case 3:
+      return run(std::integral_constant<int, 3>());
+    case 4:
+      return run(std::integral_constant<int, 4>());
   }
 }
 
@@ -56,8 +60,8 @@ void lookup_volume(const LookupSize& size, const T* volume, const T* coords, T* 
 
 // Adds to grad_volume and grad_coords, shaped like their inputs; either may be null.
 template <typename T>
-void lookup_volume_backward(const LookupSize& size, const T* volume, const T* coords, const T* grad_out,
-                            T* grad_volume, T* grad_coords);
+void lookup_volume_backward(const LookupSize& size, const T* volume, const T* coords, const T* grad_out, T* grad_volume,
+                            T* grad_coords);
 
 // Features of the two sides and which of them an edge joins.
 template <typename T>

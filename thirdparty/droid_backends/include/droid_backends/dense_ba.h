@@ -51,21 +51,21 @@ enum class Status : int {
 struct DenseBaProblem {
   int N = 0, E = 0, h = 0, w = 0;
   Intrinsics K{};
-  double* poses = nullptr;      // [N, 7] T_cam_world: t xyz, q xyzw; updated in place
-  double* inv_depth = nullptr;  // [N, h, w]; updated in place
-  double* scales = nullptr;     // [N] log-scale of the prior; updated in place
-  const int64_t* source = nullptr;        // [E]
-  const int64_t* target = nullptr;        // [E]
-  const double* flow_target = nullptr;    // [E, h, w, 2] x, y in grid cells
-  const double* confidence = nullptr;     // [E, h, w, 2] of x and of y
-  const double* depth_damping = nullptr;  // [N, h, w] or null: eta, added to C
-  const double* prior_depth = nullptr;    // [N, h, w] or null: z in metres, 0 = none
-  const double* prior_weight = nullptr;   // [N, h, w] or null: m
-  const double* scale_anchor = nullptr;   // [N] or null (0): a
+  double* poses = nullptr;                  // [N, 7] T_cam_world: t xyz, q xyzw; updated in place
+  double* inv_depth = nullptr;              // [N, h, w]; updated in place
+  double* scales = nullptr;                 // [N] log-scale of the prior; updated in place
+  const int64_t* source = nullptr;          // [E]
+  const int64_t* target = nullptr;          // [E]
+  const double* flow_target = nullptr;      // [E, h, w, 2] x, y in grid cells
+  const double* confidence = nullptr;       // [E, h, w, 2] of x and of y
+  const double* depth_damping = nullptr;    // [N, h, w] or null: eta, added to C
+  const double* prior_depth = nullptr;      // [N, h, w] or null: z in metres, 0 = none
+  const double* prior_weight = nullptr;     // [N, h, w] or null: m
+  const double* scale_anchor = nullptr;     // [N] or null (0): a
   const int64_t* scale_previous = nullptr;  // [N] or null (k - 1): p, -1 where no scale comes before
-  const bool* pose_free = nullptr;        // [N]
-  const bool* depth_free = nullptr;       // [N]
-  int F = 0;                              // measured baselines
+  const bool* pose_free = nullptr;          // [N]
+  const bool* depth_free = nullptr;         // [N]
+  int F = 0;                                // measured baselines
   const int64_t* baseline_pair = nullptr;   // [F, 2]
   const double* baseline_length = nullptr;  // [F]
   const double* baseline_sigma = nullptr;   // [F] of log length
@@ -80,10 +80,10 @@ struct DenseBaOptions {
   RobustLoss flow_loss{};
   RobustLoss prior_loss{};
   RobustLoss baseline_loss{};
-  double flow_weight = 1.0;         // multiplies every confidence (0.001 in DROID-SLAM)
+  double flow_weight = 1.0;  // multiplies every confidence (0.001 in DROID-SLAM)
   double droid_alpha = 0.05;
-  double scale_sigma = 0.025;       // sigma_s; <= 0 holds the scales fixed
-  double scale_step_sigma = 0.02;   // sigma_delta; <= 0: no smoothness
+  double scale_sigma = 0.025;      // sigma_s; <= 0 holds the scales fixed
+  double scale_step_sigma = 0.02;  // sigma_delta; <= 0: no smoothness
   double min_inv_depth = 1e-3, max_inv_depth = 10.0;
   double initial_damping = 1e-4, ridge = 1e-6;
   double min_relative_decrease = 1e-4;  // convergence

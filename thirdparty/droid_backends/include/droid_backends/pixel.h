@@ -26,10 +26,10 @@ struct Intrinsics {
 // S is double, or Lanes for several pixels at once.
 template <typename S>
 struct PixelProjection {
-  S u, v;                              // where the pixel lands in j
-  S z_scaled;                          // Z, the depth in j divided by the depth in i
-  S inv_depth;                         // inverse depth in j
-  decltype(S() > kMinDepth) valid;     // in front of camera j
+  S u, v;                           // where the pixel lands in j
+  S z_scaled;                       // Z, the depth in j divided by the depth in i
+  S inv_depth;                      // inverse depth in j
+  decltype(S() > kMinDepth) valid;  // in front of camera j
 };
 
 template <typename S>

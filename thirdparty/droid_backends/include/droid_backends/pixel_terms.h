@@ -43,7 +43,7 @@ LIE_HD void flow_term(const Intrinsics& K, const RelativeMotion& motion, const D
   f.wy = cy * weight;
 }
 
-constexpr int kUpper6 = 21;  // elements of a symmetric 6 x 6 block
+constexpr int kUpper6 = 21;                                                 // elements of a symmetric 6 x 6 block
 LIE_HD constexpr int upper6(int a, int b) { return a * (11 - a) / 2 + b; }  // place of (a, b), a <= b, in them
 
 // a . (Jj[0][c], Jj[1][c]), without the products that are always zero: x does not depend on ty, nor y on tx.

@@ -1,5 +1,6 @@
 // Robust losses rho(n) of a residual's length n, with the weight rho'(n)/(2 n) of iteratively reweighted least squares.
-// rho(n) = n^2 near zero for all of them. Sources: Huber 1964; Geman and McClure 1985; Cauchy as in Zhang 1997, table 1.
+// rho(n) = n^2 near zero for all of them. Sources: Huber 1964; Geman and McClure 1985; Cauchy as in Zhang 1997,
+// table 1.
 #pragma once
 
 #include <droid_backends/lanes.h>

@@ -11,7 +11,7 @@ constexpr double kIdentity[9] = {1, 0, 0, 0, 1, 0, 0, 0, 1};
 
 // Four neighbouring pixels at a time; the last ones are filled up with NaN, which is never valid.
 DROID_INLINE FlowSum sum_flow(const Views& views, const double* rays_x, const double* rays_y, const double* inv_depth,
-                            const double R[9], const double t[3]) {
+                              const double R[9], const double t[3]) {
   const int pixels = static_cast<int>(views.pixels());
   Lanes sum_of_lengths = {}, count = {};
   for (int first = 0; first < pixels; first += kLanes) {

@@ -31,8 +31,8 @@ DROID_HOT_LOOP void forward(const LookupSize size, const T* volume, const T* coo
 }
 
 template <typename T, int R>
-DROID_HOT_LOOP void backward(const LookupSize size, const T* volume, const T* coords, const T* grad_out,
-                             T* grad_volume, T* grad_coords, int64_t edge, int64_t begin, int64_t end) {
+DROID_HOT_LOOP void backward(const LookupSize size, const T* volume, const T* coords, const T* grad_out, T* grad_volume,
+                             T* grad_coords, int64_t edge, int64_t begin, int64_t end) {
   constexpr int n = WindowSize<R>::kCells;
   Pack<T> cells[n * n];
   for (int64_t first = begin; first < end; first += kPack<T>) {
@@ -66,8 +66,8 @@ void lookup_volume(const LookupSize& size, const T* volume, const T* coords, T* 
 }
 
 template <typename T>
-void lookup_volume_backward(const LookupSize& size, const T* volume, const T* coords, const T* grad_out,
-                            T* grad_volume, T* grad_coords) {
+void lookup_volume_backward(const LookupSize& size, const T* volume, const T* coords, const T* grad_out, T* grad_volume,
+                            T* grad_coords) {
   with_radius(size.radius, [&](auto radius) {
     for_pixel_blocks<T>(size, [&](int64_t edge, int64_t begin, int64_t end) {
       backward<T, radius.value>(size, volume, coords, grad_out, grad_volume, grad_coords, edge, begin, end);

@@ -29,7 +29,11 @@ struct Pass {
 
   Pass(const DenseBaProblem& problem, const DenseBaOptions& options, const std::vector<EdgeGeometry>& edges,
        const Rays& rays, double depth_damping)
-      : P(problem), opt(options), geometry(edges.data()), ray_x(rays.x.data()), ray_y(rays.y.data()),
+      : P(problem),
+        opt(options),
+        geometry(edges.data()),
+        ray_x(rays.x.data()),
+        ray_y(rays.y.data()),
         damping(depth_damping) {}
   int pixels() const { return P.h * P.w; }
 };

@@ -11,7 +11,7 @@ namespace droid {
 
 namespace {
 
-constexpr int kStrip = 16;                  // Lanes in a strip
+constexpr int kStrip = 16;  // Lanes in a strip
 constexpr int kChunkPixels = 16 * kStrip * kLanes;
 
 struct Chunk {
@@ -135,8 +135,8 @@ DROID_HOT_LOOP double chunk_cost(const Pass pass, const SourceBlock& block, cons
 }
 
 // b - E^T step is summed edge by edge: Jz W (r - Jj step).
-DROID_HOT_LOOP void substitute_chunk(const Pass pass, const SourceBlock& block, const Chunk& chunk,
-                                     const double* step, bool clamp) {
+DROID_HOT_LOOP void substitute_chunk(const Pass pass, const SourceBlock& block, const Chunk& chunk, const double* step,
+                                     bool clamp) {
   const int n = static_cast<int>(block.edges.size());
   const double scale = exp_scale(pass.P, block.keyframe);
   double* d = pass.P.inv_depth + static_cast<int64_t>(block.keyframe) * pass.pixels();

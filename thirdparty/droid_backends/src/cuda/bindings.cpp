@@ -1,5 +1,6 @@
 // The module droid_backends._droid_backends_cuda: the kernels on a GPU, each call on a stream of torch's. Private:
-// metric_slam/accelerator.py is the way to it. Names and arguments are those of the module for the CPU, and `stream`.
+// metric_slam/optimization/cuda/kernels.py is the way to it. Names and arguments are those of the module for the CPU,
+// and `stream`.
 #include "bindings.h"
 
 #include <lietorch/gpu_device.h>

@@ -2,7 +2,7 @@
 // whose "device" is the CPU. Every array is .noconvert(), as in ../bindings.h.
 //
 // Keyframe numbers of edges and pairs are in the memory of the device and are not checked there: whoever makes them
-// checks them on the host (metric_slam/accelerator.py).
+// checks them on the host (metric_slam/optimization/cuda/kernels.py).
 #pragma once
 
 #include <nanobind/nanobind.h>

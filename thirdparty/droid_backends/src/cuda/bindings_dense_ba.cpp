@@ -1,4 +1,4 @@
-// Bindings of the dense bundle adjustment; metric_slam/device_ba.py queues the calls of a solve.
+// Bindings of the dense bundle adjustment; metric_slam/optimization/cuda/dense_ba.py queues the calls of a solve.
 #include <lietorch/gpu_device.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -100,10 +100,10 @@ void bind_plan(nb::module_& m) {
              Numbers part_column, Numbers part_shape, Numbers part_begin, Numbers from_, Numbers row_keyframe,
              LongNumbers sums_begin, LongNumbers local_begin, ConstScalars part_constant,
              HostArray<const int32_t, nb::shape<-1, 5>> batches, int rows, int pixels, int64_t raw, int64_t local) {
-            new (self) PlanArrays{source_keyframe, source_begin, edge_at,    pair_source, pair_first,   pair_second,
-                                  pose_row,        scale_row,    part_row,   part_column, part_shape,   part_begin,
-                                  from_,           row_keyframe, sums_begin, local_begin, part_constant, {},
-                                  {},              rows};
+            new (self) PlanArrays{source_keyframe, source_begin,  edge_at,   pair_source,  pair_first,
+                                  pair_second,     pose_row,      scale_row, part_row,     part_column,
+                                  part_shape,      part_begin,    from_,     row_keyframe, sums_begin,
+                                  local_begin,     part_constant, {},        {},           rows};
             WorkSizes& sizes = self->sizes;
             sizes.edges = static_cast<int64_t>(edge_at.shape(0));
             sizes.sources = static_cast<int64_t>(source_keyframe.shape(0));

@@ -10,8 +10,8 @@
 // The units know 16 bits. A float is split into two Half, x = high + low, which keeps 22 of its 24 bits, or what is
 // above 3e-8, and
 //     x y = high high + high low + low high
-// to as much; beyond 65504, where Half ends, the product is NaN. Half and Brain need no such thing. In double precision,
-// for tests, threads multiply number by number.
+// to as much; beyond 65504, where Half ends, the product is NaN. Half and Brain need no such thing. In double
+// precision, for tests, threads multiply number by number.
 #pragma once
 
 #include "tensor_units.h"
@@ -183,21 +183,20 @@ __device__ __forceinline__ void multiply_box(const LookupSize& size, const T* ta
   if (count == 0) return;  // for all lanes
   int x = box.x + g % box.width(), y = box.y + g / box.width();
   for (int n = 0; n < count; n += kColumns) {
-    float sums[parts][4] = {};  // of the high parts, and of what they leave
+    float sums[parts][4] = {};                               // of the high parts, and of what they leave
     const int y_inside = CellBox::min_of(y, box.y_end - 1);  // beyond the last cell: read another, for nothing
     uint32_t cell[parts][2];
-    take_pairs<T, kWhole>(
-        target + (static_cast<int64_t>(y_inside) * size.wk + x) * C, first, C, t,
-        [&](int k, const uint32_t (&pairs)[parts]) {
-          for (int p = 0; p < parts; ++p) cell[p][k % 2] = pairs[p];
-          if (k % 2 == 0) return;
+    take_pairs<T, kWhole>(target + (static_cast<int64_t>(y_inside) * size.wk + x) * C, first, C, t,
+                          [&](int k, const uint32_t (&pairs)[parts]) {
+                            for (int p = 0; p < parts; ++p) cell[p][k % 2] = pairs[p];
+                            if (k % 2 == 0) return;
 #pragma unroll
-          for (int kind = 0; kind < 2 * parts - 1; ++kind) {
-            const auto& of = source.of[kind / 2];
-            const uint32_t pixels[4] = {of[0][k - 1], of[1][k - 1], of[0][k], of[1][k]};
-            multiply_add<typename Parts<T>::Unit>(sums[kind ? parts - 1 : 0], pixels, cell[kind % 2]);
-          }
-        });
+                            for (int kind = 0; kind < 2 * parts - 1; ++kind) {
+                              const auto& of = source.of[kind / 2];
+                              const uint32_t pixels[4] = {of[0][k - 1], of[1][k - 1], of[0][k], of[1][k]};
+                              multiply_add<typename Parts<T>::Unit>(sums[kind ? parts - 1 : 0], pixels, cell[kind % 2]);
+                            }
+                          });
 #pragma unroll
     for (int b = 0; b < 2; ++b) {  // columns 2t and 2t + 1, which other lanes have read
       const int holder = 4 * (2 * t + b);
@@ -250,8 +249,7 @@ __device__ void correlate(const LookupSize& size, const EdgeFeatures<T>& edges, 
   constexpr int side = WindowSize<R>::kCells, threads = kCorrelateThreads<Computed<T>>;
   const T* target = edges.features_target + edges.target[edge] * size.cells() * edges.C;
   const T* features = edges.features_source + edges.source[edge] * size.pixels() * edges.C;
-  for (int n = threadIdx.x; n < windows.kPixels * windows.kPitch; n += threads)
-    windows.cells[n] = Computed<T>();
+  for (int n = threadIdx.x; n < windows.kPixels * windows.kPitch; n += threads) windows.cells[n] = Computed<T>();
   __syncthreads();
   if constexpr (!kHasUnits<T>) {
     for (int item = threadIdx.x; item < windows.kPixels * side * side; item += threads) {

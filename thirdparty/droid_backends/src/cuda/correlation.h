@@ -39,8 +39,8 @@ void lookup_volume(const LookupSize& size, const T* volume, const Computed<T>* c
 
 // As droid::lookup_volume_backward; T float or double, here and below.
 template <typename T>
-void lookup_volume_backward(const LookupSize& size, const T* volume, const T* coords, const T* grad_out,
-                            T* grad_volume, T* grad_coords, std::intptr_t stream);
+void lookup_volume_backward(const LookupSize& size, const T* volume, const T* coords, const T* grad_out, T* grad_volume,
+                            T* grad_coords, std::intptr_t stream);
 
 // As droid::lookup_features; T of any type.
 template <typename T>

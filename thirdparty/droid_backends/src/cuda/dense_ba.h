@@ -26,12 +26,12 @@ struct SolverState {
   double status = kRunning;  // Status, or kRunning
   double iterations = 0, trials = 0;
   double cost_initial = 0, cost = 0;
-  double lambda = 0;          // damping of the present system
-  double current = 0;         // which of the two state buffers holds the state: 0 or 1
-  double stale = 0;           // is the system another one than lambda and the state say?
-  double trial = 0;           // of this linearisation
-  double solvable = 0;        // was any trial of this linearisation?
-  double cost_at_start = 0;   // of this linearisation
+  double lambda = 0;         // damping of the present system
+  double current = 0;        // which of the two state buffers holds the state: 0 or 1
+  double stale = 0;          // is the system another one than lambda and the state say?
+  double trial = 0;          // of this linearisation
+  double solvable = 0;       // was any trial of this linearisation?
+  double cost_at_start = 0;  // of this linearisation
 
   static constexpr double kRunning = -1.0;
   static constexpr int kNumbers = 11;
@@ -57,13 +57,13 @@ struct Plan {
   const int32_t* pose_row = nullptr;   // [N] first row of each keyframe's variable, -1 where it does not move
   const int32_t* scale_row = nullptr;  // [N]
   int parts = 0, rows = 0;
-  const int32_t* part_row = nullptr;     // [parts] first row and column; a part is 6 or 1 wide each way
+  const int32_t* part_row = nullptr;  // [parts] first row and column; a part is 6 or 1 wide each way
   const int32_t* part_column = nullptr;
-  const int32_t* part_shape = nullptr;   // [parts] 10 * rows + columns
-  const double* part_constant = nullptr; // [parts] of the couplings of scales, whose weights are constant
-  const int32_t* part_begin = nullptr;   // [parts + 1] contributions
-  const int32_t* from = nullptr;         // [contributions, 3] (source, slot, slot), or (-1 - baseline, end, end)
-  const int32_t* row_keyframe = nullptr; // [parts] keyframe of the variable, for parts on the diagonal
+  const int32_t* part_shape = nullptr;    // [parts] 10 * rows + columns
+  const double* part_constant = nullptr;  // [parts] of the couplings of scales, whose weights are constant
+  const int32_t* part_begin = nullptr;    // [parts + 1] contributions
+  const int32_t* from = nullptr;          // [contributions, 3] (source, slot, slot), or (-1 - baseline, end, end)
+  const int32_t* row_keyframe = nullptr;  // [parts] keyframe of the variable, for parts on the diagonal
 };
 
 // Sources begin..end-1, whose Jacobians fit the workspace together.
@@ -80,7 +80,7 @@ struct Twice {
 
 struct Work {
   EdgeGeometry* geometry = nullptr;  // [2, E]: of both state buffers
-  double* jacobians = nullptr;  // [places of a batch, 6, pixels]: E of each edge
+  double* jacobians = nullptr;       // [places of a batch, 6, pixels]: E of each edge
   double* scale_jacobian = nullptr;  // [sources of a batch, pixels]
   double* depth_inverse = nullptr;   // [sources of a batch, pixels]
   double* depth_right = nullptr;     // [sources of a batch, pixels]
@@ -91,10 +91,10 @@ struct Work {
   double* raw_right = nullptr;       // g of those, 6 E + sources
   double* local_H = nullptr;         // of every source
   double* local_G = nullptr;
-  double* local_right = nullptr;     // [2, sum of 6 n + 7]: v, g
-  double* source_cost = nullptr;     // [sources]
-  double* baselines = nullptr;       // [F, 16]: J [2, 6], weight, residual, cost
-  double* edge_steps = nullptr;      // [E, 6] by place
+  double* local_right = nullptr;  // [2, sum of 6 n + 7]: v, g
+  double* source_cost = nullptr;  // [sources]
+  double* baselines = nullptr;    // [F, 16]: J [2, 6], weight, residual, cost
+  double* edge_steps = nullptr;   // [E, 6] by place
 };
 
 struct WorkSizes {
@@ -123,7 +123,7 @@ struct Problem {
   const double* prior_depth = nullptr;
   const double* prior_weight = nullptr;
   const double* scale_anchor = nullptr;
-  const int32_t* scale_previous = nullptr; // [N], never null
+  const int32_t* scale_previous = nullptr;  // [N], never null
   const bool* depth_free = nullptr;
   int F = 0;
   const int32_t* baseline_pair = nullptr;  // [F, 2]
@@ -151,8 +151,8 @@ struct System {
   Amounts amounts;
 };
 
-// Queues the passes that make the reduced system; `batches` on the host. values [parts, 36] gets every part, rows first;
-// dense [rows, rows], if not null, the lower triangle with whole blocks on the diagonal; right [rows].
+// Queues the passes that make the reduced system; `batches` on the host. values [parts, 36] gets every part, rows
+// first; dense [rows, rows], if not null, the lower triangle with whole blocks on the diagonal; right [rows].
 template <typename F>
 void assemble(const System<F>& system, At at, const Batch* batches, int count, double* values, double* dense,
               double* right, std::intptr_t stream);

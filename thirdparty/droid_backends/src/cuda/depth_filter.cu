@@ -14,7 +14,7 @@ constexpr int kMotion = 12;   // R, t
 // Block (k, pixels). The motions are the same for all pixels: a thread makes one of them, all threads use them.
 __global__ void filter_kernel(Views views, KeyframePairs pairs, const double* max_depth_error, bool relative,
                               int pixel_blocks, int32_t* count) {
-  GPU_SHARED(double, motions, kMotions * kMotion);
+  GPU_SHARED(double, motions, kMotions* kMotion);
   const int64_t k = blockIdx.x / pixel_blocks;
   const int64_t p = static_cast<int64_t>(blockIdx.x % pixel_blocks) * kThreads + threadIdx.x;
   const bool inside = p < views.pixels();

@@ -16,8 +16,8 @@ struct Source {
   int first, n, keyframe;
   const EdgeGeometry* geometry;  // of all edges
   const int32_t* edge_at;
-  double *H, *G, *v, *g;         // local system, [columns, columns] and [columns]
-  double* sums;                  // [n, 32]
+  double *H, *G, *v, *g;  // local system, [columns, columns] and [columns]
+  double* sums;           // [n, 32]
 
   __device__ int columns() const { return 6 * n + 7; }
   __device__ double A(int row, int column) const {  // column of all targets'
@@ -123,8 +123,7 @@ __global__ void __launch_bounds__(kThreads) expand_kernel(System<F> s, At at, Ba
   const double* raw = s.work.raw + s.plan.sums_begin[b];
   const double* raw_right = s.work.raw_right + 6 * static_cast<int64_t>(source.first) + b;
   with_source(
-      source, source.G, source.g,
-      [&](int r, int c) { return depths ? raw[static_cast<int64_t>(r) * m + c] : 0.0; },
+      source, source.G, source.g, [&](int r, int c) { return depths ? raw[static_cast<int64_t>(r) * m + c] : 0.0; },
       [&](int r) { return depths ? raw_right[r] : 0.0; });
 }
 

@@ -107,8 +107,10 @@ __device__ void place_windows(const LookupSize& size, const Windows<S, R, n>& wi
                               const S* coords, int64_t edge) {
   for (int t = threadIdx.x; t < n; t += blockDim.x) {
     const int64_t p = pixels.pixel(t);
-    if (p < 0) windows.place_nowhere(t);
-    else windows.place(t, size, coords, edge, p);
+    if (p < 0)
+      windows.place_nowhere(t);
+    else
+      windows.place(t, size, coords, edge, p);
   }
 }
 
@@ -133,8 +135,7 @@ struct EntryGradients {
   const S* from;
   int64_t pixels;
   __device__ EntryGradients(const LookupSize& size, const S* grad_out, int64_t edge, int64_t pixel)
-      : from(grad_out + (edge * size.channels + size.first_channel()) * size.pixels() + pixel),
-        pixels(size.pixels()) {}
+      : from(grad_out + (edge * size.channels + size.first_channel()) * size.pixels() + pixel), pixels(size.pixels()) {}
   __device__ S operator()(int entry) const { return from[entry * pixels]; }
 };
 
@@ -161,8 +162,8 @@ __device__ void gradients_of_cells(const LookupSize& size, const Windows<S, R, n
   for (int t = threadIdx.x; t < n; t += blockDim.x) {
     const int64_t p = pixels.pixel(t);
     if (p >= 0)
-      blend_window_transposed<R>(EntryGradients<S>(size, grad_out, edge, p), windows.places[t].fx,
-                                 windows.places[t].fy, windows.cells_of(t));
+      blend_window_transposed<R>(EntryGradients<S>(size, grad_out, edge, p), windows.places[t].fx, windows.places[t].fy,
+                                 windows.cells_of(t));
   }
 }
 

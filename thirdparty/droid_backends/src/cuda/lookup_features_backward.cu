@@ -158,8 +158,8 @@ void launch_coords(const LookupSize& size, const EdgeFeatures<S>& edges, const S
                    S* grad_coords, std::intptr_t stream) {
   const auto kernel =
       are_whole(edges) ? features_coords_kernel<S, R, kHasWhole<S, R>> : features_coords_kernel<S, R, false>;
-  gpu::launch("lookup_features_backward", kernel, tiles_of<S>(size), kCorrelateThreads<S>,
-              TileWindows<S, R>::kBytes, stream, size, edges, coords, grad_out, grad_coords);
+  gpu::launch("lookup_features_backward", kernel, tiles_of<S>(size), kCorrelateThreads<S>, TileWindows<S, R>::kBytes,
+              stream, size, edges, coords, grad_out, grad_coords);
 }
 
 template <typename S, int R>

@@ -29,11 +29,8 @@ struct Place {
   int64_t edge;
   PixelRun<kPixels> pixels;
   __device__ Place(const LookupSize& size, int blocks)
-      : edge(blockIdx.x / blocks),
-        pixels{static_cast<int64_t>(blockIdx.x % blocks) * kPixels, size.pixels()} {}
-  __device__ int64_t maps(const LookupSize& size) const {
-    return (edge * size.pixels() + pixels.first) * size.cells();
-  }
+      : edge(blockIdx.x / blocks), pixels{static_cast<int64_t>(blockIdx.x % blocks) * kPixels, size.pixels()} {}
+  __device__ int64_t maps(const LookupSize& size) const { return (edge * size.pixels() + pixels.first) * size.cells(); }
 };
 
 template <typename T, int R>
@@ -90,8 +87,8 @@ void lookup_volume(const LookupSize& size, const T* volume, const Computed<T>* c
 }
 
 template <typename T>
-void lookup_volume_backward(const LookupSize& size, const T* volume, const T* coords, const T* grad_out,
-                            T* grad_volume, T* grad_coords, std::intptr_t stream) {
+void lookup_volume_backward(const LookupSize& size, const T* volume, const T* coords, const T* grad_out, T* grad_volume,
+                            T* grad_coords, std::intptr_t stream) {
   const unsigned blocks = gpu::blocks(size.pixels(), kPixels);
   with_radius(size.radius, [&](auto radius) {
     constexpr int R = decltype(radius)::value;
@@ -101,8 +98,7 @@ void lookup_volume_backward(const LookupSize& size, const T* volume, const T* co
   });
 }
 
-#define INSTANTIATE(T) \
-  template void lookup_volume(const LookupSize&, const T*, const Computed<T>*, T*, std::intptr_t);
+#define INSTANTIATE(T) template void lookup_volume(const LookupSize&, const T*, const Computed<T>*, T*, std::intptr_t);
 INSTANTIATE(float)
 INSTANTIATE(double)
 INSTANTIATE(Half)

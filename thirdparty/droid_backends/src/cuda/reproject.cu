@@ -22,8 +22,7 @@ struct Place {
         pixel(static_cast<int64_t>(blockIdx.x % pixel_blocks) * kThreads + threadIdx.x),
         inside(pixel < views.pixels()) {
     if (threadIdx.x == 0) {
-      const EdgeGeometry own(
-          relative_pose(views.poses + 7 * edges.source[edge], views.poses + 7 * edges.target[edge]));
+      const EdgeGeometry own(relative_pose(views.poses + 7 * edges.source[edge], views.poses + 7 * edges.target[edge]));
       for (int i = 0; i < 9; ++i) geometry[i] = own.R[i];
       for (int i = 0; i < 3; ++i) geometry[9 + i] = own.t[i];
       for (int i = 0; kJacobians && i < 36; ++i) geometry[12 + i] = own.A[i];

@@ -60,8 +60,9 @@ __global__ void __launch_bounds__(kThreads) substitute_kernel(System<F> s, const
   const double damping = depth_damping(state, s.amounts, At::kCurrent);
   const double d = px.d + damped_inverse<double>(C, damping, load_eta(s, k, p)) * right;
   const double nearest = s.opt.max_inv_depth, farthest = s.opt.min_inv_depth;
-  P.inv_depth.of(buffer(state, At::kTrial))[static_cast<int64_t>(k) * P.pixels() + p] =
-      d < farthest ? farthest : d > nearest ? nearest : d;
+  P.inv_depth.of(buffer(state, At::kTrial))[static_cast<int64_t>(k) * P.pixels() + p] = d < farthest  ? farthest
+                                                                                        : d > nearest ? nearest
+                                                                                                      : d;
 }
 
 }  // namespace

@@ -33,9 +33,7 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 using Stream = std::intptr_t;
 
 // How many blocks of `per_block` items hold n.
-inline unsigned blocks(std::int64_t n, int per_block) {
-  return static_cast<unsigned>((n + per_block - 1) / per_block);
-}
+inline unsigned blocks(std::int64_t n, int per_block) { return static_cast<unsigned>((n + per_block - 1) / per_block); }
 
 #if defined(__CUDACC__)
 

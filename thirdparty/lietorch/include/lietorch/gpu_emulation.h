@@ -124,8 +124,8 @@ T shuffle(const T& value, int lane) {
   return emulation::exchanged(value, lane);
 }
 
-#define GPU_SHARED(T, name, count)     \
-  static thread_local T name[count];   \
+#define GPU_SHARED(T, name, count)   \
+  static thread_local T name[count]; \
   ::gpu::emulation::fresh(name, sizeof(name))
 #define GPU_DYNAMIC_SHARED(T, name) T* name = reinterpret_cast<T*>(::gpu::emulation::dynamic_shared)
 

@@ -153,8 +153,7 @@ void Block::run(const std::function<void()>& kernel, std::uint64_t order) {
     fail("threads of a block wait for others that do not come: a barrier is not reached by all");
 }
 
-void run_grid(const char* name, dim3 grid, int threads, std::size_t shared_bytes,
-              const std::function<void()>& kernel) {
+void run_grid(const char* name, dim3 grid, int threads, std::size_t shared_bytes, const std::function<void()>& kernel) {
   const std::int64_t count = static_cast<std::int64_t>(grid.x) * grid.y * grid.z;
   if (count == 0) return;
   if (threads <= 0 || threads > 1024 || threads % kLanesOfWarp != 0)

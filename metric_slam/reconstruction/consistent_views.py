@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from metric_slam.factor_graph import FactorGraph
-from metric_slam.keyframes import KeyframeStore
-from metric_slam.view_consistency import count_views_relative
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.optimization.view_consistency import count_views_relative
 
 MAX_RELATIVE_ERROR = 0.05
 """Depths that differ by less than about this share agree; see :func:`count_views_relative`."""
@@ -21,7 +21,7 @@ _PIECE = 100  # keyframes that are counted together
 _MOST = np.iinfo(np.uint8).max
 
 
-def confirmed_cells(store: KeyframeStore, graph: FactorGraph, confidence: Sequence[np.ndarray]) -> list[np.ndarray]:
+def consistent_views(store: KeyframeStore, graph: FactorGraph, confidence: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Number of keyframes that confirm each cell, uint8 [h, w] for every keyframe.
 
     ``confidence`` [h, w] of all keyframes: a cell without any is a guess, which confirms nothing and is not confirmed.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metric_slam import confirmed_cells as module
-from metric_slam.confirmed_cells import confirmed_cells
 from metric_slam.depth.no_prior import NoPrior
-from metric_slam.pipeline import keyframe_arrays
-from metric_slam.view_consistency import count_consistent_views, count_views_relative
+from metric_slam.optimization.view_consistency import count_consistent_views, count_views_relative
+from metric_slam.reconstruction import consistent_views as module
+from metric_slam.reconstruction.consistent_views import consistent_views
+from metric_slam.run.pipeline import keyframe_arrays
 from tests.oracle import config, run, sensor, winding
 from tests.scene import CAMERA, Drive, Start, Street, keyframe_at, pose
 
@@ -36,7 +36,7 @@ def confidences(start: Start) -> list[np.ndarray]:
 
 
 def test_true_depths_are_confirmed_by_all_that_see_them(start: Start) -> None:
-    confirmed = confirmed_cells(start.store, start.graph, confidences(start))
+    confirmed = consistent_views(start.store, start.graph, confidences(start))
     assert len(confirmed) == 6 and confirmed[2].dtype == np.uint8 and confirmed[2].max() == 4
     seen = confidences(start)[2] > 0
     assert (confirmed[2][seen] > 0).mean() > 0.85  # near road changes too much from row to row
@@ -50,21 +50,21 @@ def test_wrong_depths_are_not() -> None:
     depth = start.store[2].inv_depth.copy()
     depth[wrong] *= 1.15
     start.store[2].inv_depth = depth
-    confirmed = confirmed_cells(start.store, start.graph, confidences(start))
+    confirmed = consistent_views(start.store, start.graph, confidences(start))
     assert (confirmed[2][wrong] > 0).mean() < 0.1
     assert (confirmed[2][~wrong & (confidences(start)[2] > 0)] > 0).mean() > 0.8
 
 
 def test_pieces_do_not_matter(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = confirmed_cells(start.store, start.graph, confidences(start))
+    whole = consistent_views(start.store, start.graph, confidences(start))
     monkeypatch.setattr(module, "_PIECE", 2)
-    np.testing.assert_array_equal(confirmed_cells(start.store, start.graph, confidences(start)), whole)
+    np.testing.assert_array_equal(consistent_views(start.store, start.graph, confidences(start)), whole)
 
 
 def test_a_keyframe_without_matches_is_confirmed_by_nobody() -> None:
     start = Start(NoPrior(), street=STREET)
     start.store.append(keyframe_at(STREET, PATH[0], features=PATH[0]))
-    assert not confirmed_cells(start.store, start.graph, confidences(start))[0].any()
+    assert not consistent_views(start.store, start.graph, confidences(start))[0].any()
 
 
 @pytest.mark.parametrize("depth_m", [0.5, 7.0, 40.0])
