@@ -6,7 +6,7 @@ tensors then, targets and confidences in single precision.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,8 +52,14 @@ class EdgeQuery:
     Only a recurrent model takes it on its device, and then answers there."""
 
     neighbours: bool = True
-    """Do the two keyframes follow each other? Their flow decides the scale and deserves the finest work; wider pairs
-    steady rotation, for which coarser flow will do."""
+    """True if the two keyframes are consecutive. Their flow determines the scale and is computed at the finest level;
+    wider pairs steady the rotation, for which coarser flow is enough."""
+
+    source_ignored: np.ndarray | None = None
+    """Cells of the source that must not be matched (the vehicle itself), bool [h, w]; None: no cell."""
+
+    target_ignored: np.ndarray | None = None
+    """Cells of the target that must not be matched with, bool [h, w]."""
 
 
 class CorrespondenceModel(Protocol):
@@ -126,6 +132,31 @@ def confidence_per_axis(confidence: Array) -> Array:
     if isinstance(confidence, Tensor):
         return confidence[..., None].expand(*confidence.shape, _AXES)
     return np.repeat(confidence[..., None], _AXES, axis=-1)
+
+
+def masked_by_ignored(queries: list[EdgeQuery], matches: list[Correspondence]) -> list[Correspondence]:
+    """The matches without those of ignored cells, and without those that lead into ignored cells."""
+    return [
+        match if query.source_ignored is None and query.target_ignored is None else _masked(query, match)
+        for query, match in zip(queries, matches, strict=True)
+    ]
+
+
+def _masked(query: EdgeQuery, match: Correspondence) -> Correspondence:
+    target = match.target.detach().cpu().numpy() if isinstance(match.target, Tensor) else match.target
+    h, w = target.shape[:2]
+    keep = np.ones((h, w), bool) if query.source_ignored is None else ~query.source_ignored
+    if query.target_ignored is not None:
+        finite = np.nan_to_num(target, nan=-1.0, posinf=-1.0, neginf=-1.0)
+        u, v = (np.rint(finite[..., k]).astype(int).clip(0, n - 1) for k, n in ((0, w), (1, h)))
+        keep = keep & ~query.target_ignored[v, u]
+    if match.confidence.ndim == 3:
+        keep = keep[..., None]
+    if isinstance(match.confidence, Tensor):
+        kept: Array = torch.from_numpy(keep).to(match.confidence.device)
+    else:
+        kept = keep
+    return replace(match, confidence=match.confidence * kept)
 
 
 def packed(match: Correspondence) -> Array:

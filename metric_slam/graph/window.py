@@ -1,106 +1,100 @@
-"""The arrays of a problem over keyframes and edges, stacked where it is solved: in memory, or on a device.
-
-On a device whatever lies there already is stacked there; the rest is uploaded.
-"""
+"""Assembles a bundle adjustment problem from keyframes, edges and measured baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from metric_slam.disk_store import DiskArray
+from metric_slam.graph.baselines import BaselineSet
+from metric_slam.graph.edges import EdgeSet
 from metric_slam.graph.keyframes import KeyframeStore
-from metric_slam.optimization.cuda.arrays import Array, DeviceArrays
+from metric_slam.optimization.bundle_adjustment import Baselines, BaWindow
+from metric_slam.optimization.cuda.arrays import Array
+from metric_slam.optimization.solver import Solver
 
-# how much of the damping that a recurrent model predicts counts, and what is added to it (DROID-SLAM, factor_graph.py)
+# share of the damping that a recurrent model predicts, and what is added to it (DROID-SLAM, factor_graph.py)
 _DAMPING_WEIGHT, _DAMPING_FLOOR = 0.2, 1e-7
 _FIRST_DAMPING = 1e-6  # of keyframes that no update has seen yet
 
-_TARGET, _PER_AXIS = 2, 4  # channels of a target, and of matches with a confidence for each axis
+
+@dataclass(frozen=True)
+class WindowParts:
+    """What a problem is made of."""
+
+    keyframes: KeyframeStore
+    edges: EdgeSet
+    baselines: BaselineSet
+    solver: Solver
+    scale_sigma: float
+    """Standard deviation of the prior's log-scale per keyframe; 0 holds it."""
 
 
-def stacked_field(
-    store: KeyframeStore, field: str, positions: Sequence[int], arrays: DeviceArrays | None, cell_step: int = 1
-) -> Array:
-    """Every ``cell_step``-th cell of one array field of these keyframes, [N, h', w', ...]; a copy."""
-    if arrays is None:
-        return store.stacked(field, positions, cell_step)
-    return arrays.stacked([getattr(store[i], field) for i in positions], cell_step)
+def build_window(
+    parts: WindowParts,
+    positions: Sequence[int],
+    fixed: Collection[int],
+    *,
+    cell_step: int = 1,
+    depth_free: Collection[int] | None = None,
+) -> BaWindow:
+    """The problem over these keyframes, in this order; the poses of the keyframes in ``fixed`` stay.
+
+    ``cell_step`` takes every so many-th row and column of the grid; ``depth_free``: only the depths of these keyframes
+    are free, and only their edges take part (None: all). Grids lie where the solver works.
+    """
+    store, solver = parts.keyframes, parts.solver
+    place = {position: n for n, position in enumerate(positions)}
+    free: Collection[int] = place.keys() if depth_free is None else depth_free
+    edges = [e for i in positions if i in free for e in parts.edges.leaving(i) if e.target in place]
+    baselines = [b for i in positions for b in parts.baselines.leaving(i) if b.target in place]
+    has_prior = any(store.has_prior(i) for i in positions)
+    flow_target, confidence = solver.stack_matches([e.matches for e in edges], cell_step, store.camera.grid().size)
+    offset = cell_step // 2
+    intrinsics = store.camera.grid().vector()
+    intrinsics[2:] -= offset
+
+    def stacked(field: str) -> Array:
+        return solver.stack([getattr(store[i], field) for i in positions], cell_step)
+
+    return BaWindow(
+        intrinsics=intrinsics / cell_step,
+        poses=np.array([store[i].pose for i in positions]),
+        inv_depth=stacked("inv_depth"),
+        source=np.array([place[e.source] for e in edges], np.int64),
+        target=np.array([place[e.target] for e in edges], np.int64),
+        flow_target=flow_target,
+        confidence=confidence,
+        pose_free=np.array([i not in fixed for i in positions]),
+        depth_free=np.array([i in free for i in positions]),
+        prior_depth_m=stacked("prior_depth_m") if has_prior else None,
+        prior_weight=stacked("prior_weight") * cell_step**2 if has_prior else None,
+        prior_log_scale=np.array([store[i].prior_log_scale for i in positions]),
+        scale_previous=_scale_previous(store, place),
+        scale_sigma=parts.scale_sigma,
+        depth_damping=_stacked_damping(parts, positions, cell_step),
+        baselines=Baselines(
+            pair=np.array([[place[b.source], place[b.target]] for b in baselines], np.int64).reshape(-1, 2),
+            length_m=np.array([b.length_m for b in baselines]),
+            sigma=np.array([b.sigma for b in baselines]),
+        ),
+        cell_step=cell_step,
+    )
 
 
-def stacked_damping(
-    store: KeyframeStore, positions: Sequence[int], arrays: DeviceArrays | None, cell_step: int
-) -> Array | None:
-    """What a recurrent model said of these keyframes, as DROID-SLAM weighs it; None where it said nothing."""
+def _stacked_damping(parts: WindowParts, positions: Sequence[int], cell_step: int) -> Array | None:
+    """Damping that a recurrent model predicted for these keyframes, weighted as in DROID-SLAM; None without any."""
+    store, solver = parts.keyframes, parts.solver
     damping = [store[i].depth_damping for i in positions]
     if all(d is None for d in damping):
         return None
-    shape = store[positions[0]].inv_depth.shape
-    if arrays is None:
-        unsaid: Array = np.full(shape, _FIRST_DAMPING)
-        step = slice(cell_step // 2, None, cell_step)
-        stacked: Array = np.stack([(unsaid if d is None else d)[step, step] for d in damping])
-    else:
-        unsaid = torch.full(shape, _FIRST_DAMPING, dtype=torch.float64, device=arrays.accelerator.device)
-        stacked = arrays.stacked([unsaid if d is None else d for d in damping], cell_step)
+    unknown = solver.filled(store[positions[0]].inv_depth.shape, _FIRST_DAMPING)
+    stacked = solver.stack([unknown if d is None else d for d in damping], cell_step)
     return (_DAMPING_WEIGHT * stacked + _DAMPING_FLOOR) * cell_step**2
 
 
-def stacked_matches(
-    matches: Sequence[Array | DiskArray], cell_step: int, size: tuple[int, int], arrays: DeviceArrays | None
-) -> tuple[Array, Array]:
-    """Targets and confidences [E, h', w', 2] of every ``cell_step``-th cell, in units of such cells.
-
-    ``size``: width and height of the grid. In memory float64; on a device float32, as matches are.
-    """
-    offset = cell_step // 2
-    step = slice(offset, None, cell_step)
-    h, w = len(range(size[1])[step]), len(range(size[0])[step])
-    if arrays is not None:
-        return _stacked_on_device(matches, cell_step, (h, w), arrays)
-    target, confidence = np.empty((len(matches), h, w, 2)), np.empty((len(matches), h, w, 2))
-    for e, edge in enumerate(matches):
-        cells = np.asarray(edge)[step, step]
-        target[e] = (cells[..., :2] - np.float32(offset)) / np.float32(cell_step)
-        confidence[e] = cells[..., 2:]
-    return target, confidence
-
-
-def _stacked_on_device(
-    matches: Sequence[Array | DiskArray], cell_step: int, size: tuple[int, int], arrays: DeviceArrays
-) -> tuple[Tensor, Tensor]:
-    """Matches from the disk are uploaded together: there may be thousands of them."""
-    accelerator, offset = arrays.accelerator, cell_step // 2
-    step = slice(offset, None, cell_step)
-    stacked = torch.empty(len(matches), *size, _PER_AXIS, dtype=torch.float32, device=accelerator.device)
-    here = [e for e, edge in enumerate(matches) if isinstance(edge, Tensor)]
-    read = [e for e, edge in enumerate(matches) if not isinstance(edge, Tensor)]
-    if here:
-        there = torch.stack([_per_axis(matches[e])[step, step] for e in here])
-        stacked = stacked.index_copy_(0, accelerator.upload(np.array(here)), there) if read else there
-    if read:
-        found = np.empty((len(read), *size, _PER_AXIS), np.float32)
-        for n, e in enumerate(read):
-            cells = np.asarray(matches[e])[step, step]
-            found[n, ..., :_TARGET], found[n, ..., _TARGET:] = cells[..., :_TARGET], cells[..., _TARGET:]
-        stacked.index_copy_(0, accelerator.upload(np.array(read)), accelerator.upload(found))
-    target, confidence = stacked.split([_TARGET, _PER_AXIS - _TARGET], dim=-1)
-    if cell_step > 1:
-        target = (target - offset) / cell_step
-    return target.contiguous(), confidence.contiguous()
-
-
-def _per_axis(matches: Tensor) -> Tensor:
-    """[h, w, 4] of [h, w, 3 or 4]."""
-    if matches.shape[-1] == _PER_AXIS:
-        return matches
-    return torch.cat([matches, matches[..., _TARGET:]], dim=-1)
-
-
-def scale_previous(store: KeyframeStore, place: dict[int, int]) -> np.ndarray:
+def _scale_previous(store: KeyframeStore, place: dict[int, int]) -> np.ndarray:
     """Place of each keyframe's predecessor in the same submap; -1: none."""
     return np.array(
         [place.get(i - 1, -1) if i > 0 and store[i - 1].submap == store[i].submap else -1 for i in place],

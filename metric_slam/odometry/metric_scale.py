@@ -1,190 +1,145 @@
-"""Where the depth prior meets the map: depth of keyframes, and metric baselines from what the prior sees in motion.
+"""Metric scale from motion: measurements of keyframe pairs by a prior that needs no depth image, such as the road.
 
-A prior that learns from motion (the road) looks at every pair of keyframes on the side, while the next frame is being
-matched; its answer becomes a measured baseline in the factor graph. The first keyframes of a submap start at a guess:
-from there until some keyframes after the first answer, the recent pairs are measured again with a wide search and the
-submap is rescaled.
+Each pair of consecutive keyframes is measured in a worker while the next frame is matched; the answer becomes a
+baseline factor. A measurement that a second look does not confirm is withdrawn.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
-from metric_slam.correspondence.base import Correspondence
-from metric_slam.depth.base import CurrentDepth, DepthPrior, MotionObservation
-from metric_slam.geometry import lie
-from metric_slam.graph.factor_graph import BaselineFactor, FactorGraph
-from metric_slam.graph.keyframes import KeyframeStore
-from metric_slam.graph.moving_mask import detect_moving
-from metric_slam.graph.submaps import Submaps
+from metric_slam.checkpointable import StateTree, array_in, tree_in
+from metric_slam.depth.base import DepthPrior, MotionObservation
+from metric_slam.graph.baselines import BaselineFactor
+from metric_slam.graph.slam_map import SlamMap
+from metric_slam.odometry.keyframe_prior import KeyframePrior
 from metric_slam.result import ScaleObservation
 
-log = logging.getLogger(__name__)
 
-_CALIBRATION_KEYFRAMES = 60
-_CONFIRMATIONS = 3  # observations in use before a scale is believed: a single one may have been chance
-_KEYFRAMES_AHEAD = 100  # more than a prior needs to see of the path that followed
+@dataclass(frozen=True)
+class ScaleLimits:
+    """When the scale of a map counts as known."""
 
+    calibration_keyframes: int = 60
+    """Latest pairs from which a prior calibrates itself (pitch over the road)."""
 
-class PriorMaps(NamedTuple):
-    """What the prior says about one keyframe, each float64 [h, w]."""
+    confirmations: int = 3
+    """Measurements in force from which the scale is known: a single one may fit by chance."""
 
-    depth_m: np.ndarray
-    confidence: np.ndarray
-    weight: np.ndarray
+    min_used_share: float = 0.1
+    """Least share of measurements in force among all that were made. A pair without a road fits by chance in about one
+    of a hundred cases; on hilly drives a third is in force."""
+
+    path_ahead_keyframes: int = 100
+    """Keyframes of the path driven afterwards that a revision may look at."""
 
 
 class _Pending(NamedTuple):
-    """An observation that is being made."""
+    """A measurement in progress."""
 
     position: int
     length: float
-    """Of the pair's baseline in the map when the observation was asked for."""
+    """Length of the pair's baseline in the map when the measurement began."""
 
     future: Future[MotionObservation | None]
 
 
 class MetricScale:
-    """Keeps the map metric."""
+    """Measures keyframe pairs and keeps the baseline factors of those in force."""
 
     def __init__(
-        self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, submaps: Submaps, warm_up: int
+        self, slam_map: SlamMap, prior: DepthPrior, depth: KeyframePrior, limits: ScaleLimits | None = None
     ) -> None:
-        self._store, self._graph, self._prior, self._submaps = store, graph, prior, submaps
-        self._warm_up = warm_up
+        self._map, self._prior, self._depth = slam_map, prior, depth
+        self._limits = limits or ScaleLimits()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prior")
         self._pending: _Pending | None = None
-        self._taken: dict[int, tuple[float, MotionObservation]] = {}
-        """Observations in use by position, with the length of the baseline in the map when each was made."""
+        self._in_force: dict[int, tuple[float, MotionObservation]] = {}
+        """Measurements in force by position, with the length of the baseline in the map when each was made."""
 
-        self._first_used: int | None = None
-        self.known = False
-        """Has the prior said anything that counts?"""
-
-        self._resumed = False
-        """Did the present submap begin with the speed of the one before?"""
+        self.first_used: int | None = None
+        """Position of the first measurement of the present submap."""
 
         self._observations: dict[int, ScaleObservation] = {}
 
     @property
+    def measures_motion(self) -> bool:
+        """True if the prior measures keyframe pairs at all."""
+        return self._prior.learns_from_motion
+
+    @property
     def cell_sigma(self) -> float:
-        """Believed relative error of one cell of the prior's depth."""
-        return self._prior.relative_sigma
+        """Standard deviation of the relative error of one cell of the prior's depth."""
+        return self._depth.cell_sigma
+
+    @property
+    def measured(self) -> bool:
+        """True if any measurement, or metric depth, supports the present scale."""
+        return self._depth.gave_depth or bool(self._in_force)
+
+    @property
+    def known(self) -> bool:
+        """True while enough measurements in force, or metric depth, make the scale of the map metric."""
+        if self._depth.gave_depth:
+            return True
+        count, limits = len(self._in_force), self._limits
+        return count >= limits.confirmations and count >= limits.min_used_share * len(self._observations)
 
     @property
     def observations(self) -> list[ScaleObservation]:
         """Every measurement of the scale, in the order of the video."""
         return [self._observations[index] for index in sorted(self._observations)]
 
+    def in_force_after(self, position: int) -> int:
+        """Number of measurements in force of keyframes after ``position``."""
+        return sum(p > position for p in self._in_force)
+
     def begin_submap(self) -> None:
-        """What comes now is not tied to the keyframes before; its scale has to be found anew."""
+        """Forget when the scale was first measured: the keyframes to come are not tied to those before."""
         self.collect()
-        self._first_used = None
-
-    @property
-    def settled(self) -> bool:
-        """Is the scale of the present submap more than a first guess, as far as this prior can tell?"""
-        if not self._prior.learns_from_motion:
-            return True
-        if self._first_used is None or len(self._store) - 1 - self._first_used < self._warm_up:
-            return False
-        return sum(position > self._submap for position in self._taken) >= _CONFIRMATIONS
-
-    @property
-    def _submap(self) -> int:
-        return self._submaps.current_begin
-
-    def maps(self, prior_state: Any) -> PriorMaps:
-        """Prior depth of a keyframe; zeros where nothing is known."""
-        camera = self._store.camera
-        prediction = self._prior.predict(prior_state, camera)
-        if prediction is None:
-            zeros = np.zeros((camera.grid().height, camera.grid().width))
-            return PriorMaps(zeros, zeros, zeros)
-        self.known = self.known or bool(prediction.confidence.any())
-        weight = prediction.confidence / self._prior.relative_sigma**2
-        return PriorMaps(prediction.depth_m, prediction.confidence, weight)
-
-    def road_inv_depth(self, seen: CurrentDepth, baseline: float | None = None) -> np.ndarray | None:
-        """Inverse depth [h, w] of the road in every cell of a keyframe, as far as the prior knows it.
-
-        ``baseline``: length of a motion of the keyframe, where the unit of the map may be wrong by a factor.
-        """
-        return self._prior.road_inv_depth(seen, self._store.camera, baseline)
-
-    def detect_moving_cells(self, position: int, expected: np.ndarray, backward: Correspondence) -> None:
-        """Notes which cells of a keyframe move, and takes them out of its matches, as far as the road betrays them.
-
-        ``expected`` [h, w]: inverse depths as the keyframe before has them; ``backward``: the matches with that one.
-        """
-        keyframe, grid = self._store[position], self._store.camera.grid()
-        T_before_new = lie.inverse(self._motion(position))
-        baseline = None if self.known else float(np.linalg.norm(T_before_new[:3, 3]))
-        road = self.road_inv_depth(keyframe.seen, baseline)
-        if road is None:
-            return
-        keyframe.moving, keyframe.inv_depth = detect_moving(
-            keyframe.moving_cells, keyframe.inv_depth, expected, backward, T_before_new, road, grid
-        )
-        self._graph.mask_moving_cells(position)
-
-    def of_start(
-        self,
-        first_state: Any,
-        second_state: Any,
-        T_second_first: np.ndarray,
-        seen: CurrentDepth,
-        usual_step: float | None,
-    ) -> float | None:
-        """Metric length of the unit in the first motion [4, 4] of a submap; None where the prior does not see it.
-
-        ``seen`` of the first keyframe in that unit. ``usual_step``: what keyframes were apart before
-        tracking was lost; a vehicle still moves about as fast, so nothing else is believed. None: nobody knows.
-        """
-        T, unit = T_second_first.copy(), 1.0 if usual_step is None else usual_step
-        T[:3, 3] *= unit
-        self._resumed = usual_step is not None
-        self._prior.calibrate(np.concatenate([self._recent_motions(), T[None]]))
-        observation = self._prior.observe(
-            first_state,
-            second_state,
-            T,
-            self._store.camera,
-            search=not self._resumed,
-            seen=CurrentDepth(seen.inv_depth / unit, seen.moving),
-        )
-        if observation is None or not observation.used:
-            return None
-        self.known = True
-        return unit * float(np.exp(observation.log_ratio))
+        self.first_used = None
 
     def observe(self, position: int) -> None:
-        """Lets the prior look at the motion to a keyframe; :meth:`collect` takes the answer."""
-        if not self._prior.learns_from_motion:
+        """Start the measurement of a keyframe and the one before it in the worker; collect() adds the result."""
+        if not self.measures_motion:
             return
         self.collect()
-        self._prior.calibrate(self._recent_motions())
-        previous, current, T = self._store[position - 1], self._store[position], self._motion(position)
-        future = self._worker.submit(
-            self._prior.observe,
-            previous.prior_state,
-            current.prior_state,
-            T,
-            self._store.camera,
-            search=False,
-            seen=previous.seen,
-        )
+        self.calibrate()
+        T = self._map.motion(position - 1, position)
+        future = self._worker.submit(self.measure, position, T, search=False)
         self._pending = _Pending(position, float(np.linalg.norm(T[:3, 3])), future)
 
+    def measure(self, position: int, T_current_previous: np.ndarray, *, search: bool) -> MotionObservation | None:
+        """Measure the pair that ends at ``position``; ``search``: the present scale may be wrong by a factor."""
+        previous, current = self._map[position - 1], self._map[position]
+        return self._prior.observe(
+            previous.prior_state,
+            current.prior_state,
+            T_current_previous,
+            self._map.camera,
+            search=search,
+            seen=previous.current_depth,
+        )
+
+    def calibrate(self, T_next: np.ndarray | None = None) -> None:
+        """Let the prior calibrate itself by the latest motions of the submap, and by one [4, 4] that comes next."""
+        end = len(self._map)
+        begin = max(self._map.submaps.current_begin, end - self._limits.calibration_keyframes)
+        T = self._map.T_cam_world(slice(begin, end))
+        motions = T[1:] @ np.linalg.inv(T[:-1])
+        if T_next is not None:
+            motions = np.concatenate([motions, T_next[None]])
+        self._prior.calibrate(motions)
+
     def collect(self) -> None:
-        """Waits for the answer and puts it into the graph. Called at fixed points, so that results do not depend on how
-        fast the worker was."""
+        """Wait for the measurement in progress and add its result to the graph.
+
+        Called at fixed points of the schedule, so that results do not depend on the speed of the worker.
+        """
         if self._pending is None:
             return
         position, length, future = self._pending
@@ -194,118 +149,75 @@ class MetricScale:
             self._note(position, length, observation)
 
     def _note(self, position: int, length: float, observation: MotionObservation) -> None:
-        index = self._store[position].index
-        self._observations[index] = ScaleObservation(index, observation.log_ratio, observation.sigma, observation.used)
+        index = self._map[position].index
+        self._observations[index] = ScaleObservation(
+            index, observation.log_ratio, observation.sigma, observation.used
+        )
         if not observation.used:
             self._withdraw(position)
             return
-        self.known = True
-        if self._first_used is None:
-            self._first_used = position
-        self._taken[position] = length, replace(observation, previous_depth_m=None)
+        if self.first_used is None:
+            self.first_used = position
+        self._in_force[position] = length, replace(observation, previous_depth_m=None)
         self._set_baseline(position, length, observation)
         if observation.previous_depth_m is not None:
-            depth_m = observation.previous_depth_m
-            self._store.set_shown_prior(position - 1, depth_m, (depth_m > 0).astype(np.float64))
+            self._map.set_road(position - 1, observation.previous_depth_m)
 
     def _withdraw(self, position: int) -> None:
-        """What was believed of a pair does not hold in a second look, with better poses and a better pitch."""
-        if self._taken.pop(position, None) is not None:
-            self._graph.remove_baseline(position - 1, position)
-            nothing = np.zeros_like(self._store[position - 1].inv_depth)
-            self._store.set_shown_prior(position - 1, nothing, nothing.copy())
+        """Remove a measurement that does not hold in a second look, with better poses and a better pitch."""
+        if self._in_force.pop(position, None) is not None:
+            self._map.graph.baselines.remove(position - 1, position)
+            self._map.set_road(position - 1, None)
 
     def _set_baseline(self, position: int, length: float, observation: MotionObservation) -> None:
         length_m = length * float(np.exp(observation.log_ratio))
-        self._graph.set_baseline(BaselineFactor(position - 1, position, length_m, observation.sigma))
+        self._map.graph.set_baseline(BaselineFactor(position - 1, position, length_m, observation.sigma))
 
     def remove_keyframe(self, position: int) -> None:
-        """Forgets what was measured to and from a keyframe of the window; those behind it move up by one. Called after
-        it has left the store and the graph."""
+        """Forget the measurements of a keyframe after it has left the map; later positions decrease by one."""
         assert self._pending is None
-        taken = {p: value for p, value in self._taken.items() if p not in (position, position + 1)}
-        self._taken = {p - (p > position): value for p, value in taken.items()}
-        if self._first_used is not None:
-            self._first_used -= self._first_used > position
+        kept = {p: value for p, value in self._in_force.items() if p not in (position, position + 1)}
+        self._in_force = {p - (p > position): value for p, value in kept.items()}
+        if self.first_used is not None:
+            self.first_used -= self.first_used > position
 
     def revise(self) -> bool:
-        """Lets the prior correct its observations by the path that was driven afterwards; True if there are any."""
-        T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
-        ends = [*self._submaps.begins[1:], len(self._store)]
-        for position, (length, observation) in self._taken.items():
+        """Correct the measurements by the path that was driven afterwards; False if there are none."""
+        T_world_cam = self._map.T_world_cam()
+        ends = [*self._map.submaps.begins[1:], len(self._map)]
+        for position, (length, observation) in self._in_force.items():
             previous = position - 1
             end = next(e for e in ends if e > previous)
-            ahead = T_world_cam[previous : min(end, position + _KEYFRAMES_AHEAD), :3, 3]
+            ahead = T_world_cam[previous : min(end, position + self._limits.path_ahead_keyframes), :3, 3]
             path = (ahead - ahead[0]) @ T_world_cam[previous, :3, :3]
             self._set_baseline(position, length, self._prior.revised(observation, path))
-        return bool(self._taken)
-
-    def settle(self) -> bool:
-        """While the scale of a submap is fresh: measure the recent pairs again and rescale; True if anything moved."""
-        newest = len(self._store) - 1
-        if not self._prior.learns_from_motion or self.settled:
-            return False
-        self.collect()
-        self._prior.calibrate(self._recent_motions())
-        early = newest - self._submap <= 2 * self._warm_up  # a road that is nowhere is not looked for everywhere
-        reach = self._warm_up if early or self._first_used is not None else 1
-        positions = range(max(self._submap + 1, newest + 1 - reach), newest + 1)
-        found = [o for o in (self._search(p) for p in positions) if o is not None and o.used]
-        if not found:
-            return False
-        self.known = True
-        self._store.rescale(float(np.exp(np.median([o.log_ratio for o in found]))), self._submap)
-        for position in positions:
-            self.observe(position)
-        self.collect()
-        return True
-
-    def _search(self, position: int) -> MotionObservation | None:
-        previous, current = self._store[position - 1], self._store[position]
-        return self._prior.observe(
-            previous.prior_state,
-            current.prior_state,
-            self._motion(position),
-            self._store.camera,
-            search=not (self._resumed and position - self._submap <= self._warm_up),
-            seen=previous.seen,
-        )
-
-    def _motion(self, position: int) -> np.ndarray:
-        """T_current_previous of a keyframe and the one before it, float64 [4, 4]."""
-        previous, current = lie.pose_vec_to_matrix(self._store.poses(position - 1, position + 1))
-        return current @ lie.inverse(previous)
-
-    def _recent_motions(self) -> np.ndarray:
-        """T_next_previous of the latest pairs of keyframes of the submap, float64 [M, 4, 4]."""
-        end = len(self._store)
-        T = lie.pose_vec_to_matrix(self._store.poses(max(self._submap, end - _CALIBRATION_KEYFRAMES), end))
-        return T[1:] @ lie.inverse(T[:-1])
+        return bool(self._in_force)
 
     # ------------------------------------------------------------------ checkpoint
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Everything as plain arrays, after :meth:`collect`."""
+    def state(self) -> StateTree:
+        """Arrays for a checkpoint, after :meth:`collect`."""
         assert self._pending is None
-        taken = [(position, length, o.log_ratio, o.sigma) for position, (length, o) in self._taken.items()]
-        seen = [(o.index, o.log_ratio, o.sigma, o.used) for o in self._observations.values()]
+        in_force = [(position, length, o.log_ratio, o.sigma) for position, (length, o) in self._in_force.items()]
+        observations = [(o.index, o.log_ratio, o.sigma, o.used) for o in self._observations.values()]
         return {
-            "taken": np.array(taken, np.float64).reshape(-1, 4),
-            "taken_detail": np.array([o.detail for _, o in self._taken.values()], np.float64),
-            "observations": np.array(seen, np.float64).reshape(-1, 4),
-            "first_used": np.array(-1 if self._first_used is None else self._first_used),
-            "known": np.array(self.known),
-            "resumed": np.array(self._resumed),
-            **{f"prior/{name}": value for name, value in self._prior.state().items()},
+            "in_force": np.array(in_force, np.float64).reshape(-1, 4),
+            "in_force_detail": np.array([o.detail for _, o in self._in_force.values()], np.float64),
+            "observations": np.array(observations, np.float64).reshape(-1, 4),
+            "first_used": np.array(-1 if self.first_used is None else self.first_used),
+            "gave_depth": np.array(self._depth.gave_depth),
+            "prior": self._prior.state(),
         }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes over a :meth:`state`."""
-        details = state["taken_detail"].tolist()
-        for (position, length, log_ratio, sigma), detail in zip(state["taken"].tolist(), details, strict=True):
-            self._taken[int(position)] = length, MotionObservation(log_ratio, sigma, True, tuple(detail))
-        for index, log_ratio, sigma, used in state["observations"].tolist():
+    def restore(self, state: StateTree) -> None:
+        """Replace everything by what :meth:`state` returned."""
+        details = array_in(state, "in_force_detail").tolist()
+        rows = array_in(state, "in_force").tolist()
+        for (position, length, log_ratio, sigma), detail in zip(rows, details, strict=True):
+            self._in_force[int(position)] = length, MotionObservation(log_ratio, sigma, True, tuple(detail))
+        for index, log_ratio, sigma, used in array_in(state, "observations").tolist():
             self._observations[int(index)] = ScaleObservation(int(index), log_ratio, sigma, bool(used))
-        self._first_used = None if state["first_used"] < 0 else int(state["first_used"])
-        self.known, self._resumed = bool(state["known"]), bool(state["resumed"])
-        self._prior.restore({key[6:]: value for key, value in state.items() if key.startswith("prior/")})
+        first_used = int(array_in(state, "first_used"))
+        self.first_used = None if first_used < 0 else first_used
+        self._depth.gave_depth = bool(array_in(state, "gave_depth"))
+        self._prior.restore({name: array_in(tree_in(state, "prior"), name) for name in tree_in(state, "prior")})
