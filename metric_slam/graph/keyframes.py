@@ -86,7 +86,7 @@ class Keyframe:
         return np.zeros(self.inv_depth.shape, np.uint8) if self.moving is None else self.moving
 
     @property
-    def seen(self) -> CurrentDepth:
+    def current_depth(self) -> CurrentDepth:
         """What matching says about it now; a snapshot, for arrays are replaced and not written into."""
         return CurrentDepth(self.inv_depth, self.moving_cells > 0)
 

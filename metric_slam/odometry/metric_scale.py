@@ -90,7 +90,7 @@ class MetricScale:
     @property
     def settled(self) -> bool:
         """Is the scale of the present submap more than a first guess, as far as this prior can tell?"""
-        if not self._prior.learns_from_motion:
+        if not self._prior.measures_motion:
             return True
         if self._first_used is None or len(self._store) - 1 - self._first_used < self._warm_up:
             return False
@@ -111,12 +111,12 @@ class MetricScale:
         weight = prediction.confidence / self._prior.relative_sigma**2
         return PriorMaps(prediction.depth_m, prediction.confidence, weight)
 
-    def road_inv_depth(self, seen: CurrentDepth, baseline: float | None = None) -> np.ndarray | None:
+    def road_inv_depth(self, current_depth: CurrentDepth, baseline: float | None = None) -> np.ndarray | None:
         """Inverse depth [h, w] of the road in every cell of a keyframe, as far as the prior knows it.
 
         ``baseline``: length of a motion of the keyframe, where the unit of the map may be wrong by a factor.
         """
-        return self._prior.road_inv_depth(seen, self._store.camera, baseline)
+        return self._prior.road_inv_depth(current_depth, self._store.camera, baseline)
 
     def detect_moving_cells(self, position: int, expected: np.ndarray, backward: Correspondence) -> None:
         """Notes which cells of a keyframe move, and takes them out of its matches, as far as the road betrays them.
@@ -126,7 +126,7 @@ class MetricScale:
         keyframe, grid = self._store[position], self._store.camera.grid()
         T_before_new = lie.inverse(self._motion(position))
         baseline = None if self.known else float(np.linalg.norm(T_before_new[:3, 3]))
-        road = self.road_inv_depth(keyframe.seen, baseline)
+        road = self.road_inv_depth(keyframe.current_depth, baseline)
         if road is None:
             return
         keyframe.moving, keyframe.inv_depth = detect_moving(
@@ -139,12 +139,12 @@ class MetricScale:
         first_state: Any,
         second_state: Any,
         T_second_first: np.ndarray,
-        seen: CurrentDepth,
+        current_depth: CurrentDepth,
         usual_step: float | None,
     ) -> float | None:
         """Metric length of the unit in the first motion [4, 4] of a submap; None where the prior does not see it.
 
-        ``seen`` of the first keyframe in that unit. ``usual_step``: what keyframes were apart before
+        ``current_depth`` of the first keyframe in that unit. ``usual_step``: what keyframes were apart before
         tracking was lost; a vehicle still moves about as fast, so nothing else is believed. None: nobody knows.
         """
         T, unit = T_second_first.copy(), 1.0 if usual_step is None else usual_step
@@ -157,7 +157,7 @@ class MetricScale:
             T,
             self._store.camera,
             search=not self._resumed,
-            seen=CurrentDepth(seen.inv_depth / unit, seen.moving),
+            current_depth=CurrentDepth(current_depth.inv_depth / unit, current_depth.moving),
         )
         if observation is None or not observation.used:
             return None
@@ -166,7 +166,7 @@ class MetricScale:
 
     def observe(self, position: int) -> None:
         """Lets the prior look at the motion to a keyframe; :meth:`collect` takes the answer."""
-        if not self._prior.learns_from_motion:
+        if not self._prior.measures_motion:
             return
         self.collect()
         self._prior.calibrate(self._recent_motions())
@@ -178,7 +178,7 @@ class MetricScale:
             T,
             self._store.camera,
             search=False,
-            seen=previous.seen,
+            current_depth=previous.current_depth,
         )
         self._pending = _Pending(position, float(np.linalg.norm(T[:3, 3])), future)
 
@@ -243,7 +243,7 @@ class MetricScale:
     def settle(self) -> bool:
         """While the scale of a submap is fresh: measure the recent pairs again and rescale; True if anything moved."""
         newest = len(self._store) - 1
-        if not self._prior.learns_from_motion or self.settled:
+        if not self._prior.measures_motion or self.settled:
             return False
         self.collect()
         self._prior.calibrate(self._recent_motions())
@@ -268,7 +268,7 @@ class MetricScale:
             self._motion(position),
             self._store.camera,
             search=not (self._resumed and position - self._submap <= self._warm_up),
-            seen=previous.seen,
+            current_depth=previous.current_depth,
         )
 
     def _motion(self, position: int) -> np.ndarray:
