@@ -17,7 +17,7 @@ from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.depth.metric3d.locate import locate
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.depth.precomputed import PrecomputedDepth
-from metric_slam.depth.prefetch import PreparedAhead
+from metric_slam.depth.prefetch import PrefetchedPrior
 from metric_slam.depth.sensor import SensorDepth
 from metric_slam.errors import ConfigError, WeightsError
 from metric_slam.frame import CameraMount
@@ -109,7 +109,7 @@ def _make_metric3d(config: Config, reason: str) -> PriorChoice:
     from metric_slam.depth.metric3d.prior import make_metric3d_prior
 
     prior, what = make_metric3d_prior(config.metric3d, resolve_device(config.device))
-    return PriorChoice(PreparedAhead(prior), f"{reason}; {what}")
+    return PriorChoice(PrefetchedPrior(prior), f"{reason}; {what}")
 
 
 def _make_huggingface(config: Config) -> PriorChoice:
@@ -117,7 +117,7 @@ def _make_huggingface(config: Config) -> PriorChoice:
     from metric_slam.depth.huggingface import make_huggingface_prior
 
     prior, what = make_huggingface_prior(config.huggingface, resolve_device(config.device))
-    return PriorChoice(PreparedAhead(prior), f"as asked for; {what}")
+    return PriorChoice(PrefetchedPrior(prior), f"as asked for; {what}")
 
 
 def camera_mount(config: Config, dataset: Dataset) -> CameraMount | None:

@@ -122,7 +122,7 @@ class MetricSlam:
     def process(self, frame: Frame) -> None:
         """Take one frame in: track it, and if the view changed enough make it a keyframe."""
         if self._filter.likely_keyframe:
-            self._prior.expect(frame, self.camera)
+            self._prior.prefetch(frame, self.camera)
         with self._timed("encode"):
             image = self._resized(frame)
             features = self._model.encode(image, self.camera)

@@ -60,7 +60,7 @@ class DepthPrior(ABC):
 
     name: str = ""
     metric: bool = True
-    learns_from_motion: bool = False
+    measures_motion: bool = False
     """Does :meth:`observe` ever say anything?"""
 
     relative_sigma: float = 0.10
@@ -69,7 +69,7 @@ class DepthPrior(ABC):
     scale_sigma: float = 0.025
     """Believed relative error that all cells of one keyframe share; 0: none."""
 
-    def expect(self, frame: Frame, camera: PinholeCamera) -> None:  # noqa: B027  (nothing to begin with)
+    def prefetch(self, frame: Frame, camera: PinholeCamera) -> None:  # noqa: B027  (nothing to begin with)
         """A frame that may soon be given to :meth:`prepare`: a slow prior begins with it."""
 
     @abstractmethod
@@ -80,10 +80,12 @@ class DepthPrior(ABC):
     def predict(self, state: Any, camera: PinholeCamera) -> DepthPrediction | None:
         """Depth of a keyframe from what :meth:`prepare` kept; None where nothing is known."""
 
-    def road_inv_depth(self, seen: CurrentDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
+    def road_inv_depth(
+        self, current_depth: CurrentDepth, camera: PinholeCamera, baseline: float | None
+    ) -> np.ndarray | None:
         """Inverse depth [h, w] of the road in every cell of a keyframe, 0 where its ray meets none; None: unknown.
 
-        It has the unit of ``seen``; ``baseline`` in that unit, where that may be wrong by a factor; None: it is metres.
+        It has the unit of ``current_depth``; ``baseline`` in that unit, where that may be wrong by a factor; None: it is metres.
         """
         return None
 
@@ -101,12 +103,12 @@ class DepthPrior(ABC):
         camera: PinholeCamera,
         *,
         search: bool,
-        seen: CurrentDepth | None = None,
+        current_depth: CurrentDepth | None = None,
     ) -> MotionObservation | None:
         """Metric information in a pair of keyframes whose relative pose [4, 4] is known up to scale.
 
         ``camera`` is the working camera. ``search``: the present scale may be wrong by a factor, look widely.
-        ``seen`` of the previous keyframe in the unit of the pose, as far as it is known. None: the prior learns nothing
+        ``current_depth`` of the previous keyframe in the unit of the pose, as far as it is known. None: the prior learns nothing
         from this motion.
         """
         return None

@@ -17,18 +17,18 @@ from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
 
 
-class PreparedAhead(DepthPrior):
+class PrefetchedPrior(DepthPrior):
     """A prior whose :meth:`prepare` is slow and depends on nothing but the frame, with a worker in front of it."""
 
     def __init__(self, prior: DepthPrior) -> None:
-        assert not prior.learns_from_motion, prior.name
+        assert not prior.measures_motion, prior.name
         self.name, self.metric = prior.name, prior.metric
         self.relative_sigma, self.scale_sigma = prior.relative_sigma, prior.scale_sigma
         self._prior = prior
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="depth")
         self._expected: tuple[int, Future[Any]] | None = None
 
-    def expect(self, frame: Frame, camera: PinholeCamera) -> None:
+    def prefetch(self, frame: Frame, camera: PinholeCamera) -> None:
         """Begins with a frame; one that was expected before and did not come is dropped if it has not begun."""
         if self._expected is not None:
             self._expected[1].cancel()

@@ -35,7 +35,7 @@ class KeyframePrior:
 
     def prefetch(self, frame: Frame) -> None:
         """Announce a frame that is likely to become a keyframe: a slow prior begins with it."""
-        self._prior.expect(frame, self._camera)
+        self._prior.prefetch(frame, self._camera)
 
     def prepare(self, frame: Frame) -> object:
         """What the prior keeps of a keyframe."""

@@ -69,7 +69,7 @@ class MetricScale:
     @property
     def measures_motion(self) -> bool:
         """True if the prior measures keyframe pairs at all."""
-        return self._prior.learns_from_motion
+        return self._prior.measures_motion
 
     @property
     def cell_sigma(self) -> float:
@@ -122,7 +122,7 @@ class MetricScale:
             T_current_previous,
             self._map.camera,
             search=search,
-            seen=previous.current_depth,
+            current_depth=previous.current_depth,
         )
 
     def calibrate(self, T_next: np.ndarray | None = None) -> None:

@@ -59,7 +59,7 @@ class ScaleStartup:
             T,
             self._map.camera,
             search=not self._resumed,
-            seen=CurrentDepth(current_depth.inv_depth / unit, current_depth.moving),
+            current_depth=CurrentDepth(current_depth.inv_depth / unit, current_depth.moving),
         )
         if observation is None or not observation.used:
             return None

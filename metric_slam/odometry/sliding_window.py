@@ -150,7 +150,7 @@ class SlidingWindow:
             look = detect_moving(first.moving_cells, first.inv_depth, alone, frame.forward, T_second_first, road, grid)
             first.moving = look.moving
         usual_step = self._usual_step() if self.scale.known else None
-        scale = self.scale.of_start(first.prior_state, prior_state, T_second_first, first.seen, usual_step)
+        scale = self.scale.of_start(first.prior_state, prior_state, T_second_first, first.current_depth, usual_step)
         if scale is None:
             scale = 1.0 if usual_step is None else usual_step
             if self._prior_is_metric:

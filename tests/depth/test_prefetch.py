@@ -10,7 +10,7 @@ import pytest
 
 from metric_slam import factory as choices
 from metric_slam.depth.base import DepthPrediction, DepthPrior
-from metric_slam.depth.prefetch import PreparedAhead
+from metric_slam.depth.prefetch import PrefetchedPrior
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
 from tests.scene import CAMERA, Drive, Street, run, straight
@@ -48,8 +48,8 @@ FRAMES = [replace(Drive(Street(), straight(2, 0.5))[0], index=i) for i in range(
 
 def test_what_was_expected_is_begun_once_and_handed_out() -> None:
     slow = Slow()
-    prior = PreparedAhead(slow)
-    prior.expect(FRAMES[3], CAMERA)
+    prior = PrefetchedPrior(slow)
+    prior.prefetch(FRAMES[3], CAMERA)
     assert prior.prepare(FRAMES[3], CAMERA) == 3
     assert slow.asked == [3], "not asked twice"
     assert prior.predict(3, CAMERA).depth_m.max() == 3.0
@@ -59,8 +59,8 @@ def test_what_was_expected_is_begun_once_and_handed_out() -> None:
 def test_it_goes_on_while_the_frame_is_tracked() -> None:
     slow = Slow()
     slow.go.clear()
-    prior = PreparedAhead(slow)
-    prior.expect(FRAMES[1], CAMERA)  # comes back at once
+    prior = PrefetchedPrior(slow)
+    prior.prefetch(FRAMES[1], CAMERA)  # comes back at once
     assert slow.asked == []
     slow.go.set()
     assert prior.prepare(FRAMES[1], CAMERA) == 1
@@ -69,9 +69,9 @@ def test_it_goes_on_while_the_frame_is_tracked() -> None:
 def test_a_frame_that_did_not_come_is_dropped() -> None:
     slow = Slow()
     slow.go.clear()
-    prior = PreparedAhead(slow)
+    prior = PrefetchedPrior(slow)
     for frame in FRAMES[:4]:
-        prior.expect(frame, CAMERA)
+        prior.prefetch(frame, CAMERA)
     slow.go.set()
     assert prior.prepare(FRAMES[4], CAMERA) == 4
     assert set(slow.asked) <= {0, 4}, "only the first had begun"
@@ -79,9 +79,9 @@ def test_a_frame_that_did_not_come_is_dropped() -> None:
 
 
 def test_what_goes_wrong_is_raised_where_it_is_asked_for() -> None:
-    prior = PreparedAhead(Slow())
+    prior = PrefetchedPrior(Slow())
     bad = replace(FRAMES[0], index=99)
-    prior.expect(bad, CAMERA)
+    prior.prefetch(bad, CAMERA)
     with pytest.raises(ValueError, match="no such frame"):
         prior.prepare(bad, CAMERA)
 
@@ -91,10 +91,10 @@ def test_a_drive_is_the_same_with_and_without(monkeypatch: pytest.MonkeyPatch) -
     alone = run(drive, prior="sensor")
     expected: list[int] = []
 
-    class Noting(PreparedAhead):
-        def expect(self, frame: Frame, camera: PinholeCamera) -> None:
+    class Noting(PrefetchedPrior):
+        def prefetch(self, frame: Frame, camera: PinholeCamera) -> None:
             expected.append(frame.index)
-            super().expect(frame, camera)
+            super().prefetch(frame, camera)
 
     make = choices._make_prior
     monkeypatch.setattr("metric_slam.factory._make_prior", lambda *args: Noting(make(*args)))

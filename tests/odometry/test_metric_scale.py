@@ -37,13 +37,13 @@ class ScriptedPrior(DepthPrior):
     """Knows the true length of every pair, and sees it where ``sees`` says so."""
 
     name = "scripted"
-    learns_from_motion = True
+    measures_motion = True
 
     def __init__(self, sees: Callable[[Call], bool | None] = lambda call: True, step_m: float = STEP_M) -> None:
         self.sees, self.step_m = sees, step_m
         self.calls: list[Call] = []
         self.lengths: list[float] = []
-        self.seen: list[CurrentDepth | None] = []
+        self.current_depth: list[CurrentDepth | None] = []
         self.calibrations: list[int] = []
         self.paths: dict[int, np.ndarray] = {}
         self.plane_m: np.ndarray | None = None
@@ -68,12 +68,12 @@ class ScriptedPrior(DepthPrior):
         camera: PinholeCamera,
         *,
         search: bool,
-        seen: CurrentDepth | None = None,
+        current_depth: CurrentDepth | None = None,
     ) -> MotionObservation | None:
         """True over present length; ``sees`` None: no observation, False: one that is not used."""
         call = Call(current, search)
         self.calls.append(call)
-        self.seen.append(seen)
+        self.current_depth.append(current_depth)
         used = self.sees(call)
         if used is None:
             return None
@@ -320,7 +320,7 @@ def test_a_submap_begins_with_the_speed_of_the_one_before() -> None:
     start.follow([pose(z_m=60.0 + STEP_M * i, R=R) for i in range(1, 4)])
     np.testing.assert_allclose(start.steps_m(), STEP_M, rtol=0.03)
     assert prior.lengths[0] == pytest.approx(STEP_M, rel=0.02), "the first pair is shown to the prior in metres"
-    first_seen = prior.seen[-len(prior.calls)]
+    first_seen = prior.current_depth[-len(prior.calls)]
     assert first_seen is not None
     depth_m = grid_depth_m(start.street, pose(z_m=60.0, R=R))
     near = (depth_m > 0) & (depth_m < 10)
@@ -383,28 +383,32 @@ def test_a_checkpoint_knows_that_a_submap_resumed() -> None:
 class RoadBelow(ScriptedPrior):
     """Finds the road where it is told the depth is."""
 
-    def road_inv_depth(self, seen: CurrentDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
+    def road_inv_depth(
+        self, current_depth: CurrentDepth, camera: PinholeCamera, baseline: float | None
+    ) -> np.ndarray | None:
         """Twice the depth."""
-        return 0.5 * seen.inv_depth
+        return 0.5 * current_depth.inv_depth
 
 
 def test_while_the_scale_is_unknown_the_road_is_looked_for_at_any_scale() -> None:
     baselines = []
 
     class Listening(RoadBelow):
-        def road_inv_depth(self, seen: CurrentDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray:
+        def road_inv_depth(
+            self, current_depth: CurrentDepth, camera: PinholeCamera, baseline: float | None
+        ) -> np.ndarray:
             baselines.append(baseline)
-            return super().road_inv_depth(seen, camera, baseline)
+            return super().road_inv_depth(current_depth, camera, baseline)
 
     drive(Listening(lambda call: None), 4)
     assert baselines and None not in baselines and min(baselines) > 0
     baselines.clear()
     start = drive(Listening(), 4)
     assert baselines[-1] is None, "a scale that is known is about right"
-    road = start.frontend.scale.road_inv_depth(start.store[2].seen)
+    road = start.frontend.scale.road_inv_depth(start.store[2].current_depth)
     np.testing.assert_array_equal(road, 0.5 * start.store[2].inv_depth)
     none = drive(ScriptedPrior(), 4)
-    assert none.frontend.scale.road_inv_depth(none.store[2].seen) is None, "a prior that knows of no road"
+    assert none.frontend.scale.road_inv_depth(none.store[2].current_depth) is None, "a prior that knows of no road"
 
 
 def test_the_last_answer_of_a_submap_belongs_to_that_submap() -> None:

@@ -101,7 +101,7 @@ class GroundPlane(DepthPrior):
     """Metric prior for cameras on vehicles; no network."""
 
     name = "ground_plane"
-    learns_from_motion = True
+    measures_motion = True
 
     def __init__(self, config: GroundPlaneConfig, mount: CameraMount) -> None:
         self._config = config
@@ -140,13 +140,13 @@ class GroundPlane(DepthPrior):
         camera: PinholeCamera,
         *,
         search: bool,
-        seen: CurrentDepth | None = None,
+        current_depth: CurrentDepth | None = None,
     ) -> MotionObservation | None:
         """Known over measured height of one pair; see the base class."""
         baseline = float(np.linalg.norm(T_current_previous[:3, 3]))
         if baseline <= 0 or (not search and baseline < self._config.min_baseline_m):
             return None
-        cells = self._free_cells(seen, baseline if search else None, camera)
+        cells = self._free_cells(current_depth, baseline if search else None, camera)
         patch = self._patch(previous, current, T_current_previous, cells, camera.grid())
         fit = self._fit(patch, baseline, search)
         if fit is None:
@@ -193,22 +193,26 @@ class GroundPlane(DepthPrior):
         self._rolls.extend(state["rolls"].tolist())
         self._usual_costs.extend(state["usual_costs"].tolist())
 
-    def road_inv_depth(self, seen: CurrentDepth, camera: PinholeCamera, baseline: float | None) -> np.ndarray | None:
+    def road_inv_depth(
+        self, current_depth: CurrentDepth, camera: PinholeCamera, baseline: float | None
+    ) -> np.ndarray | None:
         """Where most cells ahead agree on a plane; see the base class."""
-        cells = self._sorted(seen, baseline, camera)
+        cells = self._sorted(current_depth, baseline, camera)
         return None if cells is None else cells.inv_depth
 
-    def _free_cells(self, seen: CurrentDepth | None, baseline: float | None, camera: PinholeCamera) -> RoadCells | None:
+    def _free_cells(
+        self, current_depth: CurrentDepth | None, baseline: float | None, camera: PinholeCamera
+    ) -> RoadCells | None:
         """The cells in which to look for the road when a vehicle ahead hides it; None: the corridor is free."""
-        cells = None if seen is None else self._sorted(seen, baseline, camera)
+        cells = None if current_depth is None else self._sorted(current_depth, baseline, camera)
         return None if cells is None or cells.hidden < _HIDDEN else cells
 
-    def _sorted(self, seen: CurrentDepth, baseline: float | None, camera: PinholeCamera) -> RoadCells | None:
+    def _sorted(self, current_depth: CurrentDepth, baseline: float | None, camera: PinholeCamera) -> RoadCells | None:
         cfg, prior = self._config, self._plane_prior()
         ratios = _EXPECTED_RATIOS if baseline is None else baseline / _SEARCHED_STEPS_M
         return classify_cells(
-            seen.inv_depth,
-            seen.moving,
+            current_depth.inv_depth,
+            current_depth.moving,
             camera.grid(),
             plane_normal(prior.pitch_rad, prior.roll_rad),
             inner=cfg.corridor_m / self.height_m,

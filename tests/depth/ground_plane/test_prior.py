@@ -210,7 +210,7 @@ def behind(
     seen = CurrentDepth(np.where(moving, 1e-3, 1.0 / np.where(depth_m > 0, depth_m, 500.0)), moving)
     T = relative(*views)
     T[:3, 3] *= factor
-    return prior, prior.observe(*states, T, WIDE, search=search, seen=seen if aware else None)
+    return prior, prior.observe(*states, T, WIDE, search=search, current_depth=seen if aware else None)
 
 
 @pytest.mark.parametrize("search", [False, True])
