@@ -40,7 +40,7 @@ def test_the_limits_themselves_are_in_range() -> None:
 
 def test_it_predicts_what_it_measured_and_believes_what_is_configured() -> None:
     prior = SensorDepth(CONFIG)
-    state = prior.prepare(frame(np.full((50, 70), 3.0, np.float32)), CAMERA)
+    state = prior.prepare(frame(np.full((CAMERA.height, CAMERA.width), 3.0, np.float32)), CAMERA)
     assert prior.predict(state, CAMERA) is state
     assert prior.metric and (prior.relative_sigma, prior.scale_sigma) == (0.04, 0.01)
 
