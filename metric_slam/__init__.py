@@ -13,10 +13,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "Config": "metric_slam.config.schema",
     "Frame": "metric_slam.frame",
-    "MetricSlam": "metric_slam.slam",
+    "FrameState": "metric_slam.result",
     "PinholeCamera": "metric_slam.geometry.camera",
+    "Slam": "metric_slam.slam",
     "SlamResult": "metric_slam.result",
-    "build_slam": "metric_slam.slam",
     "open_dataset": "metric_slam.datasets",
 }
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from metric_slam.checkpointable import Checkpointable, StateTree, tree_in
+from metric_slam.config.resolve import resolve_config
 from metric_slam.config.schema import Config, InputConfig
-from metric_slam.correspondence.base import CorrespondenceModel
+from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.correspondence.dis import DisCorrespondence
 from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
@@ -19,13 +24,28 @@ from metric_slam.depth.no_prior import NoPrior
 from metric_slam.depth.precomputed import PrecomputedDepth
 from metric_slam.depth.prefetch import PrefetchedPrior
 from metric_slam.depth.sensor import SensorDepth
-from metric_slam.errors import ConfigError, WeightsError
-from metric_slam.frame import CameraMount
+from metric_slam.disk_store import DiskStore
+from metric_slam.errors import ConfigError, InputError, WeightsError
+from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+from metric_slam.graph.global_ba import GlobalBundleAdjustment
+from metric_slam.graph.slam_map import SlamMap
+from metric_slam.loops.closure import LoopClosure
+from metric_slam.odometry.base import FrameEncoder, Odometry, StageTimes
+from metric_slam.odometry.droid.odometry import DroidOdometry
+from metric_slam.odometry.flow_odometry import FlowOdometry, LossRule
+from metric_slam.odometry.keyframe_prior import KeyframePrior
+from metric_slam.odometry.metric_scale import MetricScale
+from metric_slam.odometry.moving_cells import MovingCellDetector
+from metric_slam.odometry.scale_startup import ScaleStartup
+from metric_slam.odometry.sliding_window import ScaleParts, SlidingWindow
+from metric_slam.odometry.tracking import FrameTracker
+from metric_slam.optimization.solver import CpuSolver, Solver
+from metric_slam.reconstruction.keyframe_results import keyframe_results
+from metric_slam.result import LoopResult, SlamResult
 from metric_slam.weights.released import find, released, weights_folder
 
-if TYPE_CHECKING:
-    from metric_slam.optimization.cuda.kernels import Accelerator
+log = logging.getLogger(__name__)
 
 _MIN_SIDE_PX = 8 * FEATURE_STRIDE
 
@@ -44,13 +64,188 @@ class CorrespondenceChoice(NamedTuple):
     reason: str
 
 
-class AcceleratorChoice(NamedTuple):
+class SolverChoice(NamedTuple):
     """What runs bundle adjustment, and why."""
 
-    accelerator: Accelerator | None
-    """None: the CPU."""
-
+    solver: Solver
     reason: str
+
+
+@dataclass(frozen=True)
+class InputFacts:
+    """What the choice of a prior depends on."""
+
+    mount: CameraMount | None
+    has_depth: Callable[[], bool]
+    """Looks at the data only when asked."""
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> InputFacts:
+        """The facts of a data set."""
+        return cls(dataset.mount, lambda: _has_depth(dataset))
+
+
+@dataclass(frozen=True)
+class SlamParts:
+    """The parts of one system, built from one configuration."""
+
+    encode: FrameEncoder
+    slam_map: SlamMap
+    model: CorrespondenceModel
+    prior: KeyframePrior
+    scale: MetricScale
+    startup: ScaleStartup
+    odometry: Odometry
+    loops: LoopClosure
+    global_ba: GlobalBundleAdjustment
+    times: StageTimes
+    choices: dict[str, str]
+    """What was chosen automatically, and why."""
+
+    def result(self, T_world_cam: np.ndarray) -> SlamResult:
+        """Everything that a finished run found; ``T_world_cam`` [N, 4, 4] of all its frames."""
+        records, slam_map = self.odometry.frames.records, self.slam_map
+        component = [slam_map.submaps.component(slam_map[r.keyframe].submap) for r in records]
+        return SlamResult(
+            frame_indices=np.array([r.index for r in records], np.int64),
+            times_s=np.array([r.time_s for r in records]),
+            T_world_cam=T_world_cam,
+            is_keyframe=np.array([r.is_keyframe for r in records]),
+            tracked=np.array([r.tracked for r in records]),
+            keyframes=keyframe_results(slam_map, self.model, self.times),
+            scale_source=self._scale_source(),
+            scale_observations=self.scale.observations,
+            solver_status_counts=dict(slam_map.graph.status_counts),
+            inlier_ratio=np.array([r.inlier_ratio for r in records]),
+            submap=np.array(component, np.int64),
+            loops=self.loops.results(),
+            timings_s=dict(self.times.seconds),
+        )
+
+    def _scale_source(self) -> str:
+        """Name of the prior if its measurements make the map metric, else ``unknown``."""
+        if self.scale.known:
+            return self.prior.name
+        if self.prior.metric:
+            log.warning("prior %s did not measure the scale often enough: it is unknown", self.prior.name)
+        return "unknown"
+
+    def state(self) -> StateTree:
+        """Everything that the next frame needs; what is large goes to the disk first."""
+        self.scale.collect()  # a measurement that is due changes map and graph
+        own = {name: part.state() for name, part in self._small().items()}
+        return {**own, "map": self.slam_map.state(), "odometry": self.odometry.state()}
+
+    def restore(self, state: StateTree, read_frame: Callable[[int], Frame]) -> None:
+        """Continue where :meth:`state` was taken; recent frames are read and encoded again."""
+
+        def rebuild(index: int) -> tuple[object, object]:
+            frame = read_frame(index)
+            return self.encode(frame).features, self.prior.prepare(frame)
+
+        self.slam_map.restore(tree_in(state, "map"), rebuild)
+        self.odometry.restore(tree_in(state, "odometry"), lambda index: self.encode(read_frame(index)).features)
+        for name, part in self._small().items():
+            part.restore(tree_in(state, name))
+
+    def _small(self) -> dict[str, Checkpointable]:
+        return {"scale": self.scale, "startup": self.startup, "loops": self.loops, "times": self.times}
+
+
+def library_config(
+    config: Config | None,
+    preset: str | None,
+    prior: str | DepthPrior | None,
+    correspondence: str | CorrespondenceModel | None,
+    camera_height_m: float | None,
+) -> Config:
+    """The configuration of a :class:`metric_slam.slam.Slam` built from Python.
+
+    Raises InputError where ``config`` comes with a preset as well, ConfigError for an unknown name.
+    """
+    if config is not None and preset is not None:
+        raise InputError("give either config or preset: a configuration has its preset applied already")
+    chosen = config or resolve_config(options={} if preset is None else {"preset": preset})
+    changes: dict[str, object] = {}
+    if isinstance(prior, str):
+        changes["prior"] = prior
+    if isinstance(correspondence, str):
+        changes["correspondence"] = correspondence
+    if camera_height_m is not None:
+        changes["ground_plane"] = chosen.ground_plane.model_copy(update={"camera_height_m": camera_height_m})
+    return Config.model_validate(chosen.model_dump() | _dumped(changes)) if changes else chosen
+
+
+def _dumped(changes: dict[str, object]) -> dict[str, object]:
+    return {key: value.model_dump() if hasattr(value, "model_dump") else value for key, value in changes.items()}
+
+
+def build_parts(
+    config: Config,
+    camera: PinholeCamera,
+    facts: InputFacts,
+    *,
+    prior: DepthPrior | None = None,
+    model: CorrespondenceModel | None = None,
+    disk: DiskStore | None = None,
+    on_loop: Callable[[LoopResult], None] | None = None,
+) -> SlamParts:
+    """All parts for images of ``camera``; a ``prior`` or ``model`` given here takes the place of the configured one.
+
+    ``disk`` takes images and matches that leave memory; None: a temporary file. Choices are logged.
+    """
+    prior, prior_reason = choose_prior(config, facts) if prior is None else (prior, "as given")
+    model, model_reason = choose_correspondence(config) if model is None else (model, "as given")
+    solver, solver_reason = choose_solver(config)
+    working = working_camera(config.input, camera)
+    choices = {
+        "prior": f"{prior.name}: {prior_reason}",
+        "correspondence": f"{model.name}: {model_reason}",
+        "bundle_adjustment": solver_reason,
+        "size": f"{working.width}x{working.height} from {camera.width}x{camera.height}",
+    }
+    for what, choice in choices.items():
+        log.info("%s: %s", what, choice)
+    slam_map = SlamMap(working, model, solver, scale_sigma=prior.scale_sigma, disk=disk)
+    tracker = FrameTracker(slam_map, model, CpuSolver(config.bundle_adjustment))
+    depth, times = KeyframePrior(prior, working), StageTimes()
+    measured = MetricScale(slam_map, prior, depth)
+    droid = isinstance(model, RecurrentModel)
+    startup = ScaleStartup(slam_map, prior, measured, (config.droid if droid else config.sliding_window).warm_up)
+    scale = ScaleParts(depth, measured, startup, MovingCellDetector(slam_map, prior, measured))
+    global_ba = GlobalBundleAdjustment(slam_map, config.global_ba)
+    odometry = _make_odometry(config, slam_map, model, tracker, scale, times)
+    loops = LoopClosure(slam_map, tracker, model, scale, global_ba, config.loop, on_loop=on_loop)
+    return SlamParts(
+        encode=FrameEncoder(model, working),
+        slam_map=slam_map,
+        model=model,
+        prior=depth,
+        scale=measured,
+        startup=startup,
+        odometry=odometry,
+        loops=loops,
+        global_ba=global_ba,
+        times=times,
+        choices=choices,
+    )
+
+
+def _make_odometry(
+    config: Config,
+    slam_map: SlamMap,
+    model: CorrespondenceModel,
+    tracker: FrameTracker,
+    scale: ScaleParts,
+    times: StageTimes,
+) -> Odometry:
+    loss = LossRule(config.sliding_window.max_lost)
+    if isinstance(model, RecurrentModel):
+        return DroidOdometry(
+            slam_map, model, tracker, scale, config.droid, loss, updates=config.global_ba.updates, timed=times
+        )
+    window = SlidingWindow(slam_map, scale, config.sliding_window)
+    return FlowOdometry(slam_map, tracker, window, scale.depth, config.motion_filter, loss, timed=times)
 
 
 def working_camera(config: InputConfig, camera: PinholeCamera) -> PinholeCamera:
@@ -64,12 +259,12 @@ def working_camera(config: InputConfig, camera: PinholeCamera) -> PinholeCamera:
     return camera.resized(width, height)
 
 
-def choose_prior(config: Config, dataset: Dataset) -> PriorChoice:
+def choose_prior(config: Config, facts: InputFacts) -> PriorChoice:
     """The depth prior that was asked for, or the best one available.
 
-    Raises ConfigError or WeightsError where the one asked for cannot work on this data set.
+    Raises ConfigError or WeightsError where the one asked for cannot work on this input.
     """
-    mount = camera_mount(config, dataset)
+    mount = camera_mount(config, facts.mount)
     if config.prior == "metric3d":
         return _make_metric3d(config, "as asked for")
     if config.prior == "huggingface":
@@ -80,10 +275,10 @@ def choose_prior(config: Config, dataset: Dataset) -> PriorChoice:
         return PriorChoice(_make_prior(config, "precomputed", mount), f"depth maps in {config.precomputed.folder}")
     if mount is not None:  # within one per cent on real drives; what the network reaches there is not measured yet
         reason = f"the camera rides {mount.height_m:.2f} m above the road"
-        if _has_depth(dataset):
+        if facts.has_depth():
             reason += "; the data set's depth images are left alone (--prior sensor uses them)"
         return PriorChoice(_make_prior(config, "ground_plane", mount), reason)
-    if _has_depth(dataset):
+    if facts.has_depth():
         return PriorChoice(_make_prior(config, "sensor", mount), "the data set has depth images")
     no_network = _why_no_metric3d(config)
     if no_network is None:
@@ -120,11 +315,11 @@ def _make_huggingface(config: Config) -> PriorChoice:
     return PriorChoice(PrefetchedPrior(prior), f"as asked for; {what}")
 
 
-def camera_mount(config: Config, dataset: Dataset) -> CameraMount | None:
-    """How the camera is mounted: as configured, else as the data set says."""
+def camera_mount(config: Config, mount: CameraMount | None) -> CameraMount | None:
+    """Mounting of the camera: as configured, else ``mount`` of the data set."""
     if config.ground_plane.camera_height_m is not None:
         return CameraMount(config.ground_plane.camera_height_m)
-    return dataset.mount
+    return mount
 
 
 def _has_depth(dataset: Dataset) -> bool:
@@ -206,14 +401,18 @@ def _make_droid(config: Config, weights: Path) -> tuple[CorrespondenceModel, str
     return model, f"{reason}; weights {weights}, on {device}"
 
 
-def choose_accelerator(config: Config) -> AcceleratorChoice:
+def choose_solver(config: Config) -> SolverChoice:
     """Where bundle adjustment and the geometry around it run: on the device of the networks, or else on the CPU.
 
     Raises ConfigError where that device is asked for and cannot be used.
     """
     from metric_slam.optimization.cuda.kernels import find_accelerator
+    from metric_slam.optimization.cuda.solver import CudaSolver
 
-    return AcceleratorChoice(*find_accelerator(resolve_device(config.device)))
+    kernels, reason = find_accelerator(resolve_device(config.device))
+    if kernels is None:
+        return SolverChoice(CpuSolver(config.bundle_adjustment), reason)
+    return SolverChoice(CudaSolver(config.bundle_adjustment, kernels, reason), reason)
 
 
 def resolve_device(name: str) -> str:
@@ -225,7 +424,7 @@ def resolve_device(name: str) -> str:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"--device {name} is no device that torch knows; give auto, cpu, cuda or cuda:1") from error
+        raise ConfigError(f"unknown torch device '{name}': give auto, cpu, cuda or cuda:1") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError(f"--device {name}: {count} CUDA devices are usable here; give auto or cpu")

@@ -11,6 +11,28 @@ from metric_slam.geometry.camera import PinholeCamera
 
 
 @dataclass(frozen=True)
+class FrameState:
+    """What is known of a frame right after it was processed; later frames improve its pose."""
+
+    index: int
+    """Frame index."""
+
+    time_s: float
+    T_world_cam: np.ndarray
+    """Pose, float64 [4, 4]; in metres where ``scale_known``."""
+
+    tracked: bool
+    """False: nothing could be matched, the pose is the motion model's."""
+
+    is_keyframe: bool
+    scale_known: bool
+    """True while the prior's measurements make the map metric."""
+
+    inlier_ratio: float
+    """Share of the reference keyframe's cells whose match fits the pose, 0..1."""
+
+
+@dataclass(frozen=True)
 class KeyframeResult:
     """One keyframe after the last optimisation, at working resolution (H, W) and on its 1/8 grid (h, w)."""
 

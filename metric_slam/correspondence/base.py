@@ -7,7 +7,7 @@ tensors then, targets and confidences in single precision.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -90,6 +90,7 @@ class EdgeMemory:
     """Where the latest update put the cells, grid cells, float32 [h, w, 2]; at the start the present reprojection."""
 
 
+@runtime_checkable
 class RecurrentModel(CorrespondenceModel, Protocol):
     """Dense matching in small steps: after each one the bundle adjustment says how far it agrees."""
 

@@ -63,7 +63,8 @@ class FactorGraph:
         store = self._store
         low, high = min(min(p) for p in pairs), max(max(p) for p in pairs) + 1
         source, target = np.array(pairs).T - low
-        predicted = self.reprojections(store.poses(low, high), self.stacked("inv_depth", range(low, high)), source, target)
+        inv_depth = self.stacked("inv_depth", range(low, high))
+        predicted = self.reprojections(store.poses(low, high), inv_depth, source, target)
         if not self._model.recurrent:
             predicted = on_host(predicted)  # which matches on the CPU
         queries = [

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from metric_slam.checkpointable import StateTree, array_in
+from metric_slam.checkpointable import StateTree, array_in, tree_in
 from metric_slam.disk_store import DiskArray, DiskImage
 from metric_slam.graph.keyframes import PRIOR_FIELDS, Keyframe, KeyframeStore
 from metric_slam.optimization.cuda.arrays import on_host
@@ -22,7 +22,8 @@ _WEIGHTS_DTYPE = np.dtype(np.float16)
 def keyframes_to_state(store: KeyframeStore) -> StateTree:
     """All keyframes; images and grids are named by their place on the disk."""
     put = store.offloader.put
-    rows: dict[str, list[tuple[int, int, int]]] = {n: [] for n in ("image", "inv_depth", "depth_damping", *PRIOR_FIELDS)}
+    names = ("image", "inv_depth", "depth_damping", *PRIOR_FIELDS)
+    rows: dict[str, list[tuple[int, int, int]]] = {name: [] for name in names}
     for k in store:
         rows["image"].append(_row(store.offloader.put_image(k.image).encoded))
         rows["inv_depth"].append(_row(put(k.inv_depth)))
@@ -68,13 +69,10 @@ def keyframes_from_state(store: KeyframeStore, state: StateTree, rebuild: Rebuil
     for position, index in enumerate(array_in(state, "index").tolist()):
         store.append(_keyframe(store, state, position, index, rebuild))
     for field, dtype in (("moving", np.uint8), ("ignored", bool)):
-        tree = state[field]
-        assert not isinstance(tree, np.ndarray)
+        tree = tree_in(state, field)
         for position, mask in zip(array_in(tree, "positions").tolist(), array_in(tree, "masks"), strict=True):
             store.replace(position, **{field: mask.astype(dtype)})
-    upsample = state["upsample"]
-    assert not isinstance(upsample, np.ndarray)
-    _restore_upsample(store, upsample)
+    _restore_upsample(store, tree_in(state, "upsample"))
 
 
 def _keyframe(store: KeyframeStore, state: StateTree, position: int, index: int, rebuild: Rebuild) -> Keyframe:

@@ -56,8 +56,8 @@ class Keyframe:
     """Confidence over the variance of the relative error, float64 [h, w]."""
 
     road_depth_m: np.ndarray | DiskArray
-    """Depth of the measured road plane, float64 [h, w], 0 where there is none. Bundle adjustment leaves it out (the flow
-    of a single cell of asphalt is easily wrong); depth refinement, map and report use it."""
+    """Depth of the measured road plane, float64 [h, w], 0 where there is none. Bundle adjustment leaves it out, because
+    the flow of a single cell of asphalt is easily wrong; depth refinement, map and report use it."""
 
     prior_log_scale: float = 0.0
     """s_k, the bounded log-scale of the prior."""

@@ -224,8 +224,8 @@ class SlamMap:
         }
 
     def restore(self, state: StateTree, rebuild: Rebuild) -> None:
-        """Replace an empty map by what :meth:`state` returned; ``rebuild(index)`` makes the features and the prior state
-        of a recent frame again."""
+        """Replace an empty map by what :meth:`state` returned; ``rebuild(index)`` computes the features and the prior
+        state of a recent frame again."""
         keyframes_from_state(self._store, tree_in(state, "keyframes"), rebuild)
         self.graph.restore(tree_in(state, "graph"))
         self.submaps.restore(tree_in(state, "submaps"))

@@ -1,27 +1,27 @@
-"""Pieces of the video that nothing ties together: one begins where tracking was lost, a loop joins two of them."""
+"""Submaps: stretches of the video without matches between them, which begin where tracking was lost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
+
+from metric_slam.checkpointable import StateTree, array_in
 
 
 class Submaps:
-    """Where the chain of matches begins anew, and which submaps share one frame of reference."""
+    """Where submaps begin, and which of them share a frame of reference."""
 
     def __init__(self) -> None:
         self.begins: list[int] = []
         """Positions of their first keyframes: 0, and more where tracking was lost."""
 
         self.gaps: list[np.ndarray] = []
-        """The motion that was guessed where tracking was lost: T_first_before [4, 4] of each submap's first keyframe
-        and the one before it; of the first submap the identity."""
+        """Predicted motion where tracking was lost: T_first_before [4, 4] of each submap's first keyframe and the
+        keyframe before it; the identity for the first submap."""
 
         self._component: list[int] = []  # lowest submap that each is joined with
 
     def begin(self, position: int, T_first_before: np.ndarray | None = None) -> int:
-        """A new submap starts with the keyframe at ``position``; returns its number."""
+        """Begin a submap with the keyframe at ``position``; returns its number."""
         assert not self.begins or position > self.begins[-1], (position, self.begins)
         self.begins.append(position)
         self.gaps.append(np.eye(4) if T_first_before is None else T_first_before)
@@ -46,11 +46,11 @@ class Submaps:
         return self._component[submap]
 
     def joined(self, first: int, second: int) -> bool:
-        """Do two submaps share a frame of reference?"""
+        """True if two submaps share a frame of reference."""
         return self._component[first] == self._component[second]
 
     def join(self, first: int, second: int) -> None:
-        """A loop has tied two submaps together."""
+        """Let two submaps, and those joined with them, share a frame of reference."""
         low, high = sorted((self._component[first], self._component[second]))
         self._component = [low if c == high else c for c in self._component]
 
@@ -66,15 +66,15 @@ class Submaps:
         """Positions of one keyframe for each frame of reference: the first."""
         return {self.begins[s] for s in range(len(self)) if self._component[s] == s}
 
-    def state(self) -> dict[str, np.ndarray]:
-        """As plain arrays, for a checkpoint."""
+    def state(self) -> StateTree:
+        """Arrays for a checkpoint."""
         return {
             "begins": np.array(self.begins, np.int64),
             "gaps": np.array(self.gaps, np.float64).reshape(-1, 4, 4),
             "component": np.array(self._component, np.int64),
         }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes over a :meth:`state`."""
-        self.begins, self._component = state["begins"].tolist(), state["component"].tolist()
-        self.gaps = list(state["gaps"])
+    def restore(self, state: StateTree) -> None:
+        """Replace everything by what :meth:`state` returned."""
+        self.begins, self._component = array_in(state, "begins").tolist(), array_in(state, "component").tolist()
+        self.gaps = list(array_in(state, "gaps"))

@@ -11,7 +11,7 @@ missed one costs little, so in doubt a loop is not closed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -19,15 +19,13 @@ import numpy as np
 from metric_slam.config.schema import LoopConfig
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel
 from metric_slam.geometry import lie
-from metric_slam.graph.factor_graph import FactorGraph
 from metric_slam.graph.global_ba import GlobalBundleAdjustment
-from metric_slam.graph.keyframes import KeyframeStore
-from metric_slam.graph.submaps import Submaps
+from metric_slam.graph.slam_map import SlamMap
 from metric_slam.loops.links import DriftBound, Loop, chain_links, difference
 from metric_slam.loops.place_recognition import PlaceIndex
 from metric_slam.loops.pose_graph import optimise_pose_graph
 from metric_slam.loops.verification import LoopVerifier, LoopView, VerifiedLoop, choose
-from metric_slam.odometry.metric_scale import MetricScale
+from metric_slam.odometry.sliding_window import ScaleParts
 from metric_slam.odometry.tracking import FrameTracker
 from metric_slam.result import LoopResult
 
@@ -54,19 +52,20 @@ class LoopClosure:
 
     def __init__(
         self,
-        store: KeyframeStore,
-        graph: FactorGraph,
+        slam_map: SlamMap,
         tracker: FrameTracker,
         model: CorrespondenceModel,
-        submaps: Submaps,
-        scale: MetricScale,
-        backend: GlobalBundleAdjustment,
+        scale: ScaleParts,
+        global_ba: GlobalBundleAdjustment,
         config: LoopConfig,
+        *,
+        on_loop: Callable[[LoopResult], None] | None = None,
     ) -> None:
-        self._store, self._graph, self._tracker, self._model = store, graph, tracker, model
-        self._submaps, self._scale, self._backend, self._config = submaps, scale, backend, config
+        self._map, self._tracker, self._model, self._config = slam_map, tracker, model, config
+        self._scale_parts, self._scale, self._backend, self._on_loop = scale, scale.measured, global_ba, on_loop
+        self._submaps, self._graph = slam_map.submaps, slam_map.graph
         self._places = PlaceIndex()
-        self._verifier = LoopVerifier(store.camera)
+        self._verifier = LoopVerifier(slam_map.camera)
         self._loops: list[Loop] = []
         self._between_submaps: list[Loop] = []  # not yet confirmed by a second one
         self._moved_at = -_PATIENCE
@@ -77,23 +76,23 @@ class LoopClosure:
         """Takes a new keyframe in and closes a loop if it shows a place that was seen before."""
         if not self._config.enabled:
             return
-        self._places.add(position, self._store.image(position))
-        if position % self._config.every or not self._scale.settled:
+        self._places.add(position, self._map.image(position))
+        if position % self._config.every or not self._scale_parts.startup.converged:
             return
         loop = self._find(position)
         if loop is None:
             return
-        across = not self._submaps.joined(*(self._store[i].submap for i in (loop.query, loop.match)))
+        across = not self._submaps.joined(*(self._map[i].submap for i in (loop.query, loop.match)))
         if across and not self._joined_by(loop):
             return
         self._loops.append(loop)
         log.info(
             "loop closed: frame %d shows the place of frame %d, %.2f m off",
-            self._store[loop.query].index,
-            self._store[loop.match].index,
+            self._map[loop.query].index,
+            self._map[loop.match].index,
             loop.correction_m,
         )
-        T_query = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.query].pose))
+        T_query = lie.inverse(self._map[loop.query].T_cam_world)
         _, turned = difference(T_query, self._seen_pose(loop))
         off = max(loop.correction_m / _MOVE_M, turned / _MOVE_RAD)
         if across or off > _LARGE or (off > 1.0 and position - self._moved_at >= _PATIENCE):
@@ -108,8 +107,8 @@ class LoopClosure:
         """All loops that were closed, rejected ones included (by their weight)."""
         return [
             LoopResult(
-                self._store[loop.query].index,
-                self._store[loop.match].index,
+                self._map[loop.query].index,
+                self._map[loop.match].index,
                 float(np.linalg.norm(loop.T_query_match[:3, 3])),
                 loop.correction_m,
                 loop.weight,
@@ -121,7 +120,7 @@ class LoopClosure:
 
     def _find(self, query: int) -> Loop | None:
         centres, forward = self._centres_and_views()
-        submap = np.array([k.submap for k in self._store])
+        submap = np.array([k.submap for k in self._map])
         share = self._config.drift if self._scale.known else _UNKNOWN_SCALE_DRIFT
         bound = DriftBound(centres, submap, self._loops, share, self._config.drift_floor_m)
         unit = 1.0 if self._scale.known else float(np.median(np.diff(bound.path_m)[-100:]))
@@ -156,12 +155,12 @@ class LoopClosure:
         if not len(near):
             return None
         match = int(near[np.argmin(np.linalg.norm(centres[near] - centres[query], axis=1))])
-        T_match, T_query = (lie.pose_vec_to_matrix(self._store[p].pose) for p in (match, query))
+        T_match, T_query = (self._map[p].T_cam_world for p in (match, query))
         guess = VerifiedLoop(query, match, T_query @ lie.inverse(T_match), 0.0, 0, 0.0)
         return self._dense(guess, ~on_the_way, _STRETCH_M)
 
     def _centres_and_views(self) -> tuple[np.ndarray, np.ndarray]:
-        T_world_cam = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))
+        T_world_cam = lie.inverse(self._map.T_cam_world())
         return T_world_cam[:, :3, 3], T_world_cam[:, :3, 2]
 
     def _candidates(
@@ -171,7 +170,7 @@ class LoopClosure:
         allowed = ~on_the_way
         allowed[query:] = False
         distance = np.linalg.norm(centres - centres[query], axis=1)
-        component = np.array([self._submaps.component(k.submap) for k in self._store])
+        component = np.array([self._submaps.component(k.submap) for k in self._map])
         near = allowed & (distance < bound) & (forward @ forward[query] > _SAME_VIEW)
         near &= component == component[query]
         chosen: list[int] = []
@@ -190,17 +189,17 @@ class LoopClosure:
     def _view(self, position: int) -> LoopView:
         return LoopView(
             position,
-            self._store.image(position),
-            self._store[position].inv_depth,
+            self._map.image(position),
+            self._map[position].inv_depth,
             self._graph.confidence_of(position),
         )
 
     def _plausible(self, loop: VerifiedLoop, bound: np.ndarray) -> bool:
         """Is the place where the map may have drifted to? Between submaps nothing is known yet."""
-        if not self._submaps.joined(*(self._store[i].submap for i in (loop.query, loop.match))):
+        if not self._submaps.joined(*(self._map[i].submap for i in (loop.query, loop.match))):
             return True
-        T_match = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.match].pose))
-        T_query = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.query].pose))
+        T_match = lie.inverse(self._map[loop.match].T_cam_world)
+        T_query = lie.inverse(self._map[loop.query].T_cam_world)
         off_m, _ = difference(T_query, T_match @ lie.inverse(loop.T_query_match))
         return off_m < bound[loop.match]
 
@@ -211,11 +210,11 @@ class LoopClosure:
         off = np.linalg.norm(centres - centres[position], axis=1) > _DECOY_M * unit
         near = submap & off & (np.abs(path_m - path_m[position]) < _DECOY_WAY_M * unit)
         decoys = np.flatnonzero(near & (forward @ forward[position] > _SAME_VIEW))
-        view, T_now = self._view(position), lie.pose_vec_to_matrix(self._store[position].pose)
+        view, T_now = self._view(position), self._map[position].T_cam_world
         for decoy in self._places.most_alike(position, decoys, count=_DECOYS, apart=_DECOYS_APART):
             verified = self._verifier.verify(view, self._view(decoy), metric=self._scale.known)
             if isinstance(verified, VerifiedLoop):
-                T_then = lie.pose_vec_to_matrix(self._store[decoy].pose)
+                T_then = self._map[decoy].T_cam_world
                 off_m, _ = difference(T_now @ lie.inverse(T_then), verified.T_query_match)
                 if off_m > _DECOY_OFF_M * unit:
                     log.debug("keyframe %d looks like %d, another place: no loop", position, decoy)
@@ -227,20 +226,20 @@ class LoopClosure:
     def _dense(self, verified: VerifiedLoop, allowed: np.ndarray, limit_m: float = np.inf) -> Loop | None:
         """Dense matches with the nearest keyframe of the place; they become edges if they fit the depths of both and
         the query moves by no more than ``limit_m``."""
-        store, query = self._store, verified.query
+        store, query = self._map, verified.query
         match, T_query_match = self._nearest(verified, allowed)
         near = replace(store[match], features=self._features(match))
         here = replace(store[query], features=self._features(query))
-        T_match, T_query = (lie.pose_vec_to_matrix(k.pose) for k in (near, here))
-        start = lie.matrix_to_pose_vec(T_query_match @ T_match)
-        forward, backward = self._tracker.match_both(near, here.features, start)
+        T_match, T_query = (k.T_cam_world for k in (near, here))
+        start = T_query_match @ T_match
+        forward, backward = self._tracker.match_both(near, here, start)
         pose, inliers, fit = self._tracker.refine([(near, forward)], start)
-        back_start = lie.matrix_to_pose_vec(lie.inverse(T_query_match) @ T_query)
+        back_start = lie.inverse(T_query_match) @ T_query
         back, back_inliers, back_fit = self._tracker.refine([(here, backward)], back_start)
         if min(inliers, back_inliers) < _MIN_INLIERS or min(fit, back_fit) < _MIN_FIT:
             return None
-        T_there = lie.pose_vec_to_matrix(pose) @ lie.inverse(T_match)
-        T_back = T_query @ lie.inverse(lie.pose_vec_to_matrix(back))
+        T_there = pose @ lie.inverse(T_match)
+        T_back = T_query @ lie.inverse(back)
         apart_m, turned = difference(T_there, T_back)
         far_m = 1.0 / float(np.median(near.inv_depth))
         if self._scale.known and (apart_m > _AGREEMENT_M + _AGREEMENT * far_m or turned > _AGREEMENT_RAD):
@@ -257,31 +256,31 @@ class LoopClosure:
 
     def _nearest(self, verified: VerifiedLoop, allowed: np.ndarray) -> tuple[int, np.ndarray]:
         """The keyframe around the match that sees the place from nearest to the query, and T_query_keyframe."""
-        members = self._submaps.range(self._store[verified.match].submap, len(self._store))
+        members = self._submaps.range(self._map[verified.match].submap, len(self._map))
         low = max(verified.match - _NEIGHBOURS, members.start)
         high = min(verified.match + _NEIGHBOURS + 1, members.stop, verified.query)
-        T = lie.pose_vec_to_matrix(self._store.poses(low, high))
+        T = self._map.T_cam_world(slice(low, high))
         T_query = verified.T_query_match @ T[verified.match - low] @ lie.inverse(T)
         distance = np.where(allowed[low:high], np.linalg.norm(T_query[:, :3, 3], axis=1), np.inf)
         best = int(np.argmin(distance))
         return low + best, T_query[best]
 
     def _features(self, position: int) -> object:
-        features = self._store[position].features
+        features = self._map[position].features
         if features is not None:
             return features
-        return self._model.encode(self._store.image(position), self._store.camera)
+        return self._model.encode(self._map.image(position), self._map.camera)
 
     # ------------------------------------------------------------------ close
 
     def _seen_pose(self, loop: Loop) -> np.ndarray:
         """T_world_cam [4, 4] of the query according to the loop."""
-        T_match = lie.pose_vec_to_matrix(self._store[loop.match].pose)
+        T_match = self._map[loop.match].T_cam_world
         return lie.inverse(loop.T_query_match @ T_match)
 
     def _joined_by(self, loop: Loop) -> bool:
         """A loop between two submaps: join them if an earlier one said the same, else remember it."""
-        T_query = lie.inverse(lie.pose_vec_to_matrix(self._store[loop.query].pose))
+        T_query = lie.inverse(self._map[loop.query].T_cam_world)
         ends = self._components(loop)
         for other in self._between_submaps:
             if self._components(other) != ends or other.query == loop.query:
@@ -296,24 +295,24 @@ class LoopClosure:
 
     def _components(self, loop: Loop) -> tuple[int, int]:
         """Frames of reference of query and match."""
-        now, before = (self._submaps.component(self._store[i].submap) for i in (loop.query, loop.match))
+        now, before = (self._submaps.component(self._map[i].submap) for i in (loop.query, loop.match))
         return now, before
 
     def _move_of(self, loop: Loop) -> np.ndarray:
         """What the loop does to the frame of reference of its query: T_world_new_world_old [4, 4]."""
-        return self._seen_pose(loop) @ lie.pose_vec_to_matrix(self._store[loop.query].pose)
+        return self._seen_pose(loop) @ self._map[loop.query].T_cam_world
 
     def _join(self, now: int, before: int, T_before_now: np.ndarray) -> None:
         """The later frame of reference moves into the earlier one."""
         later, T_new_old = (now, T_before_now) if now > before else (before, lie.inverse(T_before_now))
-        self._store.move(self._submaps.sharing(later, len(self._store)), T_new_old)
+        self._map.move(self._submaps.sharing(later, len(self._map)), T_new_old)
         self._submaps.join(now, before)
         log.info("submaps %d and %d of the map are joined by a loop", before, now)
 
     def _move_map(self, *, optimise: bool = True) -> None:
         """Robust pose graph over everything, then global bundle adjustment if the map has grown enough."""
-        T_cam_world = lie.pose_vec_to_matrix(self._store.poses(0, len(self._store)))
-        submap = np.array([k.submap for k in self._store])
+        T_cam_world = self._map.T_cam_world()
+        submap = np.array([k.submap for k in self._map])
         result = optimise_pose_graph(
             lie.inverse(T_cam_world),
             chain_links(T_cam_world, submap),
@@ -325,12 +324,9 @@ class LoopClosure:
             loop.rescaled(result.log_scale, float(weight))
             for loop, weight in zip(self._loops, result.loop_weights, strict=True)
         ]
-        for keyframe, T, log_scale in zip(self._store, result.T_world_cam, result.log_scale, strict=True):
-            keyframe.pose = lie.matrix_to_pose_vec(lie.inverse(T))
-            if log_scale != 0.0:
-                keyframe.inv_depth = keyframe.inv_depth / np.exp(log_scale)
+        self._map.set_poses(result.T_world_cam, result.log_scale)
         self._forget_rejected()
-        count = self._moved_at = len(self._store)
+        count = self._moved_at = len(self._map)
         if optimise and count >= self._backend.growth * self._optimised_at:
             self._optimised_at = count
             self._backend.optimise()
@@ -341,8 +337,8 @@ class LoopClosure:
             if loop.weight < _BELIEVED and (loop.query, loop.match) in self._graph:
                 log.warning(
                     "loop between frames %d and %d rejected: it contradicts the rest of the map",
-                    self._store[loop.match].index,
-                    self._store[loop.query].index,
+                    self._map[loop.match].index,
+                    self._map[loop.query].index,
                 )
                 self._graph.remove_pair(loop.query, loop.match)
 
@@ -354,7 +350,7 @@ class LoopClosure:
             "loops": np.array([_row(loop) for loop in self._loops]).reshape(-1, 21),
             "between_submaps": np.array([_row(loop) for loop in self._between_submaps]).reshape(-1, 21),
             "optimised_at": np.array([self._optimised_at, self._moved_at]),
-            **{f"places/{name}": value for name, value in self._places.state().items()},
+            "places": self._places.state(),
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
@@ -362,7 +358,7 @@ class LoopClosure:
         self._loops = [_loop(row) for row in state["loops"]]
         self._between_submaps = [_loop(row) for row in state["between_submaps"]]
         self._optimised_at, self._moved_at = state["optimised_at"].tolist()
-        self._places.restore({key[7:]: value for key, value in state.items() if key.startswith("places/")})
+        self._places.restore(state["places"])
 
 
 def _row(loop: Loop) -> np.ndarray:

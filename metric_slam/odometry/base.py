@@ -11,7 +11,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from metric_slam.checkpointable import StateTree
+from metric_slam.checkpointable import StateTree, array_in
 from metric_slam.correspondence.base import CorrespondenceModel
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
@@ -125,6 +125,18 @@ class StageTimes:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+
+    def state(self) -> StateTree:
+        """Arrays for a checkpoint."""
+        return {
+            "stages": np.array(list(self.seconds), np.str_),
+            "seconds": np.array(list(self.seconds.values())),
+        }
+
+    def restore(self, state: StateTree) -> None:
+        """Replace everything by what :meth:`state` returned."""
+        names, seconds = array_in(state, "stages").tolist(), array_in(state, "seconds").tolist()
+        self.seconds = dict(zip(names, seconds, strict=True))
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:

@@ -150,9 +150,7 @@ class MetricScale:
 
     def _note(self, position: int, length: float, observation: MotionObservation) -> None:
         index = self._map[position].index
-        self._observations[index] = ScaleObservation(
-            index, observation.log_ratio, observation.sigma, observation.used
-        )
+        self._observations[index] = ScaleObservation(index, observation.log_ratio, observation.sigma, observation.used)
         if not observation.used:
             self._withdraw(position)
             return
@@ -192,6 +190,11 @@ class MetricScale:
             path = (ahead - ahead[0]) @ T_world_cam[previous, :3, :3]
             self._set_baseline(position, length, self._prior.revised(observation, path))
         return bool(self._in_force)
+
+    def close(self) -> None:
+        """End the worker; nothing can be measured afterwards."""
+        self.collect()
+        self._worker.shutdown()
 
     # ------------------------------------------------------------------ checkpoint
 

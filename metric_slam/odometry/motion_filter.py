@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
+from metric_slam.checkpointable import StateTree, array_in
 from metric_slam.config.schema import MotionFilterConfig
 from metric_slam.odometry.tracking import TrackedFrame
 
@@ -20,7 +19,7 @@ class MotionFilter:
 
     @property
     def likely_keyframe(self) -> bool:
-        """Will the next frame become a keyframe, if it moves as far as the latest one did?"""
+        """True if the next frame becomes a keyframe, should it move as far as the latest one."""
         return self._flow_px + self._step_px >= self._config.min_flow_px
 
     def wants(self, frame: TrackedFrame) -> bool:
@@ -40,14 +39,14 @@ class MotionFilter:
             self._since_keyframe = 0
         return wanted
 
-    def state(self) -> dict[str, np.ndarray]:
-        """As plain arrays, for a checkpoint."""
+    def state(self) -> StateTree:
+        """Arrays for a checkpoint."""
         return {
             "since_keyframe": np.array(self._since_keyframe),
             "flow_px": np.array([self._flow_px, self._step_px]),
         }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes over a :meth:`state`."""
-        self._since_keyframe = int(state["since_keyframe"])
-        self._flow_px, self._step_px = state["flow_px"].tolist()
+    def restore(self, state: StateTree) -> None:
+        """Replace everything by what :meth:`state` returned."""
+        self._since_keyframe = int(array_in(state, "since_keyframe"))
+        self._flow_px, self._step_px = array_in(state, "flow_px").tolist()

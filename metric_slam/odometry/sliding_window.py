@@ -1,176 +1,192 @@
-"""The sliding window: takes tracked keyframes in, keeps poses, inverse depths and the metric scale of the recent ones.
+"""The sliding window: adds tracked keyframes and keeps poses, inverse depths and metric scale of the recent ones.
 
-New keyframe -> edges -> bundle adjustment of the window -> the prior looks at the motion (road) -> metric baselines
-enter the graph -> the next solve pulls the scale. The first keyframes start from matches alone and are given their
-scale as soon as a prior has one.
+New keyframe -> edges -> bundle adjustment of the window -> the prior measures the motion (road) -> metric baselines
+enter the graph -> the next solve pulls the scale. The first keyframes start from matches alone and get their scale as
+soon as a prior has measured one.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from metric_slam.config.schema import SlidingWindowConfig
-from metric_slam.depth.base import CurrentDepth, DepthPrior
+from metric_slam.depth.base import CurrentDepth
 from metric_slam.geometry import lie
 from metric_slam.geometry.triangulation import triangulate
-from metric_slam.graph.factor_graph import FactorGraph
-from metric_slam.graph.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.keyframes import Keyframe
 from metric_slam.graph.moving_mask import detect_moving, mask_moving, propagate_mask
-from metric_slam.graph.submaps import Submaps
+from metric_slam.graph.slam_map import PriorGrids, SlamMap
+from metric_slam.odometry.base import EncodedFrame
 from metric_slam.odometry.edge_selection import new_keyframe_pairs
-from metric_slam.odometry.metric_scale import MetricScale, PriorMaps
+from metric_slam.odometry.keyframe_prior import KeyframePrior
+from metric_slam.odometry.metric_scale import MetricScale
+from metric_slam.odometry.moving_cells import MovingCellDetector
+from metric_slam.odometry.scale_startup import ScaleStartup
 from metric_slam.odometry.tracking import TrackedFrame, motion_from_matches, transfer_depth
 
 log = logging.getLogger(__name__)
 
-_START_DEPTH = 10.0  # of cells nobody knows anything about, metres or units
+_NEAREST_PRIOR_M = 1e-3  # of prior depths that start a keyframe: guards the division alone
+START_DEPTH = 10.0
+"""First depth of cells about which nothing is known, in the arbitrary unit of a map without a scale."""
+
+_USUAL_STEPS = 20  # latest keyframe steps whose median predicts the next one
 
 
-@dataclass(frozen=True)
-class KeyframeCandidate:
-    """A frame on its way to become a keyframe."""
+class ScaleParts:
+    """The parts around the metric scale, built once and shared."""
 
-    index: int
-    time_s: float
-    image: np.ndarray
-    """uint8 [H, W, 3] RGB at working resolution."""
+    def __init__(
+        self, depth: KeyframePrior, measured: MetricScale, startup: ScaleStartup, moving: MovingCellDetector
+    ) -> None:
+        self.depth, self.measured, self.startup, self.moving = depth, measured, startup, moving
 
-    features: Any
-    prior_state: Any
 
-    def keyframe(
-        self,
-        pose: np.ndarray,
-        inv_depth: np.ndarray,
-        prior: PriorMaps,
-        submap: int,
-        moving: np.ndarray | None = None,
-    ) -> Keyframe:
-        """The keyframe with its first estimate; see :class:`metric_slam.graph.keyframes.Keyframe`."""
-        return Keyframe(
-            self.index,
-            self.time_s,
-            self.image,
-            self.features,
-            self.prior_state,
-            pose,
-            inv_depth,
-            prior.depth_m,
-            prior.confidence,
-            prior.weight,
-            submap=submap,
-            moving=moving,
-        )
+def new_keyframe(
+    frame: EncodedFrame,
+    prior_state: object,
+    grids: PriorGrids,
+    T_cam_world_vec: np.ndarray,
+    inv_depth: np.ndarray,
+    *,
+    submap: int,
+    moving: np.ndarray | None = None,
+) -> Keyframe:
+    """A keyframe with its first estimate; see :class:`metric_slam.graph.keyframes.Keyframe`."""
+    return Keyframe(
+        index=frame.index,
+        time_s=frame.time_s,
+        image=frame.image,
+        features=frame.features,
+        prior_state=prior_state,
+        pose=T_cam_world_vec,
+        inv_depth=inv_depth,
+        prior_depth_m=grids.depth_m,
+        prior_confidence=grids.confidence,
+        prior_weight=grids.weight,
+        road_depth_m=np.zeros_like(inv_depth),
+        submap=submap,
+        moving=moving,
+        ignored=frame.ignored,
+    )
 
 
 class SlidingWindow:
-    """Owns the order of work on keyframes; state lives in the store and the graph."""
+    """Order of work on the keyframes of the window; their state lives in the map."""
 
-    def __init__(
-        self, store: KeyframeStore, graph: FactorGraph, prior: DepthPrior, submaps: Submaps, config: SlidingWindowConfig
-    ) -> None:
-        self._store, self._graph, self._submaps, self._config = store, graph, submaps, config
-        self._prior_is_metric = prior.metric
-        self.scale = MetricScale(store, graph, prior, submaps, config.warm_up)
+    def __init__(self, slam_map: SlamMap, scale: ScaleParts, config: SlidingWindowConfig) -> None:
+        self._map, self._scale, self._config = slam_map, scale, config
 
-    def start(self, view: KeyframeCandidate, pose: np.ndarray) -> None:
-        """The first keyframe of the video, or of a new submap after a loss: ``pose`` T_cam_world [7] is given."""
-        self.scale.begin_submap()
-        submap = self._submaps.begin(len(self._store), self._store.motion_from_last(pose))
-        prior = self.scale.maps(view.prior_state)
-        self._store.append(view.keyframe(pose, _filled(prior), prior, submap))
+    def begin(self, frame: EncodedFrame, prior_state: object, T_cam_world: np.ndarray) -> None:
+        """Add the first keyframe of the video, or of a new submap after a loss, at T_cam_world [4, 4]."""
+        self._scale.measured.begin_submap()
+        submap = self._map.begin_submap(T_cam_world)
+        grids = self._scale.depth.grids(prior_state)
+        pose = lie.matrix_to_pose_vec(T_cam_world)
+        self._map.append(new_keyframe(frame, prior_state, grids, pose, _filled(grids), submap=submap))
 
     @property
     def depth_known(self) -> bool:
-        """Can a new frame be tracked against the last keyframe's depth?"""
-        position = len(self._store) - 1
-        return position > self._submap or self._store.has_prior(position)
+        """True if a new frame can be tracked against the last keyframe's depth."""
+        position = len(self._map) - 1
+        return position > self._begin or self._map.has_prior(position)
 
     @property
-    def _submap(self) -> int:
-        return self._submaps.current_begin
+    def _begin(self) -> int:
+        return self._map.submaps.current_begin
 
-    def add(self, view: KeyframeCandidate, frame: TrackedFrame) -> bool:
-        """A further keyframe; False if the start of a submap shows too little parallax to begin with it."""
-        store, graph, cfg = self._store, self._graph, self._config
-        pose = frame.pose
+    def add(self, frame: EncodedFrame, prior_state: object, tracked: TrackedFrame) -> bool:
+        """Add a keyframe; False if the start of a submap shows too little parallax to begin with it."""
+        slam_map, graph, cfg = self._map, self._map.graph, self._config
+        T_cam_world = tracked.T_cam_world
         if not self.depth_known:
-            start_pose = self._triangulate_start(view.prior_state, frame)
-            if start_pose is None:
+            start = self._triangulate_start(prior_state, tracked)
+            if start is None:
                 return False
-            pose = start_pose
-        inv_depth = transfer_depth(store[-1], pose, frame.backward, store.camera)
-        prior = self.scale.maps(view.prior_state)
-        moving = propagate_mask(store[-1].moving_cells, frame.backward)
-        position = store.append(view.keyframe(pose, inv_depth, prior, len(self._submaps) - 1, moving))
-        graph.add_matched(position - 1, position, frame.forward)
-        graph.add_matched(position, position - 1, mask_moving(frame.backward, moving))
-        graph.match_pairs([p for p in new_keyframe_pairs(position, cfg) if min(p) >= self._submap])
-        self.scale.collect()
+            T_cam_world = start
+        before = slam_map[-1]
+        inv_depth = transfer_depth(before, T_cam_world, tracked.backward, slam_map.camera)
+        moving = propagate_mask(before.moving_cells, tracked.backward)
+        grids, pose = self._scale.depth.grids(prior_state), lie.matrix_to_pose_vec(T_cam_world)
+        position = slam_map.append(
+            new_keyframe(frame, prior_state, grids, pose, inv_depth, submap=before.submap, moving=moving)
+        )
+        graph.add_matched(position - 1, position, tracked.forward)
+        graph.add_matched(position, position - 1, mask_moving(tracked.backward, moving))
+        graph.match_pairs([p for p in new_keyframe_pairs(position, cfg) if min(p) >= self._begin])
+        self._scale.measured.collect()
         self._solve(position)
-        self.scale.detect_moving_cells(position, inv_depth, frame.backward)
-        self.scale.observe(position)
-        if self.scale.settle():
+        self._scale.moving.update(position, inv_depth, tracked.backward)
+        self._scale.measured.observe(position)
+        if self._scale.startup.rescale_submap():
             self._solve(position)
         keep = position - max(cfg.radius, cfg.warm_up)
-        store.evict_before(keep)
-        graph.evict_before(min(keep, position - cfg.window))
+        slam_map.evict_before(keep, min(keep, position - cfg.window))
         return True
 
     def _solve(self, position: int) -> None:
         cfg = self._config
         end = position + 1
-        begin = max(self._submap, end - cfg.window)
-        carries_scale = begin > self._submap and not self._graph.is_metric(begin, end)
+        begin = max(self._begin, end - cfg.window)
+        carries_scale = begin > self._begin and not self._map.graph.is_metric(begin, end)
         fixed = cfg.fixed if carries_scale else 1
-        self._graph.solve(begin, end, set(range(begin, begin + fixed)), cfg.iterations)
+        self._map.solve(begin, end, range(begin, begin + fixed), cfg.iterations)
 
     # ------------------------------------------------------------------ start
 
-    def _triangulate_start(self, prior_state: Any, frame: TrackedFrame) -> np.ndarray | None:
-        """Two views without depth: relative pose up to scale; the second keyframe's motion is the unit of length,
-        until a prior measures it."""
-        store = self._store
-        grid = store.camera.grid()
-        motion = motion_from_matches(frame.forward, store.camera)
+    def _triangulate_start(self, prior_state: object, tracked: TrackedFrame) -> np.ndarray | None:
+        """T_cam_world [4, 4] of the second of two views without depth; the first one's depths are triangulated.
+
+        The relative pose is known up to scale: its length is the unit of the map until a prior measures it.
+        """
+        position = len(self._map) - 1
+        first, grid = self._map[position], self._map.camera.grid()
+        motion = motion_from_matches(tracked.forward, self._map.camera)
         if motion is None:
             return None
         T_second_first, inv_depth = motion
-        first = store[-1]
         known = np.isfinite(inv_depth)
-        first.inv_depth = np.where(known, inv_depth, np.nanmedian(inv_depth))
+        inv_depth = np.where(known, inv_depth, np.nanmedian(inv_depth))
         # cells that were filled with the median agree on a road of their own
-        road = self.scale.road_inv_depth(CurrentDepth(first.inv_depth, ~known), baseline=1.0)
+        road = self._scale.moving.road_inv_depth(CurrentDepth(inv_depth, ~known), baseline=1.0)
         if road is not None:
-            alone, _ = triangulate(frame.forward.target, T_second_first, grid)  # nothing is expected yet
-            look = detect_moving(first.moving_cells, first.inv_depth, alone, frame.forward, T_second_first, road, grid)
-            first.moving = look.moving
-        usual_step = self._usual_step() if self.scale.known else None
-        scale = self.scale.of_start(first.prior_state, prior_state, T_second_first, first.current_depth, usual_step)
-        if scale is None:
-            scale = 1.0 if usual_step is None else usual_step
-            if self._prior_is_metric:
-                log.warning(
-                    "keyframe %d: no metric scale in the first pair; the map starts at a guess until there is one",
-                    len(store),
-                )
-        first.inv_depth = first.inv_depth / scale
+            alone, _ = triangulate(tracked.forward.target, T_second_first, grid)  # nothing is expected yet
+            found = detect_moving(first.moving_cells, inv_depth, alone, tracked.forward, T_second_first, road, grid)
+            self._map.set_moving(position, found.moving)
+        current_depth = CurrentDepth(inv_depth, self._map[position].moving_cells > 0)
+        scale = self._scale_of_start(first, prior_state, T_second_first, current_depth)
+        self._map.set_inv_depth(position, inv_depth / scale)
         T_second_first[:3, 3] *= scale
-        return lie.matrix_to_pose_vec(T_second_first @ lie.pose_vec_to_matrix(first.pose))
+        return T_second_first @ first.T_cam_world
+
+    def _scale_of_start(
+        self, first: Keyframe, prior_state: object, T_second_first: np.ndarray, current_depth: CurrentDepth
+    ) -> float:
+        """Length of the unit of the first pair: measured, or that of the usual step, or 1."""
+        usual_step = self._usual_step() if self._scale.measured.measured else None
+        scale = self._scale.startup.first_pair(
+            first.prior_state, prior_state, T_second_first, current_depth, usual_step
+        )
+        if scale is not None:
+            return scale
+        if self._scale.depth.metric:
+            log.warning(
+                "keyframe %d: no metric scale in the first pair; the map starts at a guess until there is one",
+                len(self._map),
+            )
+        return 1.0 if usual_step is None else usual_step
 
     def _usual_step(self) -> float:
         """Median distance between recent keyframes: the best guess of the next one."""
-        centres = lie.inverse(lie.pose_vec_to_matrix(self._store.poses(0, len(self._store))))[:, :3, 3]
-        steps = np.linalg.norm(np.diff(centres[-20:], axis=0), axis=1)
+        centres = self._map.T_world_cam(slice(-_USUAL_STEPS, None))[:, :3, 3]
+        steps = np.linalg.norm(np.diff(centres, axis=0), axis=1)
         return float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
 
 
-def _filled(prior: PriorMaps) -> np.ndarray:
-    """First inverse depth [h, w] of a keyframe without neighbours: the prior's, its median where it says nothing."""
+def _filled(prior: PriorGrids) -> np.ndarray:
+    """First inverse depth [h, w] of a keyframe without neighbours: the prior's, its median where it has no depth."""
     known = prior.weight > 0
-    fill = float(np.median(prior.depth_m[known])) if known.any() else _START_DEPTH
-    return 1.0 / np.where(known, np.maximum(prior.depth_m, 0.1), fill)
+    fill = float(np.median(prior.depth_m[known])) if known.any() else START_DEPTH
+    return np.asarray(1.0 / np.where(known, np.maximum(prior.depth_m, _NEAREST_PRIOR_M), fill))

@@ -7,32 +7,77 @@ matches are the first two edges of the factor graph, so nothing is computed twic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.base import (
     Correspondence,
     CorrespondenceModel,
     EdgeQuery,
     confidence_per_axis,
     confidence_per_cell,
+    masked_by_ignored,
 )
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
-from metric_slam.graph.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.keyframes import Keyframe
 from metric_slam.graph.moving_mask import mask_moving
-from metric_slam.optimization.bundle_adjustment import BaWindow, reproject, solve_window
+from metric_slam.graph.slam_map import SlamMap
+from metric_slam.optimization.bundle_adjustment import BaWindow, reproject
+from metric_slam.optimization.solver import Solver
 
-_MIN_MATCHES = 30
-_INLIER_PX = 3.0
-_MIN_PARALLAX_PX = 1.0  # below it two views only turned: any translation explains them
-_ENOUGH_INLIERS = 0.5  # below this share the motion model's start is not trusted and PnP gives a second one
-_LOST_INLIERS = 0.25
-_LOST_COVERAGE = 0.12  # unrelated images match by chance in up to a tenth of their cells, views of one place in most
+
+@dataclass(frozen=True)
+class TrackingLimits:
+    """When a frame counts as tracked."""
+
+    min_matches: int = 30
+    """Cells that must be matched for any pose."""
+
+    inlier_px: float = 3.0
+    """Distance between match and reprojection up to which a cell fits the pose, pixels."""
+
+    enough_inliers: float = 0.5
+    """Share of inliers below which the start of the motion model is not trusted and PnP gives a second one."""
+
+    lost_inliers: float = 0.25
+    """Share of inliers below which a frame is lost."""
+
+    lost_coverage: float = 0.12
+    """Share of matched cells below which a frame is lost: unrelated images match by chance in up to a tenth of their
+    cells, views of one place in most."""
+
+    textured_confidence: float = 0.2
+    """Confidence of a cell that can be matched."""
+
+    textured_share: float = 0.2
+    """Share of such cells from which an image can be matched at all."""
+
+    min_parallax_px: float = 1.0
+    """Median parallax below which two views only turned: any translation explains them."""
+
+    iterations: int = 8
+    """Solver iterations for one pose."""
+
+    pnp_points: int = 1500
+    """Cells that PnP looks at, evenly spread."""
+
+
+class MatchableFrame(Protocol):
+    """What matching needs of a frame or of a keyframe."""
+
+    @property
+    def features(self) -> object:
+        """Of the correspondence model."""
+        ...
+
+    @property
+    def ignored(self) -> np.ndarray | None:
+        """Cells that must not be matched, bool [h, w]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,8 +90,8 @@ class TrackedFrame:
     backward: Correspondence
     """Frame -> keyframe, all cells."""
 
-    pose: np.ndarray
-    """T_cam_world, float64 [7]."""
+    T_cam_world: np.ndarray
+    """float64 [4, 4]."""
 
     mean_flow_px: float
     """Mean length of confident flow, pixels at working resolution."""
@@ -62,23 +107,27 @@ class TrackedFrame:
 
 
 class FrameTracker:
-    """Matches frames with the last keyframe of the store and finds their poses."""
+    """Matches frames with the last keyframe of the map and finds their poses."""
 
-    def __init__(self, store: KeyframeStore, model: CorrespondenceModel, config: BundleAdjustmentConfig) -> None:
-        self._store, self._model, self._config = store, model, config
+    def __init__(
+        self, slam_map: SlamMap, model: CorrespondenceModel, solver: Solver, limits: TrackingLimits | None = None
+    ) -> None:
+        """``solver`` of the CPU: six unknowns and a few thousand cells, and the answer decides what comes next."""
+        self._map, self._model, self._solver = slam_map, model, solver
+        self._limits = limits or TrackingLimits()
 
-    def track(self, features: Any, predicted_pose: np.ndarray, *, depth_known: bool) -> TrackedFrame:
-        """Match and pose of one frame.
+    def track(self, frame: MatchableFrame, T_predicted: np.ndarray, *, depth_known: bool) -> TrackedFrame:
+        """Match a frame with the last keyframe and solve its pose.
 
-        ``predicted_pose`` T_cam_world [7] is the motion model's; without ``depth_known`` (second frame of a video
+        ``T_predicted`` T_cam_world [4, 4] is the motion model's; without ``depth_known`` (second frame of a video
         without depth) only the matches are found and the prediction is returned.
         """
-        keyframe = self._store[-1]
-        forward, backward = self.match_both(keyframe, features, predicted_pose if depth_known else None)
-        matched_all, forward = forward, mask_moving(forward, keyframe.moving_cells)
-        pose, inliers, fitting = predicted_pose, 1.0, float((forward.confidence > 0).mean())
+        keyframe, limits = self._map[-1], self._limits
+        queried, backward = self.match_both(keyframe, frame, T_predicted if depth_known else None)
+        forward = mask_moving(queried, keyframe.moving_cells)
+        T_cam_world, inliers, fitting = T_predicted, 1.0, float((forward.confidence > 0).mean())
         if depth_known:
-            pose, inliers, fitting = self._pose(keyframe, forward, predicted_pose)
+            T_cam_world, inliers, fitting = self._pose(keyframe, forward, T_predicted)
         flow = forward.target - _cells(forward.target.shape[:2])
         weight = forward.confidence
         total = float(weight.sum())
@@ -86,81 +135,84 @@ class FrameTracker:
         matched = int((weight > 0).sum())
         # an empty frame is "matched" by cells that stay where they are; it has no texture of its own to match back
         matched_back = int((backward.confidence > 0).sum())
-        left_out = 0 if forward is matched_all else int(np.count_nonzero(keyframe.moving_cells))
-        usable = weight.size - left_out
-        enough = max(_MIN_MATCHES, _LOST_COVERAGE * usable)
-        tracked = min(matched, matched_back) >= enough and inliers >= _LOST_INLIERS
+        left_out = 0 if forward is queried else int(np.count_nonzero(keyframe.moving_cells))
+        if keyframe.ignored is not None:
+            left_out += int(np.count_nonzero(keyframe.ignored))
+        usable = max(weight.size - left_out, 1)
+        enough = max(limits.min_matches, limits.lost_coverage * usable)
+        tracked = min(matched, matched_back) >= enough and inliers >= limits.lost_inliers
         return TrackedFrame(
             forward=forward,
             backward=backward,
-            pose=pose if tracked else predicted_pose,
+            T_cam_world=T_cam_world if tracked else T_predicted,
             mean_flow_px=mean_flow * FEATURE_STRIDE,
-            coverage=matched / max(usable, 1),
+            coverage=matched / usable,
             tracked=tracked,
             inlier_ratio=fitting,
         )
 
-    def match(self, keyframe: Keyframe, features: Any, pose: np.ndarray) -> Correspondence:
-        """Matches keyframe -> frame for a frame that is believed to be at T_cam_world ``pose`` [7]."""
-        return mask_moving(self.match_both(keyframe, features, pose)[0], keyframe.moving_cells)
+    def match(self, keyframe: Keyframe, frame: MatchableFrame, T_cam_world: np.ndarray) -> Correspondence:
+        """Matches keyframe -> frame for a frame at about T_cam_world [4, 4]."""
+        return mask_moving(self.match_both(keyframe, frame, T_cam_world)[0], keyframe.moving_cells)
 
     def match_both(
-        self, keyframe: Keyframe, features: Any, pose: np.ndarray | None
+        self, keyframe: Keyframe, frame: MatchableFrame, T_cam_world: np.ndarray | None
     ) -> tuple[Correspondence, Correspondence]:
-        """Matches keyframe -> frame and back, sought around what T_cam_world ``pose`` [7] of the frame predicts."""
-        predicted = self._predict(keyframe, pose) if pose is not None else None
+        """Matches keyframe -> frame and back, searched around what T_cam_world [4, 4] of the frame predicts."""
+        predicted = self._predict(keyframe, T_cam_world) if T_cam_world is not None else None
         backwards = invert_matches(predicted) if predicted is not None else None
-        forward, backward = self._model.track(
-            [
-                EdgeQuery(keyframe.features, features, predicted),
-                EdgeQuery(features, keyframe.features, backwards),
-            ]
-        )
+        here, there = keyframe.ignored, frame.ignored
+        queries = [
+            EdgeQuery(keyframe.features, frame.features, predicted, source_ignored=here, target_ignored=there),
+            EdgeQuery(frame.features, keyframe.features, backwards, source_ignored=there, target_ignored=here),
+        ]
+        forward, backward = masked_by_ignored(queries, self._model.track(queries))
         return forward, backward
 
-    def is_textured(self, features: Any) -> bool:
-        """Does the image show enough to be matched at all? Matches it with itself."""
+    def is_textured(self, features: object) -> bool:
+        """True if the image shows enough to be matched at all: it is matched with itself."""
+        limits = self._limits
         (match,) = self._model.track([EdgeQuery(features, features)])
-        return bool((match.confidence > 0.2).mean() > 0.2)
+        return bool((match.confidence > limits.textured_confidence).mean() > limits.textured_share)
 
-    def _predict(self, keyframe: Keyframe, pose: np.ndarray) -> np.ndarray:
+    def _predict(self, keyframe: Keyframe, T_cam_world: np.ndarray) -> np.ndarray:
         coords, _, _ = reproject(
-            np.stack([keyframe.pose, pose]),
+            np.stack([keyframe.pose, lie.matrix_to_pose_vec(T_cam_world)]),
             np.stack([keyframe.inv_depth] * 2),
-            self._store.camera.grid().vector(),
+            self._map.camera.grid().vector(),
             np.array([0]),
             np.array([1]),
         )
         return coords[0]
 
     def _pose(
-        self, keyframe: Keyframe, match: Correspondence, predicted: np.ndarray
+        self, keyframe: Keyframe, match: Correspondence, T_predicted: np.ndarray
     ) -> tuple[np.ndarray, float, float]:
         """As :meth:`refine`: from the motion model, and from PnP as well where that one does not fit."""
-        found = self.refine([(keyframe, match)], predicted)
-        if found[1] >= _ENOUGH_INLIERS:
+        found = self.refine([(keyframe, match)], T_predicted)
+        if found[1] >= self._limits.enough_inliers:
             return found
-        start = pose_from_depth(keyframe, match, self._store.camera)
+        start = pose_from_depth(keyframe, match, self._map.camera, self._limits)
         if start is None:
             return found
         second = self.refine([(keyframe, match)], start)
         return second if second[1] > found[1] else found
 
     def refine(
-        self, views: list[tuple[Keyframe, Correspondence]], start: np.ndarray
+        self, views: list[tuple[Keyframe, Correspondence]], T_start: np.ndarray
     ) -> tuple[np.ndarray, float, float]:
-        """Motion-only bundle adjustment of a frame against the depth of keyframes, from T_cam_world ``start`` [7].
+        """Motion-only bundle adjustment of a frame against the depth of keyframes, from T_cam_world ``T_start`` [4, 4].
 
-        ``views``: keyframes and their matches keyframe -> frame. Returns the pose [7], the share of the matches'
+        ``views``: keyframes and their matches keyframe -> frame. Returns T_cam_world [4, 4], the share of the matches'
         confidence that fits it within 3 px, and the share of the keyframes' cells that do.
         """
-        n = len(views)
+        n, limits = len(views), self._limits
         confidence = np.stack([match.confidence for _, match in views])
         weight = confidence_per_cell(confidence)
         target = np.stack([match.target for _, match in views])
         window = BaWindow(
-            intrinsics=self._store.camera.grid().vector(),
-            poses=np.stack([*(keyframe.pose for keyframe, _ in views), start]),
+            intrinsics=self._map.camera.grid().vector(),
+            poses=np.stack([*(keyframe.pose for keyframe, _ in views), lie.matrix_to_pose_vec(T_start)]),
             inv_depth=np.stack([*(keyframe.inv_depth for keyframe, _ in views), views[0][0].inv_depth]),
             source=np.arange(n),
             target=np.full(n, n),
@@ -169,13 +221,15 @@ class FrameTracker:
             pose_free=np.arange(n + 1) == n,
             depth_free=np.zeros(n + 1, bool),
         )
-        # six unknowns and a few thousand cells, and the answer decides what comes next: a GPU would not be faster
-        window, _ = solve_window(window, self._config, iterations=8, motion_only=True)
+        window, _ = self._solver.solve(window, iterations=limits.iterations, motion_only=True)
         coords, _, valid = reproject(window.poses, window.inv_depth, window.intrinsics, window.source, window.target)
         error_px = np.linalg.norm(coords - target, axis=-1) * FEATURE_STRIDE
-        fits = valid & (error_px < _INLIER_PX)
+        fits = valid & (error_px < limits.inlier_px)
         inliers = float((weight * fits).sum() / max(weight.sum(), 1e-9))
-        return window.poses[n], inliers, float((fits & (weight > 0)).mean())
+        return lie.pose_vec_to_matrix(window.poses[n]), inliers, float((fits & (weight > 0)).mean())
+
+
+_DEFAULT = TrackingLimits()
 
 
 def _cells(shape: tuple[int, int]) -> np.ndarray:
@@ -195,32 +249,36 @@ def invert_matches(coords: np.ndarray) -> np.ndarray:
     return inverse.astype(np.float64)
 
 
-def pose_from_depth(keyframe: Keyframe, match: Correspondence, camera: PinholeCamera) -> np.ndarray | None:
-    """T_cam_world [7] of a matched frame from the keyframe's depth by PnP with RANSAC; None if it finds none."""
+def pose_from_depth(
+    keyframe: Keyframe, match: Correspondence, camera: PinholeCamera, limits: TrackingLimits = _DEFAULT
+) -> np.ndarray | None:
+    """T_cam_world [4, 4] of a matched frame from the keyframe's depth by PnP with RANSAC; None if it finds none."""
     grid = camera.grid()
     good = match.confidence > 0.2
-    if good.sum() < _MIN_MATCHES:
+    if good.sum() < limits.min_matches:
         return None
     points = (grid.rays() / keyframe.inv_depth[..., None])[good]
     pixels = match.target[good]
-    step = max(1, len(points) // 1500)
+    step = max(1, len(points) // limits.pnp_points)
     found, rotation, translation, _ = cv2.solvePnPRansac(
         points[::step],
         pixels[::step],
         grid.K,
         None,
         iterationsCount=100,
-        reprojectionError=_INLIER_PX / FEATURE_STRIDE,
+        reprojectionError=limits.inlier_px / FEATURE_STRIDE,
         flags=cv2.SOLVEPNP_EPNP,
     )
     if not found:
         return None
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotation)[0], translation.ravel()
-    return lie.matrix_to_pose_vec(T @ lie.pose_vec_to_matrix(keyframe.pose))
+    return T @ keyframe.T_cam_world
 
 
-def motion_from_matches(match: Correspondence, camera: PinholeCamera) -> tuple[np.ndarray, np.ndarray] | None:
+def motion_from_matches(
+    match: Correspondence, camera: PinholeCamera, limits: TrackingLimits = _DEFAULT
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Relative pose of two frames without depth, up to scale: essential matrix with RANSAC.
 
     Returns T_target_source [4, 4] with a translation of length 1 and the inverse depth of the source cells in that
@@ -228,10 +286,10 @@ def motion_from_matches(match: Correspondence, camera: PinholeCamera) -> tuple[n
     """
     grid = camera.grid()
     good = match.confidence > 0.2
-    if good.sum() < _MIN_MATCHES:
+    if good.sum() < limits.min_matches:
         return None
     first, second = _cells(match.target.shape[:2])[good], match.target[good]
-    if _parallax_px(first, second, grid) < _MIN_PARALLAX_PX:
+    if _parallax_px(first, second, grid) < limits.min_parallax_px:
         return None
     E, mask = cv2.findEssentialMat(first, second, grid.K, cv2.RANSAC, 0.999, 0.7 / FEATURE_STRIDE)
     if E is None or E.shape != (3, 3):
@@ -258,8 +316,10 @@ def _parallax_px(first: np.ndarray, second: np.ndarray, grid: PinholeCamera) -> 
     return float(np.median(left)) * grid.fx * FEATURE_STRIDE
 
 
-def transfer_depth(keyframe: Keyframe, pose: np.ndarray, backward: Correspondence, camera: PinholeCamera) -> np.ndarray:
-    """Inverse depth of a frame's cells from the keyframe they match, float64 [h, w].
+def transfer_depth(
+    keyframe: Keyframe, T_cam_world: np.ndarray, backward: Correspondence, camera: PinholeCamera
+) -> np.ndarray:
+    """Inverse depth of the cells of a frame at T_cam_world [4, 4] from the keyframe that they match, float64 [h, w].
 
     ``backward`` are the matches frame -> keyframe; going through them leaves no holes, unlike projecting forward.
     """
@@ -268,6 +328,6 @@ def transfer_depth(keyframe: Keyframe, pose: np.ndarray, backward: Correspondenc
     v = np.clip(backward.target[..., 1], 0, grid.height - 1).astype(np.float32)
     d = cv2.remap(keyframe.inv_depth.astype(np.float32), u, v, cv2.INTER_LINEAR).astype(np.float64)
     rays = np.stack([(u - grid.cx) / grid.fx, (v - grid.cy) / grid.fy, np.ones_like(u)], axis=-1)
-    T = lie.pose_vec_to_matrix(pose) @ lie.inverse(lie.pose_vec_to_matrix(keyframe.pose))
+    T = T_cam_world @ lie.inverse(keyframe.T_cam_world)
     z = rays @ T[2, :3] + T[2, 3] * d  # depth in the frame over depth in the keyframe
     return d / np.clip(z, 0.1, 10.0)

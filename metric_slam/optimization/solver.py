@@ -78,9 +78,7 @@ class Solver(Protocol):
         """Every ``cell_step``-th row and column of arrays [h, w, ...], stacked [N, h', w', ...]; a copy."""
         ...
 
-    def stack_matches(
-        self, matches: Sequence[GridArray], cell_step: int, size: tuple[int, int]
-    ) -> tuple[Array, Array]:
+    def stack_matches(self, matches: Sequence[GridArray], cell_step: int, size: tuple[int, int]) -> tuple[Array, Array]:
         """Targets and confidences [E, h', w', 2] of every ``cell_step``-th cell, in units of such cells.
 
         ``size``: width and height of the full grid, which an empty list does not tell.
@@ -154,9 +152,7 @@ class CpuSolver:
         step = slice(cell_step // 2, None, cell_step)
         return np.stack([on_host(array)[step, step] for array in arrays])
 
-    def stack_matches(
-        self, matches: Sequence[GridArray], cell_step: int, size: tuple[int, int]
-    ) -> tuple[Array, Array]:
+    def stack_matches(self, matches: Sequence[GridArray], cell_step: int, size: tuple[int, int]) -> tuple[Array, Array]:
         """See :class:`Solver`."""
         offset = cell_step // 2
         step = slice(offset, None, cell_step)

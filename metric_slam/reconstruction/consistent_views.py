@@ -10,43 +10,38 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from metric_slam.graph.factor_graph import FactorGraph
-from metric_slam.graph.keyframes import KeyframeStore
-from metric_slam.optimization.view_consistency import count_views_relative
+from metric_slam.graph.slam_map import SlamMap
 
 MAX_RELATIVE_ERROR = 0.05
-"""Depths that differ by less than about this share agree; see :func:`count_views_relative`."""
+"""Depths that differ by less than about this share agree; see
+:func:`metric_slam.optimization.view_consistency.count_views_relative`."""
 
 _PIECE = 100  # keyframes that are counted together
 _MOST = np.iinfo(np.uint8).max
 
 
-def consistent_views(store: KeyframeStore, graph: FactorGraph, confidence: Sequence[np.ndarray]) -> list[np.ndarray]:
+def consistent_views(slam_map: SlamMap, confidence: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Number of keyframes that confirm each cell, uint8 [h, w] for every keyframe.
 
     ``confidence`` [h, w] of all keyframes: a cell without any is a guess, which confirms nothing and is not confirmed.
     """
     found: list[np.ndarray] = []
-    for begin in range(0, len(store), _PIECE):
-        found += _of_piece(store, graph, confidence, range(begin, min(begin + _PIECE, len(store))))
+    for begin in range(0, len(slam_map), _PIECE):
+        found += _of_piece(slam_map, confidence, range(begin, min(begin + _PIECE, len(slam_map))))
     return found
 
 
-def _of_piece(
-    store: KeyframeStore, graph: FactorGraph, confidence: Sequence[np.ndarray], piece: range
-) -> list[np.ndarray]:
-    pairs = [(i, j) for i in piece for j in graph.targets_of(i)]
+def _of_piece(slam_map: SlamMap, confidence: Sequence[np.ndarray], piece: range) -> list[np.ndarray]:
+    pairs = [(i, j) for i in piece for j in slam_map.graph.targets_of(i)]
     positions = [*piece, *sorted({j for _, j in pairs} - set(piece))]
     place = {position: n for n, position in enumerate(positions)}
     known = np.stack([confidence[i] > 0 for i in positions])
-    count = count_views_relative(
-        np.array([store[i].pose for i in positions]),
-        np.where(known, store.stacked("inv_depth", positions), 0.0),
-        store.camera.grid().vector(),
+    count = slam_map.solver.count_consistent_views(
+        slam_map.pose_vectors(positions),
+        np.where(known, slam_map.stacked_on_host("inv_depth", positions), 0.0),
+        slam_map.camera.grid().vector(),
         np.arange(len(piece)),
-        np.array([place[i] for i, _ in pairs], np.int64),
-        np.array([place[j] for _, j in pairs], np.int64),
+        np.array([(place[i], place[j]) for i, j in pairs], np.int64).reshape(-1, 2),
         MAX_RELATIVE_ERROR,
-        accelerator=graph.accelerator,
     )
     return list(np.minimum(count, _MOST).astype(np.uint8))

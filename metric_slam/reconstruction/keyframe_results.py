@@ -5,16 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import cast
 
 import numpy as np
 
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.disk_store import DiskArray
 from metric_slam.errors import OutputError
-from metric_slam.geometry import lie
-from metric_slam.graph.factor_graph import FactorGraph
-from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.slam_map import SlamMap
 from metric_slam.optimization.cuda.arrays import on_host
 from metric_slam.reconstruction.consistent_views import consistent_views
 from metric_slam.result import KeyframeResult
@@ -23,60 +20,70 @@ log = logging.getLogger(__name__)
 
 
 def keyframe_results(
-    store: KeyframeStore,
-    graph: FactorGraph,
-    model: CorrespondenceModel,
-    timed: Callable[[str], AbstractContextManager[None]],
+    slam_map: SlamMap, model: CorrespondenceModel, timed: Callable[[str], AbstractContextManager[None]]
 ) -> list[KeyframeResult]:
-    """One result for each keyframe of the store, in its order; ``timed(stage)`` clocks what takes long."""
-    count = len(store)
-    T_world_cam = lie.inverse(lie.pose_vec_to_matrix(store.poses(0, count)))
-    confidence = [graph.confidence_of(position).astype(np.float32) for position in range(count)]
+    """One result for each keyframe of the map, in order; ``timed(stage)`` clocks what takes long."""
+    count = len(slam_map)
+    T_world_cam = slam_map.T_world_cam()
+    confidence = [_confidence(slam_map, position) for position in range(count)]
     with timed("view_consistency"):
-        confirmed = consistent_views(store, graph, confidence)
+        agreeing = consistent_views(slam_map, confidence)
     with timed("dense_depth"):
-        dense = _dense_inv_depths(store, model)
+        dense = _dense_inv_depths(slam_map, model)
     return [
-        _result(store, position, T_world_cam[position], confidence[position], confirmed[position], dense[position])
+        _result(slam_map, position, T_world_cam[position], confidence[position], agreeing[position], dense[position])
         for position in range(count)
     ]
 
 
-def _dense_inv_depths(store: KeyframeStore, model: CorrespondenceModel) -> list[DiskArray | None]:
-    """Of every keyframe the inverse depth of all pixels where the model says it; they lie on the disk."""
-    found: list[DiskArray | None] = [None] * len(store)
+def _confidence(slam_map: SlamMap, position: int) -> np.ndarray:
+    """How well flow supports each cell, float32 [h, w]; 0 where the image shows the vehicle itself."""
+    confidence = slam_map.graph.confidence_of(position).astype(np.float32)
+    ignored = slam_map[position].ignored
+    return confidence if ignored is None else np.where(ignored, np.float32(0.0), confidence)
+
+
+def _dense_inv_depths(slam_map: SlamMap, model: CorrespondenceModel) -> list[DiskArray | None]:
+    """Inverse depth of all pixels of each keyframe where the model upsamples it, on the disk; else None."""
+    found: list[DiskArray | None] = [None] * len(slam_map)
+    if not isinstance(model, RecurrentModel):
+        return found
+    position = 0
     try:
-        for position, keyframe in enumerate(store):
+        for position, keyframe in enumerate(slam_map):
             if keyframe.upsample_weights is not None:
                 weights = on_host(keyframe.upsample_weights)
-                found[position] = store.disk.put(cast(RecurrentModel, model).upsampled(keyframe.inv_depth, weights))
+                found[position] = slam_map.disk.put(model.upsampled(keyframe.inv_depth, weights))
     except OutputError as error:  # the map can do without
         log.warning("no dense depths of the network from keyframe %d on: %s", position, error)
     return found
 
 
 def _result(
-    store: KeyframeStore,
+    slam_map: SlamMap,
     position: int,
     T_world_cam: np.ndarray,
     confidence: np.ndarray,
-    confirmed: np.ndarray | None,
+    agreeing: np.ndarray | None,
     dense_inv_depth: DiskArray | None,
 ) -> KeyframeResult:
-    keyframe = store[position]
+    keyframe = slam_map[position]
     prior_depth_m, prior_confidence = np.asarray(keyframe.prior_depth_m), np.asarray(keyframe.prior_confidence)
+    if not prior_confidence.any():  # then what was measured of the road is shown
+        prior_depth_m = np.asarray(keyframe.road_depth_m)
+        prior_confidence = (prior_depth_m > 0).astype(np.float64)
     has_prior = bool(prior_confidence.any())
     return KeyframeResult(
         index=keyframe.index,
         time_s=keyframe.time_s,
         T_world_cam=T_world_cam,
-        camera=store.camera,
+        camera=slam_map.camera,
         image=keyframe.image,
         inv_depth=keyframe.inv_depth.astype(np.float32),
         confidence=confidence,
         prior_depth_m=prior_depth_m.astype(np.float32) if has_prior else None,
         prior_confidence=prior_confidence.astype(np.float32) if has_prior else None,
         prior_log_scale=keyframe.prior_log_scale,
-        confirmed=confirmed,
+        confirmed=agreeing,
         dense_inv_depth=dense_inv_depth,
     )

@@ -20,19 +20,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metric_slam import __version__
+from metric_slam.checkpointable import flattened, nested
 from metric_slam.config.schema import Config
 from metric_slam.datasets.base import Dataset
 from metric_slam.disk_store import DiskStore
 from metric_slam.errors import OutputError, ResumeError
 
 if TYPE_CHECKING:
-    from metric_slam.slam import MetricSlam
+    from metric_slam.slam import Slam
 
 log = logging.getLogger(__name__)
 
 FOLDER = "state"
 _FILE = "state.npz"
-_FORMAT = 3
+_FORMAT = 4
 _FREE_TO_CHANGE = ("state", "fusion")  # sections of the configuration that the trajectory does not depend on
 _ANEW = "start anew with --overwrite"
 
@@ -58,22 +59,22 @@ class Checkpoints:
         self.disk = DiskStore(self._folder, budget_gb=config.state.disk_budget_gb, keep_bytes=keep_bytes)
         self._saved_s = time.monotonic()
 
-    def restore(self, slam: MetricSlam) -> None:
+    def restore(self, slam: Slam) -> None:
         """Brings a new system to where the run was."""
         if self.done:
-            slam.restore(self._state, self._dataset.__getitem__)
+            slam.restore(nested(self._state), self._dataset.__getitem__)
             self._state = {}
             log.info("the run goes on after %d frames", self.done)
 
-    def after_frame(self, slam: MetricSlam, done: int) -> None:
+    def after_frame(self, slam: Slam, done: int) -> None:
         """Save if it is time to."""
         interval_s = self._config.state.checkpoint_s
         if interval_s > 0 and time.monotonic() - self._saved_s >= interval_s:
             self.save(slam, done)
 
-    def save(self, slam: MetricSlam, done: int) -> None:
+    def save(self, slam: Slam, done: int) -> None:
         """Write a checkpoint after ``done`` frames. Raises OutputError where the disk does not take it."""
-        state = slam.state()
+        state = flattened(slam.state())
         self.disk.sync()
         meta = {"identity": self._identity, "done": done, "disk_bytes": self.disk.byte_count}
         path, partial = self._folder / _FILE, self._folder / f".{_FILE}.partial"
@@ -89,7 +90,7 @@ class Checkpoints:
             raise OutputError(f"cannot write {path}: {reason}; make room there or choose another --out") from error
         self._saved_s = time.monotonic()
 
-    def save_last(self, slam: MetricSlam, done: int) -> OutputError | None:
+    def save_last(self, slam: Slam, done: int) -> OutputError | None:
         """So that a run which ends early, or is killed while it finishes, can go on; returns what prevented it."""
         try:
             self.save(slam, done)

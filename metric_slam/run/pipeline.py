@@ -37,7 +37,7 @@ from metric_slam.run.run_info import StageClock, collect_warnings, machine, pack
 from metric_slam.trajectory import to_reference_camera, write_kitti, write_tum
 
 if TYPE_CHECKING:
-    from metric_slam.slam import MetricSlam
+    from metric_slam.slam import Slam
 
 logger = logging.getLogger(__name__)
 
@@ -177,14 +177,14 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _build(run: _Run) -> MetricSlam:
+def _build(run: _Run) -> Slam:
     with run.clock.stage("setup"):
         from metric_slam.factory import resolve_device
-        from metric_slam.slam import build_slam
+        from metric_slam.slam import Slam
 
         run.device = resolve_device(run.config.device)
         seed_everything(run.config.seed)
-        slam = build_slam(run.config, run.dataset, run.checkpoints.disk)
+        slam = Slam.for_dataset(run.dataset, run.config, run.checkpoints.disk)
         run.checkpoints.restore(slam)
         return slam
 
@@ -208,7 +208,7 @@ def _track(run: _Run, indices: range, stop: Event) -> SlamResult:
                 frame = next(frames, None)
             if frame is None:
                 break
-            slam.process(frame)
+            slam.process_frame(frame)
             done += 1
             progress.update(done)
             with run.clock.stage("checkpoint"):
@@ -236,7 +236,7 @@ def _described(error: Exception) -> str:
     return str(error) if isinstance(error, MetricSlamError) else " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _finish(run: _Run, slam: MetricSlam) -> SlamResult:
+def _finish(run: _Run, slam: Slam) -> SlamResult:
     """Finish; takes over the stages of the system, and ``finish`` holds what they do not account for."""
     before_s, start = sum(slam.timings_s.values()), time.perf_counter()
     result = slam.finish()

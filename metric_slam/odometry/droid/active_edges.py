@@ -6,16 +6,15 @@ an accelerator, an update takes place on its device from beginning to end: nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from metric_slam.correspondence.base import EdgeMemory, EdgeQuery, RecurrentModel
-from metric_slam.graph.factor_graph import FactorGraph
-from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.checkpointable import StateTree, array_in
+from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuery, RecurrentModel, masked_by_ignored
 from metric_slam.graph.moving_mask import mask_all_moving
+from metric_slam.graph.slam_map import SlamMap
 from metric_slam.odometry.droid.edge_selection import Pair
 from metric_slam.optimization.cuda.arrays import Array
 
@@ -36,14 +35,13 @@ class ActiveEdges:
 
     def __init__(
         self,
-        store: KeyframeStore,
-        graph: FactorGraph,
+        slam_map: SlamMap,
         model: RecurrentModel,
-        features_of: Callable[[int], Any] | None = None,
+        features_of: Callable[[int], object] | None = None,
     ) -> None:
-        """``features_of(position)``: where the features of keyframes come from; the store when None."""
-        self._store, self._graph, self._model = store, graph, model
-        self._features_of = features_of or (lambda position: self._store[position].features)
+        """``features_of(position)``: where the features of keyframes come from; the map when None."""
+        self._map, self._model = slam_map, model
+        self._features_of = features_of or (lambda position: slam_map[position].features)
         self._edges: dict[Pair, _Active] = {}
 
     def __len__(self) -> int:
@@ -69,7 +67,7 @@ class ActiveEdges:
     def add(self, pairs: Iterable[Pair], *, max_edges: int | None = None, again: bool = False) -> None:
         """Adds directed pairs that are new to the graph, or ``again`` those it has as well; with ``max_edges`` the
         oldest ones retire to make room."""
-        new = [p for p in dict.fromkeys(pairs) if p not in self._edges and (again or p not in self._graph)]
+        new = [p for p in dict.fromkeys(pairs) if p not in self._edges and (again or p not in self._map.graph)]
         if max_edges is not None:
             surplus = len(self._edges) + len(new) - max_edges
             oldest = sorted(self._edges, key=lambda pair: -self._edges[pair].age)  # stable: first added first
@@ -119,38 +117,46 @@ class ActiveEdges:
     def _update(self, pairs: Sequence[Pair], dense: bool) -> None:
         predicted = self._reprojections(pairs)
         features = {i: self._features_of(i) for i in dict.fromkeys(i for pair in pairs for i in pair)}
-        queries = [EdgeQuery(features[i], features[j], coords) for (i, j), coords in zip(pairs, predicted, strict=True)]
+        queries = [
+            EdgeQuery(
+                features[i],
+                features[j],
+                coords,
+                source_ignored=self._map[i].ignored,
+                target_ignored=self._map[j].ignored,
+            )
+            for (i, j), coords in zip(pairs, predicted, strict=True)
+        ]
         memories = [
             self._model.begin(query) if (memory := self._edges[pair].memory) is None else memory
             for pair, query in zip(pairs, queries, strict=True)
         ]
         stepped = self._model.update(queries, memories)
-        matches = mask_all_moving([match for match, _ in stepped], [self._store[i].moving_cells for i, _ in pairs])
-        weights: dict[int, Array] = {}
+        found = masked_by_ignored(queries, [match for match, _ in stepped])
+        matches = mask_all_moving(found, [self._map[i].moving_cells for i, _ in pairs])
+        outputs: dict[int, Correspondence] = {}  # the edges of a source share what the network predicts of it
         for (i, j), match, (_, memory) in zip(pairs, matches, stepped, strict=True):
-            self._graph.set_matches(i, j, match)
-            self._store[i].depth_damping = match.depth_damping
+            self._map.graph.set_matches(i, j, match)
             edge = self._edges[i, j]
             edge.memory, edge.age = memory, edge.age + 1
-            if dense and match.upsample_weights is not None:
-                weights[i] = match.upsample_weights
-        for position, of_source in weights.items():
-            self._store.set_upsample_weights(position, of_source)
+            outputs[i] = match
+        for position, match in outputs.items():
+            self._map.set_network_output(position, match, dense=dense)
 
     def _reprojections(self, pairs: Sequence[Pair]) -> Array:
         """Where the cells of each pair's source lie in its target as the map has it now, float64 [E, h, w, 2]."""
         positions = sorted({i for pair in pairs for i in pair})
         place = {position: n for n, position in enumerate(positions)}
-        return self._graph.reprojections(
-            np.array([self._store[i].pose for i in positions]),
-            self._graph.stacked("inv_depth", positions),
+        return self._map.graph.reprojections(
+            self._map.pose_vectors(positions),
+            self._map.graph.stacked("inv_depth", positions),
             np.array([place[i] for i, _ in pairs]),
             np.array([place[j] for _, j in pairs]),
         )
 
     # ------------------------------------------------------------------ checkpoint
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> StateTree:
         """As plain arrays; every edge has seen an update by then."""
         hidden = [self._model.memory_to_array(edge.memory) for edge in self._edges.values() if edge.memory is not None]
         assert len(hidden) == len(self._edges)
@@ -160,8 +166,9 @@ class ActiveEdges:
             "hidden": np.stack(hidden) if hidden else np.zeros(0, np.float32),
         }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes over a :meth:`state`, after the graph took over its own."""
-        for (i, j), age, hidden in zip(state["pairs"].tolist(), state["age"].tolist(), state["hidden"], strict=True):
-            target = self._graph.matches_of(i, j)[..., :2]
+    def restore(self, state: StateTree) -> None:
+        """Replace everything by what :meth:`state` returned, after the graph was restored."""
+        pairs, ages = array_in(state, "pairs").tolist(), array_in(state, "age").tolist()
+        for (i, j), age, hidden in zip(pairs, ages, array_in(state, "hidden"), strict=True):
+            target = self._map.graph.matches_of(i, j)[..., :2]
             self._edges[i, j] = _Active(self._model.memory_from_array(hidden, target), age)

@@ -8,165 +8,122 @@ its device, and the matches come back when a frame is placed.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from metric_slam.config.droid import DroidConfig
-from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.base import (
     Correspondence,
     EdgeMemory,
     EdgeQuery,
     RecurrentModel,
     confidence_per_axis,
+    masked_by_ignored,
     packed,
     unpacked,
 )
 from metric_slam.geometry import lie
-from metric_slam.graph.factor_graph import FactorGraph
-from metric_slam.graph.keyframes import KeyframeStore
 from metric_slam.graph.moving_mask import mask_all_moving
-from metric_slam.odometry.frame_poses import FramePoses, FrameRecord
+from metric_slam.graph.slam_map import SlamMap
+from metric_slam.odometry.base import EncodedFrame
+from metric_slam.odometry.frame_poses import FARTHEST_AHEAD, FramePoses, FrameRecord, WaitingFrame
 from metric_slam.odometry.tracking import FrameTracker
-from metric_slam.optimization.bundle_adjustment import BaWindow, solve_window
+from metric_slam.optimization.bundle_adjustment import BaWindow
 from metric_slam.optimization.cuda.arrays import Array, on_host
 
 _TRACKED_INLIERS = 0.25  # as of a frame that is tracked against a keyframe
-_FARTHEST_AHEAD = 5.0  # steps between keyframes for which their motion is believed to go on
 _MOST_WAITING = 64  # frames that a standing camera may gather; their features take memory
-
-_Waiting = tuple[FrameRecord, Any]
 
 
 class DroidFramePoses(FramePoses):
     """All processed frames in order; those that are no keyframes wait until they can be placed."""
 
-    def __init__(
-        self,
-        store: KeyframeStore,
-        graph: FactorGraph,
-        tracker: FrameTracker,
-        model: RecurrentModel,
-        solver: BundleAdjustmentConfig,
-        config: DroidConfig,
-    ) -> None:
-        super().__init__(store, tracker)
-        self._graph, self._model, self._solver, self._config = graph, model, solver, config
+    def __init__(self, slam_map: SlamMap, tracker: FrameTracker, model: RecurrentModel, config: DroidConfig) -> None:
+        super().__init__(slam_map, tracker)
+        self._model, self._config = model, config
 
     def add_keyframe(self, index: int, time_s: float, *, tracked: bool, inlier_ratio: float) -> None:
-        """The frame that has just become the last keyframe of the store; the frames before it go on waiting."""
-        position = len(self._store) - 1
-        self.records.append(
-            FrameRecord(
-                index,
-                time_s,
-                position,
-                np.eye(4),
-                self._unit(position),
-                is_keyframe=True,
-                tracked=tracked,
-                inlier_ratio=inlier_ratio,
-            )
-        )
+        """Add the frame that has just become the last keyframe; the frames before it go on waiting."""
+        self._append(index, time_s, np.eye(4), is_keyframe=True, tracked=tracked, inlier_ratio=inlier_ratio)
 
-    def add_waiting(self, index: int, time_s: float, features: Any) -> None:
-        """A frame that moved too little since the last keyframe of the store; until it is placed it hangs there."""
-        position = len(self._store) - 1
-        record = FrameRecord(
-            index, time_s, position, np.eye(4), self._unit(position), is_keyframe=False, tracked=False, inlier_ratio=0.0
-        )
-        self.records.append(record)
-        self._waiting.append((record, features))
+    def add_waiting(self, frame: EncodedFrame) -> None:
+        """Add a frame that moved too little since the last keyframe; until it is placed it has that keyframe's pose."""
+        record = self._append(frame.index, frame.time_s, np.eye(4))
+        self._waiting.append(WaitingFrame(record, frame.features, frame.ignored))
 
     def add_lost(self, index: int, time_s: float) -> None:
-        """A frame that cannot be matched: it is where the motion of the last keyframes leads."""
-        position = len(self._store) - 1
-        T_keyframe_world, T_cam_world = lie.pose_vec_to_matrix(
-            np.stack([self._store[position].pose, self.predicted(time_s)])
-        )
-        T_cam_keyframe = T_cam_world @ lie.inverse(T_keyframe_world)
-        self.records.append(
-            FrameRecord(
-                index,
-                time_s,
-                position,
-                T_cam_keyframe,
-                self._unit(position),
-                is_keyframe=False,
-                tracked=False,
-                inlier_ratio=0.0,
-            )
-        )
+        """Add a frame that cannot be matched, where the motion of the last keyframes leads."""
+        T_cam_keyframe = self.predicted(time_s) @ lie.inverse(self._map[-1].T_cam_world)
+        self._append(index, time_s, T_cam_keyframe)
 
     def predicted(self, time_s: float) -> np.ndarray:
-        """T_cam_world [7] at ``time_s`` if the motion between the last two keyframes goes on."""
-        last = self._store[-1]
-        if len(self._store) < 2 or self._store[-2].submap != last.submap:
-            return last.pose.copy()
-        before, step_s = self._store[-2], last.time_s - self._store[-2].time_s
+        """T_cam_world [4, 4] at ``time_s`` if the motion between the last two keyframes goes on."""
+        last = self._map[-1]
+        if len(self._map) < 2 or self._map[-2].submap != last.submap:
+            return last.T_cam_world
+        before, step_s = self._map[-2], last.time_s - self._map[-2].time_s
         ahead = (time_s - last.time_s) / step_s if step_s > 0 else 1.0
-        T_before, T_last = lie.pose_vec_to_matrix(np.stack([before.pose, last.pose]))
-        between = lie.interpolate(T_before, T_last, 1.0 + float(np.clip(ahead, 0.0, _FARTHEST_AHEAD)))
-        return lie.matrix_to_pose_vec(between)
+        share = 1.0 + float(np.clip(ahead, 0.0, FARTHEST_AHEAD))
+        return lie.interpolate(before.T_cam_world, last.T_cam_world, share)
 
     @property
     def overflowing(self) -> bool:
-        """Do more frames wait for the next keyframe than memory should hold?"""
+        """True if more frames wait for the next keyframe than memory should hold."""
         return len(self._waiting) >= _MOST_WAITING
 
     def forget_waiting(self) -> None:
-        """Lets frames go that cannot be placed yet: they end up between their neighbours."""
+        """Drop the features of frames that cannot be placed yet; they are interpolated between their neighbours."""
         self._waiting = []
 
     def set_inlier_ratio(self, position: int, inlier_ratio: float) -> None:
-        """How well the map supports a keyframe, 0..1."""
+        """Note the share of a keyframe that the map supports, 0..1."""
         for record in reversed(self.records):
             if record.is_keyframe and record.keyframe == position:
                 record.inlier_ratio = inlier_ratio
                 return
 
     def remove_keyframe(self, position: int) -> None:
-        """The keyframe becomes a frame that hangs on the one before it, as do the frames that hung on it. Called while
-        it is still in the store."""
+        """Turn a keyframe into a frame relative to the keyframe before it, and attach its frames there too.
+
+        Called while the keyframe is still in the map.
+        """
         assert position > 0
         for record in self.records:
             if record.keyframe == position:
-                self._hang_on(record, position - 1)
+                self._attach(record, position - 1)
             elif record.keyframe > position:
                 record.keyframe -= 1
             record.matches = {p - (p > position): m for p, m in record.matches.items() if p != position}
 
-    def _hang_on(self, record: FrameRecord, position: int) -> None:
-        T_keyframe_world = lie.pose_vec_to_matrix(self._store[position].pose)
-        T_cam_world = self.T_cam_world(record)
+    def _attach(self, record: FrameRecord, position: int) -> None:
+        """Make the frame relative to another keyframe; a keyframe becomes a frame that waits to be placed."""
+        T_cam_world, reference, before = self.T_cam_world(record), self._map[position], self._map[record.keyframe]
         if record.is_keyframe:
             record.is_keyframe, record.tracked = False, False
-            self._waiting.append((record, self._store[record.keyframe].features))
-            self._waiting.sort(key=lambda waiting: waiting[0].index)
-        record.T_cam_keyframe, record.unit = T_cam_world @ lie.inverse(T_keyframe_world), self._unit(position)
-        record.keyframe = position
+            self._waiting.append(WaitingFrame(record, before.features, before.ignored))
+            self._waiting.sort(key=lambda waiting: waiting.record.index)
+        record.T_cam_keyframe = T_cam_world @ lie.inverse(reference.T_cam_world)
+        record.keyframe, record.length_scale = position, reference.length_scale
 
     # ------------------------------------------------------------------ place
 
     def place_before(self, position: int) -> None:
-        """Places the frames that hang on keyframes before ``position``."""
-        due = [w for w in self._waiting if w[0].keyframe < position]
-        self._waiting = [w for w in self._waiting if w[0].keyframe >= position]
-        for keyframe in dict.fromkeys(record.keyframe for record, _ in due):
-            group = [w for w in due if w[0].keyframe == keyframe]
+        """Place the waiting frames of keyframes before ``position``."""
+        due = [w for w in self._waiting if w.record.keyframe < position]
+        self._waiting = [w for w in self._waiting if w.record.keyframe >= position]
+        for keyframe in dict.fromkeys(w.record.keyframe for w in due):
+            group = [w for w in due if w.record.keyframe == keyframe]
             for begin in range(0, len(group), self._config.frames_at_once):
                 self._place(keyframe, group[begin : begin + self._config.frames_at_once])
 
-    def _place(self, keyframe: int, group: list[_Waiting]) -> None:
-        """Frames between a keyframe and the next one of its submap; after the last one, against that alone."""
-        store = self._store
+    def _place(self, keyframe: int, group: list[WaitingFrame]) -> None:
+        """Place frames between a keyframe and the next one of its submap; after the last one, against that alone."""
+        slam_map = self._map
         ends = [keyframe]
-        if keyframe + 1 < len(store) and store[keyframe + 1].submap == store[keyframe].submap:
+        if keyframe + 1 < len(slam_map) and slam_map[keyframe + 1].submap == slam_map[keyframe].submap:
             ends.append(keyframe + 1)
-        poses = self._starts(ends, [record for record, _ in group])
+        poses = self._starts(ends, [waiting.record for waiting in group])
         edges = [(n, len(ends) + f) for n in range(len(ends)) for f in range(len(group))]
         memories: list[EdgeMemory] = []
         matches: list[Correspondence] = []
@@ -175,20 +132,20 @@ class DroidFramePoses(FramePoses):
             memories = memories or [self._model.begin(query) for query in queries]
             stepped = self._model.update(queries, memories)
             memories = [memory for _, memory in stepped]
-            masks = [store[ends[n]].moving_cells for n, _ in edges]
-            matches = mask_all_moving([match for match, _ in stepped], masks)
+            masks = [slam_map[ends[n]].moving_cells for n, _ in edges]
+            matches = mask_all_moving(masked_by_ignored(queries, [match for match, _ in stepped]), masks)
             poses = self._solved(ends, poses, edges, matches)
         matches = _on_host(matches)
-        for f, (record, _) in enumerate(group):
+        for f, waiting in enumerate(group):
             found = {ends[n]: matches[e] for e, (n, target) in enumerate(edges) if target == len(ends) + f}
-            self._note(record, poses[len(ends) + f], found)
+            self._note(waiting.record, lie.pose_vec_to_matrix(poses[len(ends) + f]), found)
 
     def _starts(self, ends: list[int], records: list[FrameRecord]) -> np.ndarray:
-        """T_cam_world [7] of the keyframes at the ends, then of the frames, on the way between the ends by time."""
-        known = np.array([self._store[i].pose for i in ends])
+        """T_cam_world vectors [N, 7] of the keyframes at the ends, then of the frames, between the ends by time."""
+        known = self._map.pose_vectors(ends)
         if len(ends) == 1:
             return np.concatenate([known, np.repeat(known, len(records), axis=0)])
-        begin_s, end_s = (self._store[i].time_s for i in ends)
+        begin_s, end_s = (self._map[i].time_s for i in ends)
         share = np.array([r.time_s - begin_s for r in records]) / max(end_s - begin_s, 1e-9)
         T_before, T_after = lie.pose_vec_to_matrix(known)
         between = lie.interpolate(T_before, T_after, share.clip(0.0, 1.0))
@@ -196,15 +153,21 @@ class DroidFramePoses(FramePoses):
 
     def _depths(self, ends: list[int], count: int) -> Array:
         """Inverse depths of the keyframes; nothing starts at a frame, so that its own do not matter."""
-        return self._graph.stacked("inv_depth", [*ends, *[ends[0]] * (count - len(ends))])
+        return self._map.graph.stacked("inv_depth", [*ends, *[ends[0]] * (count - len(ends))])
 
     def _queries(
-        self, ends: list[int], group: list[_Waiting], poses: np.ndarray, edges: list[tuple[int, int]]
+        self, ends: list[int], group: list[WaitingFrame], poses: np.ndarray, edges: list[tuple[int, int]]
     ) -> list[EdgeQuery]:
         source, target = np.array(edges).T
-        predicted = self._graph.reprojections(poses, self._depths(ends, len(poses)), source, target)
+        predicted = self._map.graph.reprojections(poses, self._depths(ends, len(poses)), source, target)
         return [
-            EdgeQuery(self._store[ends[n]].features, group[f - len(ends)][1], predicted[e])
+            EdgeQuery(
+                self._map[ends[n]].features,
+                group[f - len(ends)].features,
+                predicted[e],
+                source_ignored=self._map[ends[n]].ignored,
+                target_ignored=group[f - len(ends)].ignored,
+            )
             for e, (n, f) in enumerate(edges)
         ]
 
@@ -213,7 +176,7 @@ class DroidFramePoses(FramePoses):
     ) -> np.ndarray:
         source, target = np.array(edges).T
         window = BaWindow(
-            intrinsics=self._store.camera.grid().vector(),
+            intrinsics=self._map.camera.grid().vector(),
             poses=poses,
             inv_depth=self._depths(ends, len(poses)),
             source=np.ascontiguousarray(source),
@@ -223,25 +186,19 @@ class DroidFramePoses(FramePoses):
             pose_free=np.arange(len(poses)) >= len(ends),
             depth_free=np.zeros(len(poses), bool),
         )
-        solved, _ = solve_window(
-            window,
-            self._solver,
-            iterations=self._config.solver_iterations,
-            motion_only=True,
-            accelerator=self._graph.accelerator,
-        )
+        solved, _ = self._map.solver.solve(window, iterations=self._config.solver_iterations, motion_only=True)
         return solved.poses
 
-    def _note(self, record: FrameRecord, pose: np.ndarray, matches: dict[int, Correspondence]) -> None:
-        views = [(self._store[position], match) for position, match in matches.items()]
-        found, inliers, record.inlier_ratio = self._tracker.refine(views, pose)
+    def _note(self, record: FrameRecord, T_cam_world: np.ndarray, matches: dict[int, Correspondence]) -> None:
+        views = [(self._map[position], match) for position, match in matches.items()]
+        found, inliers, record.inlier_ratio = self._tracker.refine(views, T_cam_world)
         record.tracked = inliers >= _TRACKED_INLIERS
         if record.tracked:
-            record.matches = {p: self._store.disk.put(packed(match)) for p, match in matches.items()}
-            pose = found
-        T_keyframe_world = lie.pose_vec_to_matrix(self._store[record.keyframe].pose)
-        record.T_cam_keyframe = lie.pose_vec_to_matrix(pose) @ lie.inverse(T_keyframe_world)
-        record.unit = self._unit(record.keyframe)
+            record.matches = {p: self._map.disk.put(packed(match)) for p, match in matches.items()}
+            T_cam_world = found
+        reference = self._map[record.keyframe]
+        record.T_cam_keyframe = T_cam_world @ lie.inverse(reference.T_cam_world)
+        record.length_scale = reference.length_scale
 
 
 def _stacked(maps: list[Array]) -> Array:

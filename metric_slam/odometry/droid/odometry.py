@@ -1,177 +1,246 @@
-"""The way of working around a recurrent network, frame by frame: what MetricSlam does instead of tracking.
+"""Odometry around a recurrent network, as DROID-SLAM works: keyframes first, frames between them afterwards.
 
 frame -> motion filter (one update against the last keyframe) -> waits, or wants to become a keyframe
 does it show what the last keyframe shows? -> becomes one, or is lost
-keyframe -> frontend -> is the one before it superfluous? -> frames between are placed -> loops
+keyframe -> sliding window -> is the one before it superfluous? -> frames between are placed
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import logging
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from metric_slam.checkpointable import StateTree, array_in, tree_in
 from metric_slam.config.droid import DroidConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery, RecurrentModel, confidence_per_cell
 from metric_slam.geometry.camera import FEATURE_STRIDE
-from metric_slam.graph.factor_graph import FactorGraph
-from metric_slam.graph.keyframes import KeyframeStore
-from metric_slam.loops.closure import LoopClosure
+from metric_slam.graph.global_ba import GlobalBundleAdjustment
+from metric_slam.graph.slam_map import SlamMap
+from metric_slam.odometry.base import EncodedFrame, FeaturesOf, Timed, TrackState
 from metric_slam.odometry.droid.active_edges import ActiveEdges
 from metric_slam.odometry.droid.frame_poses import DroidFramePoses
+from metric_slam.odometry.droid.global_updates import GlobalUpdates
 from metric_slam.odometry.droid.sliding_window import DroidSlidingWindow
-from metric_slam.odometry.sliding_window import KeyframeCandidate
+from metric_slam.odometry.flow_odometry import LossRule
+from metric_slam.odometry.sliding_window import ScaleParts
+from metric_slam.odometry.tracking import FrameTracker
 
-Timed = Callable[[str], AbstractContextManager[None]]
+log = logging.getLogger(__name__)
 
-_TEXTURE = 1.0
-"""RMS gradient of a cell from which it can be matched, grey levels a pixel."""
 
-_TEXTURED_SHARE = 0.1
-"""Share of such cells from which an image shows anything."""
+@dataclass(frozen=True)
+class FollowLimits:
+    """When a frame shows what the last keyframe shows."""
 
-_ROUND_TRIP_CELLS = 1.0
-"""A cell is found again where the matches there and back end so near to it."""
+    texture: float = 1.0
+    """RMS gradient of a cell from which it can be matched, grey levels a pixel."""
 
-_SURE = 0.1
-"""Least confidence of such a cell: the network's is never 0."""
+    textured_share: float = 0.1
+    """Share of such cells from which an image can be matched at all."""
 
-_FOLLOWED_SHARE = 0.12
-"""Share of cells found again without which tracking is lost; as in the usual way of working."""
+    forward_backward_cells: float = 1.0
+    """A cell is found again where the matches there and back end within this distance, cells."""
 
-_CHECK_EVERY = 8
-"""Of frames that seem to have moved little: unrelated images may seem so, too."""
+    min_confidence: float = 0.1
+    """Least confidence of such a cell: the network's is never 0."""
+
+    found_again_share: float = 0.12
+    """Share of cells found again below which tracking is lost; as for flow odometry."""
+
+    check_every: int = 8
+    """Frames that seem to have moved little are checked this often: unrelated images may seem so, too."""
+
+
+_LIMITS = FollowLimits()
 
 
 class DroidOdometry:
-    """Takes frames after the first one in."""
+    """Follows :class:`metric_slam.odometry.base.Odometry`."""
 
     def __init__(
         self,
-        store: KeyframeStore,
-        graph: FactorGraph,
+        slam_map: SlamMap,
         model: RecurrentModel,
-        active: ActiveEdges,
-        frontend: DroidSlidingWindow,
-        frames: DroidFramePoses,
-        loops: LoopClosure,
+        tracker: FrameTracker,
+        scale: ScaleParts,
         config: DroidConfig,
+        loss: LossRule,
+        *,
+        updates: tuple[int, int],
         timed: Timed,
     ) -> None:
-        self._store, self._graph, self._model, self._active = store, graph, model, active
-        self._frontend, self._frames, self._loops = frontend, frames, loops
-        self._config, self._timed = config, timed
-        self._settled = 0
-        """Keyframes that stay for good and were looked at for loops."""
+        """``updates`` of the network over the whole trajectory at the end, in two rounds."""
+        self._map, self._model, self._scale, self._config, self._loss = slam_map, model, scale, config, loss
+        self._active = ActiveEdges(slam_map, model)
+        self._window = DroidSlidingWindow(slam_map, self._active, scale, config)
+        self._global_updates = GlobalUpdates(slam_map, model, config, updates)
+        self._timed = timed
+        self._frames = DroidFramePoses(slam_map, tracker, model, config)
+        self.frames = self._frames
+        self._lost_for = 0
+        self._final = 0
+        """Keyframes that stay for good and whose frames are placed."""
 
+        self._reported = 0
         self._unchecked = 0
-        """Frames since the last one that was found to show what the last keyframe shows."""
+        """Frames since the last one that was checked against the last keyframe."""
 
-    def wants(self, features: object) -> bool:
-        """Did the view change enough since the last keyframe?"""
+    def begin(self, frame: EncodedFrame, T_cam_world: np.ndarray) -> None:
+        """Begin a submap with this frame; see :class:`metric_slam.odometry.base.Odometry`."""
+        self._window.begin(frame, self._prepared(frame), T_cam_world)
+        first = not self._frames.records
+        self._frames.add_keyframe(frame.index, frame.time_s, tracked=first, inlier_ratio=float(first))
+        self._lost_for = 0
+
+    def track(self, frame: EncodedFrame) -> TrackState:
+        """Take the next frame; see :class:`metric_slam.odometry.base.Odometry`."""
+        if not self._frames.records:
+            self.begin(frame, np.eye(4))
+        else:
+            self._follow(frame)
+        record = self._frames.records[-1]
+        lost = not record.tracked and not record.is_keyframe and self._lost_for > 0
+        return TrackState(self._frames.T_cam_world(record), not lost, record.is_keyframe, record.inlier_ratio)
+
+    def _follow(self, frame: EncodedFrame) -> None:
+        textured = is_textured(frame.image)
+        wanted = textured and self._wants(frame.features)
+        if textured and self._shows_last_keyframe(frame.features, wanted=wanted):
+            self._lost_for = 0
+            if wanted:
+                self._add(frame)
+            else:
+                self._wait(frame)
+            return
+        self._lost_for += 1
+        if textured and self._lost_for > self._loss.max_lost:
+            self.finish()
+            log.warning("frame %d: tracking was lost, a new submap begins here", frame.index)
+            self.begin(frame, self._frames.predicted(frame.time_s))
+        else:
+            self._frames.add_lost(frame.index, frame.time_s)
+
+    def _wants(self, features: object) -> bool:
+        """True if the view changed enough since the last keyframe."""
         with self._timed("track"):
-            moved_px = self._model.motion_px(self._store[-1].features, features)
+            moved_px = self._model.motion_px(self._map[-1].features, features)
         return moved_px > self._config.motion_threshold_cells * FEATURE_STRIDE
 
-    def follows(self, features: object, *, wanted: bool) -> bool:
-        """Does the frame show what the last keyframe shows? Matches the two both ways, without poses: what a network
-        makes of unrelated images does not lead back to where it began, however sure it is. Unless ``wanted`` as a
-        keyframe, a few frames are believed to after one that did."""
+    def _shows_last_keyframe(self, features: object, *, wanted: bool) -> bool:
+        """True if matches with the last keyframe lead there and back; poses are not needed.
+
+        Matches between unrelated images do not lead back to where they began, however confident the network is. Unless
+        the frame is ``wanted`` as a keyframe, only every few frames are checked.
+        """
         self._unchecked += 1
-        if not wanted and self._unchecked < _CHECK_EVERY:
+        if not wanted and self._unchecked < _LIMITS.check_every:
             return True
-        last = self._store[-1].features
+        last = self._map[-1].features
         with self._timed("track"):
             there, back = self._model.track([EdgeQuery(last, features), EdgeQuery(features, last)])
-        found = forward_backward_share(there, back) >= _FOLLOWED_SHARE
-        self._unchecked = 0 if found else _CHECK_EVERY
+        found = forward_backward_share(there, back) >= _LIMITS.found_again_share
+        self._unchecked = 0 if found else _LIMITS.check_every
         return found
 
-    def lose(self, index: int, time_s: float) -> None:
-        """A frame that shows nothing, or nothing known: it goes on at the speed of the last keyframes."""
-        self._frames.add_lost(index, time_s)
-
-    def wait(self, index: int, time_s: float, features: object) -> None:
-        """A frame that becomes no keyframe."""
-        self._frames.add_waiting(index, time_s, features)
+    def _wait(self, frame: EncodedFrame) -> None:
+        """Take a frame that becomes no keyframe."""
+        self._frames.add_waiting(frame)
         if not self._frames.overflowing:
             return
         with self._timed("frames_between"):
-            if self._frontend.ready:
-                self._frames.place_before(len(self._store))
+            if self._window.ready:
+                self._frames.place_before(len(self._map))
             else:
                 self._frames.forget_waiting()
 
-    def add(self, view: KeyframeCandidate) -> None:
-        """A frame that becomes a keyframe, for the time being at least."""
-        with self._timed("frontend"):
-            superfluous = self._frontend.add(view)
-            self._frames.add_keyframe(view.index, view.time_s, tracked=True, inlier_ratio=0.0)
+    def _add(self, frame: EncodedFrame) -> None:
+        """Take a frame that becomes a keyframe, for the time being at least."""
+        prior_state = self._prepared(frame)
+        with self._timed("sliding_window"):
+            superfluous = self._window.add(frame, prior_state)
+            self._frames.add_keyframe(frame.index, frame.time_s, tracked=True, inlier_ratio=0.0)
             if superfluous is not None:
                 self.remove_keyframe(superfluous)
-                self._frontend.after_removal()
-        if self._frontend.ready:
-            self._settle(len(self._store) - 1)  # the newest one may still go
+                self._window.after_removal()
+        if self._window.ready:
+            self._place(len(self._map) - 1)  # the newest one may still be removed
+
+    def _prepared(self, frame: EncodedFrame) -> object:
+        with self._timed("prior"):
+            return self._scale.depth.prepare(frame.frame)
+
+    def settled(self) -> range:
+        """Keyframes whose frames were placed since the last call; see :class:`metric_slam.odometry.base.Odometry`."""
+        found = range(self._reported, self._final)
+        self._reported = self._final
+        return found
 
     def finish(self) -> None:
-        """The end of the video, or of a submap: nothing goes any more, and nothing is refined further."""
-        if not self._frontend.ready:
-            with self._timed("frontend"):
-                self._frontend.initialise()
-        if len(self._store) > 1:
-            self._settle(len(self._store))
+        """End of the video, or of a submap: no keyframe is removed any more, and no edge is refined further."""
+        if not self._window.ready:
+            with self._timed("sliding_window"):
+                self._window.initialise()
+        if len(self._map) > 1:
+            self._place(len(self._map))
         with self._timed("frames_between"):
-            self._frames.place_before(len(self._store))
+            self._frames.place_before(len(self._map))
         self._active.retire(self._active.pairs())
 
+    def refine_globally(self, global_ba: GlobalBundleAdjustment) -> None:
+        """Rounds of network updates over the whole trajectory."""
+        self._scale.measured.collect()
+        self._global_updates.run(global_ba)
+
     def remove_keyframe(self, position: int) -> None:
-        """Takes a keyframe of the window out of everything that counts keyframes."""
-        assert position >= self._settled, (position, self._settled)
-        self._frontend.scale.collect()
+        """Remove a keyframe of the window from everything that counts keyframes."""
+        assert position >= self._final, (position, self._final)
+        self._scale.measured.collect()
         self._frames.remove_keyframe(position)
         self._active.remove_keyframe(position)
-        self._graph.remove_keyframe(position)
-        self._store.remove(position)
-        self._frontend.scale.remove_keyframe(position)
+        self._map.remove(position)
+        self._scale.measured.remove_keyframe(position)
 
-    def _settle(self, count: int) -> None:
-        """Keyframes before ``count`` stay: they may be part of loops, and the frames between them are placed."""
+    def _place(self, count: int) -> None:
+        """Place the frames of keyframes before ``count``, which stay."""
         with self._timed("frames_between"):
             self._frames.place_before(count - 1)
-        for position in range(self._settled, count):
-            self._frames.set_inlier_ratio(position, float(self._graph.confidence_of(position).mean()))
-            with self._timed("loops"):
-                self._loops.look(position)
-        self._settled = count
+        for position in range(self._final, count):
+            self._frames.set_inlier_ratio(position, float(self._map.graph.confidence_of(position).mean()))
+        self._final = max(count, self._final)
 
     # ------------------------------------------------------------------ checkpoint
 
-    def state(self) -> dict[str, np.ndarray]:
-        """As plain arrays."""
-        state = {f"active/{name}": value for name, value in self._active.state().items()}
-        numbers = {"settled": self._settled, "ready": self._frontend.ready, "unchecked": self._unchecked}
-        return state | {name: np.array(value) for name, value in numbers.items()}
+    def state(self) -> StateTree:
+        """Arrays for a checkpoint."""
+        numbers = self._final, self._reported, self._window.ready, self._unchecked, self._lost_for
+        return {
+            "frames": self._frames.state(),
+            "active": self._active.state(),
+            "numbers": np.array(numbers, np.int64),
+        }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes over a :meth:`state`, after store and graph took over theirs."""
-        self._active.restore({key[7:]: value for key, value in state.items() if key.startswith("active/")})
-        self._settled, self._frontend.ready = int(state["settled"]), bool(state["ready"])
-        self._unchecked = int(state["unchecked"])
+    def restore(self, state: StateTree, features_of: FeaturesOf) -> None:
+        """Replace everything by what :meth:`state` returned, after the map was restored."""
+        self._frames.restore(tree_in(state, "frames"), features_of)
+        self._active.restore(tree_in(state, "active"))
+        self._final, self._reported, ready, self._unchecked, self._lost_for = array_in(state, "numbers").tolist()
+        self._window.ready = bool(ready)
 
 
 def is_textured(image: np.ndarray) -> bool:
-    """Does an image [H, W, 3] RGB show enough to be matched at all?"""
+    """True if an image [H, W, 3] RGB shows enough to be matched at all."""
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 1.0)
     gx, gy = (cv2.Scharr(grey, cv2.CV_32F, dx, 1 - dx, scale=1 / 32) for dx in (1, 0))
     size = image.shape[1] // FEATURE_STRIDE, image.shape[0] // FEATURE_STRIDE
     energy = cv2.resize(gx * gx + gy * gy, size, interpolation=cv2.INTER_AREA)
-    return bool((energy > _TEXTURE**2).mean() >= _TEXTURED_SHARE)
+    return bool((energy > _LIMITS.texture**2).mean() >= _LIMITS.textured_share)
 
 
 def forward_backward_share(there: Correspondence, back: Correspondence) -> float:
-    """Share of the cells of an image whose matches ``there`` lead into another one from where those ``back`` return."""
+    """Share of the cells of an image whose matches ``there`` lead to where those ``back`` return from."""
     u, v = (there.target[..., k].astype(np.float32) for k in (0, 1))
     outside = (-1e4, -1e4)
     returned = cv2.remap(
@@ -179,5 +248,6 @@ def forward_backward_share(there: Correspondence, back: Correspondence) -> float
     )
     sure = cv2.remap(confidence_per_cell(back.confidence), u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
     y, x = np.mgrid[0 : u.shape[0], 0 : u.shape[1]]
-    near = np.hypot(returned[..., 0] - x, returned[..., 1] - y) < _ROUND_TRIP_CELLS
-    return float((near & (np.minimum(sure, confidence_per_cell(there.confidence)) > _SURE)).mean())
+    near = np.hypot(returned[..., 0] - x, returned[..., 1] - y) < _LIMITS.forward_backward_cells
+    confident = np.minimum(sure, confidence_per_cell(there.confidence)) > _LIMITS.min_confidence
+    return float((near & confident).mean())

@@ -96,16 +96,12 @@ class CudaSolver:
         """See :class:`metric_slam.optimization.solver.Solver`."""
         return self._arrays.stacked(arrays, cell_step)
 
-    def stack_matches(
-        self, matches: Sequence[GridArray], cell_step: int, size: tuple[int, int]
-    ) -> tuple[Array, Array]:
+    def stack_matches(self, matches: Sequence[GridArray], cell_step: int, size: tuple[int, int]) -> tuple[Array, Array]:
         """See :class:`metric_slam.optimization.solver.Solver`; float32, and matches from the disk go up together."""
         offset = cell_step // 2
         step = slice(offset, None, cell_step)
         shape = subsampled_shape(size, cell_step)
-        stacked = torch.empty(
-            len(matches), *shape, PER_AXIS_CHANNELS, dtype=torch.float32, device=self._kernels.device
-        )
+        stacked = torch.empty(len(matches), *shape, PER_AXIS_CHANNELS, dtype=torch.float32, device=self._kernels.device)
         here = [e for e, edge in enumerate(matches) if isinstance(edge, Tensor)]
         read = [e for e, edge in enumerate(matches) if not isinstance(edge, Tensor)]
         if here:
