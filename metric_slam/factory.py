@@ -165,7 +165,7 @@ def library_config(
     """
     if config is not None and preset is not None:
         raise InputError("give either config or preset: a configuration has its preset applied already")
-    chosen = config or resolve_config(options={} if preset is None else {"preset": preset})
+    chosen = config or resolve_config(options={} if preset is None else dict[str, Setting](preset=preset))
     changes: dict[str, object] = {}
     if isinstance(prior, str):
         changes["prior"] = prior

@@ -7,14 +7,14 @@ tensors then, targets and confidences in single precision.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.optimization.cuda.arrays import Array
+from metric_slam.grid_array import Array, on_host
 
 _AXES = 2  # no grid is that narrow
 
@@ -35,6 +35,21 @@ class Correspondence:
     upsample_weights: Array | None = None
     """With what :meth:`RecurrentModel.upsampled` spreads the source's inverse depths over the pixels, float16
     [channels, h, w], from models that predict it; edges of one source share the array."""
+
+
+class HostMatches(NamedTuple):
+    """Matches in memory."""
+
+    target: np.ndarray
+    """Grid cells (x, y), [h, w, 2]."""
+
+    confidence: np.ndarray
+    """0..1, [h, w] or [h, w, 2]."""
+
+
+def in_memory(match: Correspondence) -> HostMatches:
+    """Target and confidence in memory; not copied if they are there."""
+    return HostMatches(on_host(match.target), on_host(match.confidence))
 
 
 @dataclass(frozen=True)
@@ -144,7 +159,7 @@ def masked_by_ignored(queries: list[EdgeQuery], matches: list[Correspondence]) -
 
 
 def _masked(query: EdgeQuery, match: Correspondence) -> Correspondence:
-    target = match.target.detach().cpu().numpy() if isinstance(match.target, Tensor) else match.target
+    target = on_host(match.target)
     h, w = target.shape[:2]
     keep = np.ones((h, w), bool) if query.source_ignored is None else ~query.source_ignored
     if query.target_ignored is not None:

@@ -13,8 +13,8 @@ from metric_slam.correspondence.base import Correspondence, packed
 from metric_slam.disk_store import DiskArray
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.graph.offload import Offloader
-from metric_slam.optimization.cuda.arrays import Array, on_host
-from metric_slam.optimization.solver import GridArray, Solver
+from metric_slam.grid_array import GridArray
+from metric_slam.optimization.solver import Solver
 
 _MATCH_DTYPE = "<f4"
 
@@ -125,13 +125,3 @@ class EdgeSet:
                 self.add(source, target, loaded)
             else:
                 self.add(source, target, stored)
-
-
-def packed_on_host(match: Correspondence) -> np.ndarray:
-    """Matches as :class:`Edge` has them, in memory."""
-    return on_host(packed(match))
-
-
-def matches_in_reach(matches: GridArray) -> Array:
-    """Matches of an edge in memory or on the device; read if they lie on the disk."""
-    return matches.load() if isinstance(matches, DiskArray) else matches

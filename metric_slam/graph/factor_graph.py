@@ -16,12 +16,12 @@ from metric_slam.correspondence.base import (
     unpacked,
 )
 from metric_slam.graph.baselines import BaselineFactor, BaselineSet
-from metric_slam.graph.edges import EdgeSet, matches_in_reach
+from metric_slam.graph.edges import EdgeSet
 from metric_slam.graph.keyframes import KeyframeStore
 from metric_slam.graph.moving_mask import mask_all_moving, mask_moving
 from metric_slam.graph.window import WindowParts, build_window
+from metric_slam.grid_array import Array, in_reach, on_host
 from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow
-from metric_slam.optimization.cuda.arrays import Array, on_host
 from metric_slam.optimization.solver import Solver
 
 
@@ -97,7 +97,7 @@ class FactorGraph:
         moving = self._store[source].moving_cells
         if moving.any():
             for edge in self.edges.leaving(source):
-                matches = matches_in_reach(edge.matches)
+                matches = in_reach(edge.matches)
                 edge.matches = self.solver.held(packed(mask_moving(unpacked(matches), moving)))
 
     def pairs(self, begin: int = 0) -> np.ndarray:

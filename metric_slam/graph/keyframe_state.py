@@ -9,7 +9,7 @@ import numpy as np
 from metric_slam.checkpointable import StateTree, array_in, tree_in
 from metric_slam.disk_store import DiskArray, DiskImage
 from metric_slam.graph.keyframes import PRIOR_FIELDS, Keyframe, KeyframeStore
-from metric_slam.optimization.cuda.arrays import on_host
+from metric_slam.grid_array import on_host
 
 Rebuild = Callable[[int], tuple[object, object]]
 """Features and prior state of the frame with this index."""
@@ -85,6 +85,7 @@ def _keyframe(store: KeyframeStore, state: StateTree, position: int, index: int,
     inv_depth = _loaded(store, array_in(state, "inv_depth")[position])
     assert inv_depth is not None
     features, prior_state = (None, None) if evicted else rebuild(index)
+    prior = {field: _prior_grid(store, array_in(state, field)[position], evicted) for field in PRIOR_FIELDS}
     return Keyframe(
         index=index,
         time_s=float(array_in(state, "time_s")[position]),
@@ -97,7 +98,10 @@ def _keyframe(store: KeyframeStore, state: StateTree, position: int, index: int,
         length_scale=float(array_in(state, "length_scale")[position]),
         submap=int(array_in(state, "submap")[position]),
         depth_damping=_loaded(store, array_in(state, "depth_damping")[position]),
-        **{field: _prior_grid(store, array_in(state, field)[position], evicted) for field in PRIOR_FIELDS},
+        prior_depth_m=prior["prior_depth_m"],
+        prior_confidence=prior["prior_confidence"],
+        prior_weight=prior["prior_weight"],
+        road_depth_m=prior["road_depth_m"],
     )
 
 

@@ -17,7 +17,7 @@ from metric_slam.errors import InputError
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.graph.offload import Offloader
-from metric_slam.optimization.cuda.arrays import Array, on_host
+from metric_slam.grid_array import Array, on_host
 
 PRIOR_FIELDS = ("prior_depth_m", "prior_confidence", "prior_weight", "road_depth_m")
 """Grids [h, w] that leave memory with the window and are read again for global problems."""

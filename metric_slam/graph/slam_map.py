@@ -17,8 +17,8 @@ from metric_slam.graph.keyframe_state import Rebuild, keyframes_from_state, keyf
 from metric_slam.graph.keyframes import Keyframe, KeyframeStore
 from metric_slam.graph.offload import Offloader
 from metric_slam.graph.submaps import Submaps
+from metric_slam.grid_array import Array, on_host
 from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow
-from metric_slam.optimization.cuda.arrays import Array, on_host
 from metric_slam.optimization.solver import Solver
 
 
@@ -90,7 +90,7 @@ class SlamMap:
 
     def motion(self, source: int, target: int) -> np.ndarray:
         """T_target_source of two keyframes, float64 [4, 4]."""
-        return self._store[target].T_cam_world @ lie.inverse(self._store[source].T_cam_world)
+        return np.asarray(self._store[target].T_cam_world @ lie.inverse(self._store[source].T_cam_world))
 
     def image(self, position: int) -> np.ndarray:
         """Image uint8 [H, W, 3] RGB, read-only; decoded if it is no longer in memory."""

@@ -10,8 +10,8 @@ import numpy as np
 from metric_slam.graph.baselines import BaselineSet
 from metric_slam.graph.edges import EdgeSet
 from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.grid_array import Array
 from metric_slam.optimization.bundle_adjustment import Baselines, BaWindow
-from metric_slam.optimization.cuda.arrays import Array
 from metric_slam.optimization.solver import Solver
 
 # share of the damping that a recurrent model predicts, and what is added to it (DROID-SLAM, factor_graph.py)

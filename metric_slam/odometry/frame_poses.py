@@ -18,6 +18,7 @@ from metric_slam.correspondence.base import packed, unpacked
 from metric_slam.disk_store import DiskArray
 from metric_slam.geometry import lie
 from metric_slam.graph.slam_map import SlamMap
+from metric_slam.grid_array import on_host
 from metric_slam.odometry.tracking import FrameTracker, MatchableFrame, TrackedFrame
 
 MIN_INLIERS = 0.5
@@ -83,7 +84,7 @@ class FramePoses:
         T_cam_keyframe = tracked.T_cam_world @ lie.inverse(self._map[position].T_cam_world)
         record = self._append(index, time_s, T_cam_keyframe, tracked=tracked.tracked, inlier_ratio=tracked.inlier_ratio)
         if tracked.tracked:
-            record.matches[position] = self._map.disk.put(packed(tracked.forward))
+            record.matches[position] = self._map.disk.put(on_host(packed(tracked.forward)))
             if moved:
                 self._waiting.append(WaitingFrame(record, frame.features, frame.ignored))
 
@@ -109,7 +110,7 @@ class FramePoses:
         """Match the frames since the last keyframe with the keyframe that ends the stretch."""
         for waiting in self._waiting:
             match = self._tracker.match(self._map[position], waiting, self.T_cam_world(waiting.record))
-            waiting.record.matches[position] = self._map.disk.put(packed(match))
+            waiting.record.matches[position] = self._map.disk.put(on_host(packed(match)))
 
     def predicted(self, time_s: float) -> np.ndarray:
         """T_cam_world [4, 4] at ``time_s`` if the motion between the last two frames goes on."""
@@ -126,7 +127,7 @@ class FramePoses:
         keyframe = self._map[record.keyframe]
         T_cam_keyframe = record.T_cam_keyframe.copy()
         T_cam_keyframe[:3, 3] *= keyframe.length_scale / record.length_scale
-        return T_cam_keyframe @ keyframe.T_cam_world
+        return np.asarray(T_cam_keyframe @ keyframe.T_cam_world)
 
     def current(self) -> np.ndarray:
         """T_world_cam of all frames as tracking and the present map have them, float64 [N, 4, 4]."""

@@ -18,6 +18,7 @@ from metric_slam.geometry.triangulation import triangulate
 from metric_slam.graph.keyframes import Keyframe
 from metric_slam.graph.moving_mask import detect_moving, mask_moving, propagate_mask
 from metric_slam.graph.slam_map import PriorGrids, SlamMap
+from metric_slam.grid_array import on_host
 from metric_slam.odometry.base import EncodedFrame
 from metric_slam.odometry.edge_selection import new_keyframe_pairs
 from metric_slam.odometry.keyframe_prior import KeyframePrior
@@ -152,14 +153,14 @@ class SlidingWindow:
         # cells that were filled with the median agree on a road of their own
         road = self._scale.moving.road_inv_depth(CurrentDepth(inv_depth, ~known), baseline=1.0)
         if road is not None:
-            alone, _ = triangulate(tracked.forward.target, T_second_first, grid)  # nothing is expected yet
+            alone, _ = triangulate(on_host(tracked.forward.target), T_second_first, grid)  # nothing is expected yet
             found = detect_moving(first.moving_cells, inv_depth, alone, tracked.forward, T_second_first, road, grid)
             self._map.set_moving(position, found.moving)
         current_depth = CurrentDepth(inv_depth, self._map[position].moving_cells > 0)
         scale = self._scale_of_start(first, prior_state, T_second_first, current_depth)
         self._map.set_inv_depth(position, inv_depth / scale)
         T_second_first[:3, 3] *= scale
-        return T_second_first @ first.T_cam_world
+        return np.asarray(T_second_first @ first.T_cam_world)
 
     def _scale_of_start(
         self, first: Keyframe, prior_state: object, T_second_first: np.ndarray, current_depth: CurrentDepth

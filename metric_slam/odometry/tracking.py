@@ -19,6 +19,7 @@ from metric_slam.correspondence.base import (
     EdgeQuery,
     confidence_per_axis,
     confidence_per_cell,
+    in_memory,
     masked_by_ignored,
 )
 from metric_slam.geometry import lie
@@ -26,6 +27,7 @@ from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.graph.keyframes import Keyframe
 from metric_slam.graph.moving_mask import mask_moving
 from metric_slam.graph.slam_map import SlamMap
+from metric_slam.grid_array import on_host
 from metric_slam.optimization.bundle_adjustment import BaWindow, reproject
 from metric_slam.optimization.solver import Solver
 
@@ -125,16 +127,16 @@ class FrameTracker:
         keyframe, limits = self._map[-1], self._limits
         queried, backward = self.match_both(keyframe, frame, T_predicted if depth_known else None)
         forward = mask_moving(queried, keyframe.moving_cells)
-        T_cam_world, inliers, fitting = T_predicted, 1.0, float((forward.confidence > 0).mean())
+        target, weight = in_memory(forward)
+        T_cam_world, inliers, fitting = T_predicted, 1.0, float((weight > 0).mean())
         if depth_known:
             T_cam_world, inliers, fitting = self._pose(keyframe, forward, T_predicted)
-        flow = forward.target - _cells(forward.target.shape[:2])
-        weight = forward.confidence
+        flow = target - _cells(target)
         total = float(weight.sum())
         mean_flow = float((np.linalg.norm(flow, axis=-1) * weight).sum() / total) if total > 0 else 0.0
         matched = int((weight > 0).sum())
         # an empty frame is "matched" by cells that stay where they are; it has no texture of its own to match back
-        matched_back = int((backward.confidence > 0).sum())
+        matched_back = int((in_memory(backward).confidence > 0).sum())
         left_out = 0 if forward is queried else int(np.count_nonzero(keyframe.moving_cells))
         if keyframe.ignored is not None:
             left_out += int(np.count_nonzero(keyframe.ignored))
@@ -173,7 +175,7 @@ class FrameTracker:
         """True if the image shows enough to be matched at all: it is matched with itself."""
         limits = self._limits
         (match,) = self._model.track([EdgeQuery(features, features)])
-        return bool((match.confidence > limits.textured_confidence).mean() > limits.textured_share)
+        return bool((in_memory(match).confidence > limits.textured_confidence).mean() > limits.textured_share)
 
     def _predict(self, keyframe: Keyframe, T_cam_world: np.ndarray) -> np.ndarray:
         coords, _, _ = reproject(
@@ -183,7 +185,7 @@ class FrameTracker:
             np.array([0]),
             np.array([1]),
         )
-        return coords[0]
+        return np.asarray(coords[0])
 
     def _pose(
         self, keyframe: Keyframe, match: Correspondence, T_predicted: np.ndarray
@@ -207,9 +209,9 @@ class FrameTracker:
         confidence that fits it within 3 px, and the share of the keyframes' cells that do.
         """
         n, limits = len(views), self._limits
-        confidence = np.stack([match.confidence for _, match in views])
-        weight = confidence_per_cell(confidence)
-        target = np.stack([match.target for _, match in views])
+        matches = [in_memory(match) for _, match in views]
+        confidence, target = np.stack([m.confidence for m in matches]), np.stack([m.target for m in matches])
+        weight = on_host(confidence_per_cell(confidence))
         window = BaWindow(
             intrinsics=self._map.camera.grid().vector(),
             poses=np.stack([*(keyframe.pose for keyframe, _ in views), lie.matrix_to_pose_vec(T_start)]),
@@ -232,14 +234,15 @@ class FrameTracker:
 _DEFAULT = TrackingLimits()
 
 
-def _cells(shape: tuple[int, int]) -> np.ndarray:
-    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float64)
+def _cells(grid: np.ndarray) -> np.ndarray:
+    """Coordinates (x, y) of all cells of an array [h, w, ...]."""
+    y, x = np.mgrid[0 : grid.shape[0], 0 : grid.shape[1]].astype(np.float64)
     return np.stack([x, y], axis=-1)
 
 
 def invert_matches(coords: np.ndarray) -> np.ndarray:
     """Where the cells of the target lie in the source, by fixed-point iteration; both float64 [h, w, 2]."""
-    cells = _cells(coords.shape[:2])
+    cells = _cells(coords)
     limit = float(max(coords.shape))
     flow = np.clip(np.nan_to_num(coords - cells), -limit, limit).astype(np.float32)
     inverse = cells.astype(np.float32)
@@ -254,11 +257,12 @@ def pose_from_depth(
 ) -> np.ndarray | None:
     """T_cam_world [4, 4] of a matched frame from the keyframe's depth by PnP with RANSAC; None if it finds none."""
     grid = camera.grid()
-    good = match.confidence > 0.2
+    target, confidence = in_memory(match)
+    good = confidence > limits.textured_confidence
     if good.sum() < limits.min_matches:
         return None
     points = (grid.rays() / keyframe.inv_depth[..., None])[good]
-    pixels = match.target[good]
+    pixels = target[good]
     step = max(1, len(points) // limits.pnp_points)
     found, rotation, translation, _ = cv2.solvePnPRansac(
         points[::step],
@@ -273,7 +277,7 @@ def pose_from_depth(
         return None
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotation)[0], translation.ravel()
-    return T @ keyframe.T_cam_world
+    return np.asarray(T @ keyframe.T_cam_world)
 
 
 def motion_from_matches(
@@ -285,10 +289,11 @@ def motion_from_matches(
     unit [h, w] (NaN where not triangulated); None where the images do not show enough parallax.
     """
     grid = camera.grid()
-    good = match.confidence > 0.2
+    target, confidence = in_memory(match)
+    good = confidence > limits.textured_confidence
     if good.sum() < limits.min_matches:
         return None
-    first, second = _cells(match.target.shape[:2])[good], match.target[good]
+    first, second = _cells(target)[good], target[good]
     if _parallax_px(first, second, grid) < limits.min_parallax_px:
         return None
     E, mask = cv2.findEssentialMat(first, second, grid.K, cv2.RANSAC, 0.999, 0.7 / FEATURE_STRIDE)
@@ -324,10 +329,11 @@ def transfer_depth(
     ``backward`` are the matches frame -> keyframe; going through them leaves no holes, unlike projecting forward.
     """
     grid = camera.grid()
-    u = np.clip(backward.target[..., 0], 0, grid.width - 1).astype(np.float32)
-    v = np.clip(backward.target[..., 1], 0, grid.height - 1).astype(np.float32)
+    target = in_memory(backward).target
+    u = np.clip(target[..., 0], 0, grid.width - 1).astype(np.float32)
+    v = np.clip(target[..., 1], 0, grid.height - 1).astype(np.float32)
     d = cv2.remap(keyframe.inv_depth.astype(np.float32), u, v, cv2.INTER_LINEAR).astype(np.float64)
     rays = np.stack([(u - grid.cx) / grid.fx, (v - grid.cy) / grid.fy, np.ones_like(u)], axis=-1)
     T = T_cam_world @ lie.inverse(keyframe.T_cam_world)
     z = rays @ T[2, :3] + T[2, 3] * d  # depth in the frame over depth in the keyframe
-    return d / np.clip(z, 0.1, 10.0)
+    return np.asarray(d / np.clip(z, 0.1, 10.0))

@@ -12,14 +12,10 @@ from typing import Protocol
 import numpy as np
 
 from metric_slam.config.schema import BundleAdjustmentConfig
-from metric_slam.disk_store import DiskArray
+from metric_slam.grid_array import Array, GridArray, on_host
 from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow, reproject, solve_window
-from metric_slam.optimization.cuda.arrays import Array, on_host
 from metric_slam.optimization.frame_distance import frame_distance
 from metric_slam.optimization.view_consistency import count_views_relative
-
-GridArray = Array | DiskArray
-"""An array over the grid: in memory, on a device, or offloaded to the disk."""
 
 TARGET_CHANNELS, PER_AXIS_CHANNELS = 2, 4
 """Channels of a match's target (x, y), and of matches with one confidence per axis."""

@@ -16,8 +16,8 @@ from metric_slam.graph.global_ba import GlobalBundleAdjustment
 from metric_slam.graph.keyframes import Keyframe, KeyframeStore
 from metric_slam.graph.moving_mask import mask_all_moving, mask_moving
 from metric_slam.graph.submaps import Submaps
+from metric_slam.grid_array import on_host
 from metric_slam.optimization.bundle_adjustment import BaWindow, solve_window
-from metric_slam.optimization.cuda.arrays import on_host
 from metric_slam.optimization.cuda.kernels import Accelerator
 from tests.ba_problems import disturbed, true_window
 from tests.device_guard import noticed, unnoticed

@@ -21,8 +21,7 @@ from metric_slam.correspondence.droid.network import default_precision, motion_f
 from metric_slam.correspondence.droid.update import UpdateResult
 from metric_slam.correspondence.droid.upsample import upsample_inv_depth
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
-from metric_slam.optimization.cuda.arrays import Array, on_host
-from metric_slam.optimization.cuda.kernels import uploaded
+from metric_slam.grid_array import Array, on_host, uploaded
 
 _FAR_CELLS = 1e4  # a point behind the camera is predicted anywhere; beyond this nothing changes
 

@@ -26,11 +26,11 @@ from metric_slam.correspondence.base import (
 from metric_slam.geometry import lie
 from metric_slam.graph.moving_mask import mask_all_moving
 from metric_slam.graph.slam_map import SlamMap
+from metric_slam.grid_array import Array, on_host
 from metric_slam.odometry.base import EncodedFrame
 from metric_slam.odometry.frame_poses import FARTHEST_AHEAD, FramePoses, FrameRecord, WaitingFrame
 from metric_slam.odometry.tracking import FrameTracker
 from metric_slam.optimization.bundle_adjustment import BaWindow
-from metric_slam.optimization.cuda.arrays import Array, on_host
 
 _TRACKED_INLIERS = 0.25  # as of a frame that is tracked against a keyframe
 _MOST_WAITING = 64  # frames that a standing camera may gather; their features take memory
@@ -194,7 +194,7 @@ class DroidFramePoses(FramePoses):
         found, inliers, record.inlier_ratio = self._tracker.refine(views, T_cam_world)
         record.tracked = inliers >= _TRACKED_INLIERS
         if record.tracked:
-            record.matches = {p: self._map.disk.put(packed(match)) for p, match in matches.items()}
+            record.matches = {p: self._map.disk.put(on_host(packed(match))) for p, match in matches.items()}
             T_cam_world = found
         reference = self._map[record.keyframe]
         record.T_cam_keyframe = T_cam_world @ lie.inverse(reference.T_cam_world)
@@ -202,11 +202,12 @@ class DroidFramePoses(FramePoses):
 
 
 def _stacked(maps: list[Array]) -> Array:
-    return torch.stack(maps) if isinstance(maps[0], Tensor) else np.stack(maps)
+    tensors = [m for m in maps if isinstance(m, Tensor)]
+    return torch.stack(tensors) if tensors else np.stack([on_host(m) for m in maps])
 
 
 def _on_host(matches: list[Correspondence]) -> list[Correspondence]:
     """Matches that lie on a device come back in one piece."""
     if not any(isinstance(match.target, Tensor) for match in matches):
         return matches
-    return [unpacked(edge) for edge in on_host(torch.stack([packed(match) for match in matches]))]
+    return [unpacked(edge) for edge in on_host(_stacked([packed(match) for match in matches]))]

@@ -107,4 +107,4 @@ class GlobalUpdates:
         i, j = pairs.T
         cells = np.linalg.norm(centres[i] - centres[j], axis=1) * np.minimum(per_unit[i], per_unit[j])
         same_view = (forward[i] * forward[j]).sum(axis=1) > _COARSE_VIEW
-        return pairs[same_view & (cells < _COARSE * self._droid.backend_threshold_cells)]
+        return np.asarray(pairs[same_view & (cells < _COARSE * self._droid.backend_threshold_cells)])

@@ -15,16 +15,18 @@ import numpy as np
 
 from metric_slam.checkpointable import StateTree, array_in, tree_in
 from metric_slam.config.droid import DroidConfig
-from metric_slam.correspondence.base import Correspondence, EdgeQuery, RecurrentModel, confidence_per_cell
+from metric_slam.correspondence.base import Correspondence, EdgeQuery, RecurrentModel, confidence_per_cell, in_memory
 from metric_slam.geometry.camera import FEATURE_STRIDE
 from metric_slam.graph.global_ba import GlobalBundleAdjustment
 from metric_slam.graph.slam_map import SlamMap
+from metric_slam.grid_array import on_host
 from metric_slam.odometry.base import EncodedFrame, FeaturesOf, Timed, TrackState
 from metric_slam.odometry.droid.active_edges import ActiveEdges
 from metric_slam.odometry.droid.frame_poses import DroidFramePoses
 from metric_slam.odometry.droid.global_updates import GlobalUpdates
 from metric_slam.odometry.droid.sliding_window import DroidSlidingWindow
 from metric_slam.odometry.flow_odometry import LossRule
+from metric_slam.odometry.frame_poses import FramePoses
 from metric_slam.odometry.sliding_window import ScaleParts
 from metric_slam.odometry.tracking import FrameTracker
 
@@ -79,7 +81,7 @@ class DroidOdometry:
         self._global_updates = GlobalUpdates(slam_map, model, config, updates)
         self._timed = timed
         self._frames = DroidFramePoses(slam_map, tracker, model, config)
-        self.frames = self._frames
+        self.frames: FramePoses = self._frames
         self._lost_for = 0
         self._final = 0
         """Keyframes that stay for good and whose frames are placed."""
@@ -241,13 +243,16 @@ def is_textured(image: np.ndarray) -> bool:
 
 def forward_backward_share(there: Correspondence, back: Correspondence) -> float:
     """Share of the cells of an image whose matches ``there`` lead to where those ``back`` return from."""
-    u, v = (there.target[..., k].astype(np.float32) for k in (0, 1))
+    target, confidence = in_memory(there)
+    back_target, back_confidence = in_memory(back)
+    u, v = (target[..., k].astype(np.float32) for k in (0, 1))
     outside = (-1e4, -1e4)
     returned = cv2.remap(
-        back.target.astype(np.float32), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=outside
+        back_target.astype(np.float32), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=outside
     )
-    sure = cv2.remap(confidence_per_cell(back.confidence), u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+    there_back = on_host(confidence_per_cell(back_confidence))
+    sure = cv2.remap(there_back, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
     y, x = np.mgrid[0 : u.shape[0], 0 : u.shape[1]]
     near = np.hypot(returned[..., 0] - x, returned[..., 1] - y) < _LIMITS.forward_backward_cells
-    confident = np.minimum(sure, confidence_per_cell(there.confidence)) > _LIMITS.min_confidence
+    confident = np.minimum(sure, on_host(confidence_per_cell(confidence))) > _LIMITS.min_confidence
     return float((near & confident).mean())

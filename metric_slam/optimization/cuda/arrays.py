@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 
 from metric_slam.disk_store import DiskArray
+from metric_slam.grid_array import Array
 from metric_slam.optimization.cuda.kernels import Accelerator
-
-Array = np.ndarray | Tensor
-"""On the host, or on a device."""
 
 BUDGET_BYTES = 512 << 20
 """Of copies: the inverse depths and prior maps of several thousand keyframes."""
@@ -83,8 +81,3 @@ class DeviceArrays:
         kept = self._kept.pop(key, None)
         if kept is not None:
             self.byte_count -= kept.tensor.nbytes
-
-
-def on_host(array: Array | DiskArray) -> np.ndarray:
-    """The array in memory; from a device it is downloaded, and whoever asks waits for that."""
-    return array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)

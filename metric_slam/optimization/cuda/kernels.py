@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metric_slam.grid_array import uploaded
+
 
 @dataclass(frozen=True)
 class Accelerator:
@@ -54,17 +56,6 @@ def checked_numbers(numbers: np.ndarray, count: int) -> np.ndarray:
     if numbers.size and not (0 <= numbers.min() and numbers.max() < count):
         raise ValueError(f"a keyframe number lies outside 0..{count - 1}")
     return numbers
-
-
-def uploaded(array: np.ndarray | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """An array on a device, contiguous; itself if it is there already. Nobody waits for the copy."""
-    if isinstance(array, np.ndarray):
-        array = np.ascontiguousarray(array)
-        array = torch.from_numpy(array if array.flags.writeable else array.copy())  # torch knows no read-only tensors
-    if device.type == "cuda" and array.device.type == "cpu" and array.numel():
-        # of its final type and pinned, so that the host need not wait for the copy
-        array = array.to(dtype or array.dtype).pin_memory()
-    return array.to(device, dtype, non_blocking=True).contiguous()
 
 
 def find_accelerator(device: str) -> tuple[Accelerator | None, str]:

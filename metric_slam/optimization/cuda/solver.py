@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from metric_slam.config.schema import BundleAdjustmentConfig
+from metric_slam.grid_array import Array, GridArray, on_host
 from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow, reproject_on_device, solve_window
-from metric_slam.optimization.cuda.arrays import Array, DeviceArrays, on_host
+from metric_slam.optimization.cuda.arrays import DeviceArrays
 from metric_slam.optimization.cuda.kernels import Accelerator
 from metric_slam.optimization.frame_distance import frame_distance
-from metric_slam.optimization.solver import PER_AXIS_CHANNELS, TARGET_CHANNELS, GridArray, subsampled_shape
+from metric_slam.optimization.solver import PER_AXIS_CHANNELS, TARGET_CHANNELS, subsampled_shape
 from metric_slam.optimization.view_consistency import count_views_relative
 
 
@@ -114,7 +115,7 @@ class CudaSolver:
                 found[n, ..., :TARGET_CHANNELS] = cells[..., :TARGET_CHANNELS]
                 found[n, ..., TARGET_CHANNELS:] = cells[..., TARGET_CHANNELS:]
             stacked.index_copy_(0, self._kernels.upload(np.array(read)), self._kernels.upload(found))
-        target, confidence = stacked.split([TARGET_CHANNELS, PER_AXIS_CHANNELS - TARGET_CHANNELS], dim=-1)
+        target, confidence = stacked[..., :TARGET_CHANNELS], stacked[..., TARGET_CHANNELS:]
         if cell_step > 1:
             target = (target - offset) / cell_step
         return target.contiguous(), confidence.contiguous()

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from metric_slam.disk_store import DiskStore
-from metric_slam.optimization.cuda.arrays import DeviceArrays, on_host
-from metric_slam.optimization.cuda.kernels import Accelerator, uploaded
+from metric_slam.grid_array import on_host, uploaded
+from metric_slam.optimization.cuda.arrays import DeviceArrays
+from metric_slam.optimization.cuda.kernels import Accelerator
 
 Maps = Callable[[int], np.ndarray]
 BYTES = 4 * 6 * 8
