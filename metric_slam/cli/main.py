@@ -21,7 +21,8 @@ from metric_slam.cli.depth import register as register_depth
 from metric_slam.cli.evaluate_depth import evaluate_depth_command
 from metric_slam.cli.options import ConfigFileOption, PresetOption, RunOptions, SetOption, with_run_options
 from metric_slam.cli.weights import weights_app
-from metric_slam.config.resolve import Setting, config_markdown, dump_yaml, resolve_config
+from metric_slam.config.documentation import config_markdown
+from metric_slam.config.resolve import Setting, dump_yaml, resolve_config
 from metric_slam.errors import ConfigError, MetricSlamError
 
 if TYPE_CHECKING:

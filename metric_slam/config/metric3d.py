@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -36,6 +36,6 @@ class Metric3DConfig(Section):
 
     @field_validator("input_size", mode="before")
     @classmethod
-    def _size_from_text(cls, value: Any) -> Any:
+    def _size_from_text(cls, value: object) -> object:
         """Accept ``1064x616`` as well as a pair of numbers."""
         return size_from_text(value)

@@ -1,24 +1,28 @@
 """Every option of the program: typed, strict, with units and reasons; one section per stage.
 
-A run's configuration is the preset (``fast`` or ``accurate``) overlaid with a YAML file and ``key=value`` settings;
-the resolved result is written next to the outputs. No module sees the whole tree: each gets its own section. This
-file is the schema alone; :mod:`metric_slam.config.resolve` reads files, applies overlays and writes
+A configuration is the preset (``fast`` or ``accurate``) overlaid with explicit values, whether they come from Python
+(``Config(preset="fast", ...)``), a YAML file or ``key=value`` settings; a run writes the result next to its outputs.
+No module sees the whole tree: each gets its own section. This file is the schema alone;
+:mod:`metric_slam.config.resolve` reads files and settings, :mod:`metric_slam.config.documentation` writes
 docs/configuration.md.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from metric_slam.config.droid import DroidConfig
 from metric_slam.config.huggingface import HuggingFaceConfig
 from metric_slam.config.metric3d import Metric3DConfig
+from metric_slam.config.presets import PRESETS as PRESETS
+from metric_slam.config.presets import Preset as Preset
+from metric_slam.config.presets import over_preset
 from metric_slam.config.section import Section as Section
 from metric_slam.config.section import size_from_text
 
-Preset = Literal["fast", "accurate"]
 PriorName = Literal["auto", "metric3d", "ground_plane", "sensor", "precomputed", "huggingface", "none"]
 CorrespondenceName = Literal["auto", "dis", "inverse_search", "droid"]
 
@@ -38,7 +42,7 @@ class InputConfig(Section):
 
     @field_validator("size", mode="before")
     @classmethod
-    def _size_from_text(cls, value: Any) -> Any:
+    def _size_from_text(cls, value: object) -> object:
         """Accept ``640x192`` as well as a pair of numbers."""
         return size_from_text(value)
 
@@ -291,9 +295,19 @@ class FusionConfig(Section):
 
 
 class Config(Section):
-    """The whole configuration tree."""
+    """The whole configuration tree.
 
-    preset: Preset = Field("accurate", description="fast: about real time (10 Hz) on two cores; accurate: finer flow")
+    ``Config(preset="fast", fusion=FusionConfig(enabled=False))`` and ``Config.preset("fast", ...)`` are the preset with
+    the explicit values over it. Raises ConfigError with one line that names the key.
+    """
+
+    preset_name: Preset = Field(
+        "accurate",
+        alias="preset",
+        description="fast: about real time (10 Hz) on two cores; accurate: finer flow",
+    )
+    """Key ``preset`` in files, on the command line and in the constructor."""
+
     prior: PriorName = Field(
         "auto", description="source of metric depth; auto takes the best that is available and says which"
     )
@@ -324,14 +338,16 @@ class Config(Section):
     bundle_adjustment: BundleAdjustmentConfig = BundleAdjustmentConfig()
     fusion: FusionConfig = FusionConfig()
 
+    @classmethod
+    def preset(cls, name: Preset, **sections: object) -> Config:
+        """The preset ``name`` overlaid with explicit ``sections`` and options, which are as in the constructor."""
+        return cls(preset=name, **sections)
 
-PRESETS: dict[Preset, dict[str, Any]] = {
-    "accurate": {},
-    "fast": {
-        "input.pixel_budget_px": 640 * 192,
-        "dis.finest_scale": 1,
-        "sliding_window.window": 6,
-        "sliding_window.iterations": 2,
-    },
-}
-"""What a preset changes against the defaults above: dotted key -> value. ``accurate`` is the defaults themselves."""
+    @model_validator(mode="before")
+    @classmethod
+    def _over_preset(cls, values: object) -> object:
+        """Fill in what the preset changes wherever there is no explicit value."""
+        if not isinstance(values, Mapping):
+            return values
+        name = values.get("preset", cls.model_fields["preset_name"].default)
+        return over_preset(name, values) if isinstance(name, str) else values

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from metric_slam.config.explain import one_line
+from metric_slam.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors and a resolved configuration cannot change."""
+class _OneLineErrors(ModelMetaclass):
+    """Turns what a constructor refuses into one line; validation of trees (``model_validate``) is left as it is."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    def __call__(cls, *args: object, **values: object) -> object:
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            assert issubclass(cls, BaseModel)
+            raise ConfigError(one_line(error, cls)) from error
+
+
+class Section(BaseModel, metaclass=_OneLineErrors):
+    """Base of all sections: unknown keys are errors and a resolved configuration cannot change.
+
+    A constructor raises ConfigError with one line that names the key, the value and what is allowed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, serialize_by_alias=True)
 
     @model_validator(mode="before")
     @classmethod
-    def _none_by_name(cls, values: Any) -> Any:
+    def _none_by_name(cls, values: object) -> object:
         """``none`` and ``auto`` typed by a user mean None where None is the default (YAML knows only ``null``)."""
         if not isinstance(values, dict):
             return values
@@ -25,7 +47,7 @@ class Section(BaseModel):
         }
 
 
-def size_from_text(value: Any) -> Any:
+def size_from_text(value: object) -> object:
     """``640x192`` as a pair of numbers; what is no text stays as it is. Raises ValueError for other texts."""
     if not isinstance(value, str):
         return value

@@ -375,7 +375,7 @@ def _write_run_info(run: _Run, result: SlamResult) -> dict[str, Any]:
         "loops_closed": sum(loop.believed for loop in result.loops),
         "loops_rejected": sum(not loop.believed for loop in result.loops),
         "prior_withdrawn": sum(not seen.used for seen in result.scale_observations),
-        "preset": run.config.preset,
+        "preset": run.config.preset_name,
         "choices": run.choices,
         "scale_source": result.scale_source,
         "frames_per_s": round(run.frames_per_s, 3),

@@ -51,7 +51,7 @@ def test_every_command_is_understood(cases: ModuleType, tmp_path: Path) -> None:
         config = RunOptions(**own).resolve()
         assert name == case.name
         assert not config.fusion.enabled and config.correspondence == "dis" and options["out"] == Path("results/x")
-        assert config.preset in name or config.preset == "accurate"
+        assert config.preset_name in name or config.preset_name == "accurate"
 
 
 def test_quick_cuts_the_frames(cases: ModuleType, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ import pytest
 
 import metric_slam
 from metric_slam.cli.doctor import _cuda_kernels
-from metric_slam.config.resolve import config_markdown, resolve_config
+from metric_slam.config.documentation import config_markdown
+from metric_slam.config.resolve import resolve_config
 from metric_slam.config.schema import Config
 from metric_slam.datasets import ImageSequence, open_kitti
 from metric_slam.trajectory import read_kitti
@@ -103,7 +104,7 @@ def test_options_reach_the_configuration(run: Cli, tmp_path: Path) -> None:
     )
     assert result.code == 0, result.err
     config = resolve_config(tmp_path / "out" / "config.yaml")
-    assert (config.preset, config.prior, config.correspondence, config.device) == ("fast", "none", "dis", "cpu")
+    assert (config.preset_name, config.prior, config.correspondence, config.device) == ("fast", "none", "dis", "cpu")
     assert (config.input.start, config.input.end, config.input.stride, config.input.size) == (1, 5, 2, (128, 64))
     assert (config.fusion.min_views, config.fusion.voxel_m, config.seed) == (3, 0.5, 6)
     assert config.fusion.enabled is False

@@ -1,0 +1,30 @@
+"""Configuration keys that have a new name, so that an old file or option gets an answer that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+RENAMED_KEYS: Mapping[str, str] = MappingProxyType(
+    {
+        "frontend": "sliding_window",
+        "backend": "global_ba",
+        "dis.round_trip_sigma_px": "dis.forward_backward_sigma_px",
+        "dis.max_round_trip_px": "dis.max_forward_backward_px",
+        "dis.max_round_trip_relative": "dis.max_forward_backward_relative",
+    }
+)
+"""Old dotted key -> new one. A section stands for all its keys; what follows a space after the new key is a note, e.g.
+of another unit: ``"ground_plane.corridor_heights in camera heights"``."""
+
+
+def renamed_key(key: str) -> str | None:
+    """One line that names the new key of ``key``, or of the longest renamed section around it; None if it has none."""
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):
+        new = RENAMED_KEYS.get(".".join(parts[:length]))
+        if new is not None:
+            new, _, note = new.partition(" ")
+            now = ".".join([new, *parts[length:]])
+            return f"configuration key '{key}' is now '{now}'" + (f" ({note})" if note else "")
+    return None
