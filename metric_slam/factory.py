@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metric_slam.checkpointable import Checkpointable, StateTree, tree_in
-from metric_slam.config.resolve import resolve_config
+from metric_slam.config.resolve import Setting, resolve_config
 from metric_slam.config.schema import Config, InputConfig
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.correspondence.dis import DisCorrespondence
@@ -161,23 +161,20 @@ def library_config(
 ) -> Config:
     """The configuration of a :class:`metric_slam.slam.Slam` built from Python.
 
-    Raises InputError where ``config`` comes with a preset as well, ConfigError for an unknown name.
+    Raises InputError where ``config`` comes with names that it holds itself, ConfigError for an unknown name.
     """
-    if config is not None and preset is not None:
-        raise InputError("give either config or preset: a configuration has its preset applied already")
-    chosen = config or resolve_config(options={} if preset is None else dict[str, Setting](preset=preset))
-    changes: dict[str, object] = {}
-    if isinstance(prior, str):
-        changes["prior"] = prior
-    if isinstance(correspondence, str):
-        changes["correspondence"] = correspondence
-    if camera_height_m is not None:
-        changes["ground_plane"] = chosen.ground_plane.model_copy(update={"camera_height_m": camera_height_m})
-    return Config.model_validate(chosen.model_dump() | _dumped(changes)) if changes else chosen
-
-
-def _dumped(changes: dict[str, object]) -> dict[str, object]:
-    return {key: value.model_dump() if hasattr(value, "model_dump") else value for key, value in changes.items()}
+    named = {
+        "preset": preset,
+        "prior": prior if isinstance(prior, str) else None,
+        "correspondence": correspondence if isinstance(correspondence, str) else None,
+        "ground_plane.camera_height_m": camera_height_m,
+    }
+    given = {key: value for key, value in named.items() if value is not None}
+    if config is None:
+        return resolve_config(options={key: Setting(value, f"Slam({key}=...)") for key, value in given.items()})
+    if given:
+        raise InputError(f"Slam: config is given, so set {', '.join(given)} there and not beside it")
+    return config
 
 
 def build_parts(
