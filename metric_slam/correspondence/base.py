@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metric_slam.errors import InputError
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.grid_array import Array, on_host
 
@@ -148,6 +149,34 @@ def confidence_per_axis(confidence: Array) -> Array:
     if isinstance(confidence, Tensor):
         return confidence[..., None].expand(*confidence.shape, _AXES)
     return np.repeat(confidence[..., None], _AXES, axis=-1)
+
+
+def checked_matches(model: CorrespondenceModel, queries: list[EdgeQuery]) -> list[Correspondence]:
+    """Matches of a model for directed edges, checked, and without those of ignored cells.
+
+    Raises InputError in one line where the model returns other shapes than :class:`Correspondence` says.
+    """
+    return masked_by_ignored(queries, [_checked(model.name, match) for match in model.track(queries)])
+
+
+def _checked(name: str, match: Correspondence) -> Correspondence:
+    """The match in double precision; cells whose target or confidence is not finite are not used."""
+    if isinstance(match.target, Tensor) or isinstance(match.confidence, Tensor):
+        return match
+    target, confidence = np.asarray(match.target, np.float64), np.asarray(match.confidence, np.float64)
+    if target.ndim != 3 or target.shape[-1] != _AXES:
+        raise InputError(f"matcher {name}: target has shape {target.shape}, give [h, w, 2] in grid cells (x, y)")
+    if confidence.shape not in (target.shape[:2], target.shape):
+        raise InputError(
+            f"matcher {name}: confidence has shape {confidence.shape} beside target {target.shape}, "
+            "give [h, w] or [h, w, 2] in 0..1"
+        )
+    finite = np.isfinite(target).all(axis=-1)
+    if not finite.all() or not np.isfinite(confidence).all():
+        usable = finite if confidence.ndim == 2 else finite[..., None]
+        confidence = np.where(usable & np.isfinite(confidence), confidence, 0.0)
+        target = np.where(finite[..., None], target, 0.0)
+    return replace(match, target=target, confidence=confidence)
 
 
 def masked_by_ignored(queries: list[EdgeQuery], matches: list[Correspondence]) -> list[Correspondence]:

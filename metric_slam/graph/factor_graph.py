@@ -11,7 +11,7 @@ from metric_slam.correspondence.base import (
     Correspondence,
     CorrespondenceModel,
     EdgeQuery,
-    masked_by_ignored,
+    checked_matches,
     packed,
     unpacked,
 )
@@ -78,8 +78,7 @@ class FactorGraph:
             )
             for e, (i, j) in enumerate(pairs)
         ]
-        matches = masked_by_ignored(queries, self._model.track(queries))
-        matches = mask_all_moving(matches, [store[i].moving_cells for i, _ in pairs])
+        matches = mask_all_moving(checked_matches(self._model, queries), [store[i].moving_cells for i, _ in pairs])
         for (i, j), match in zip(pairs, matches, strict=True):
             self.add_matched(i, j, match)
 

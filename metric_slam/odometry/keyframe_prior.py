@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from metric_slam.depth.base import DepthPrior
+from metric_slam.errors import InputError
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.graph.slam_map import PriorGrids
@@ -48,5 +49,18 @@ class KeyframePrior:
             grid = self._camera.grid()
             zeros = np.zeros((grid.height, grid.width))
             return PriorGrids(zeros, zeros, zeros)
-        self.gave_depth = self.gave_depth or bool(prediction.confidence.any())
-        return PriorGrids(prediction.depth_m, prediction.confidence, prediction.confidence / self.cell_sigma**2)
+        depth_m, confidence = self._checked(prediction.depth_m), self._checked(prediction.confidence)
+        confidence = np.where(np.isfinite(depth_m) & (depth_m > 0) & (confidence > 0), confidence, 0.0)
+        depth_m = np.where(confidence > 0, depth_m, 0.0)
+        self.gave_depth = self.gave_depth or bool(confidence.any())
+        return PriorGrids(depth_m, confidence, confidence / self.cell_sigma**2)
+
+    def _checked(self, array: np.ndarray) -> np.ndarray:
+        """A grid that the prior returned, float64 [h, w]. Raises InputError where it has another shape."""
+        grid = self._camera.grid()
+        if np.shape(array) != (grid.height, grid.width):
+            raise InputError(
+                f"prior {self.name}: depth and confidence have shape {np.shape(array)}, "
+                f"the grid is {(grid.height, grid.width)}; depth_to_grid makes such maps"
+            )
+        return np.asarray(array, np.float64)

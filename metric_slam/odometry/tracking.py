@@ -17,10 +17,10 @@ from metric_slam.correspondence.base import (
     Correspondence,
     CorrespondenceModel,
     EdgeQuery,
+    checked_matches,
     confidence_per_axis,
     confidence_per_cell,
     in_memory,
-    masked_by_ignored,
 )
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
@@ -168,7 +168,7 @@ class FrameTracker:
             EdgeQuery(keyframe.features, frame.features, predicted, source_ignored=here, target_ignored=there),
             EdgeQuery(frame.features, keyframe.features, backwards, source_ignored=there, target_ignored=here),
         ]
-        forward, backward = masked_by_ignored(queries, self._model.track(queries))
+        forward, backward = checked_matches(self._model, queries)
         return forward, backward
 
     def is_textured(self, features: object) -> bool:
