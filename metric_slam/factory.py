@@ -16,7 +16,7 @@ from metric_slam.config.resolve import Setting, resolve_config
 from metric_slam.config.schema import Config, InputConfig
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.correspondence.dis import DisCorrespondence
-from metric_slam.datasets.base import Dataset
+from metric_slam.datasets.base import Dataset, has_depth
 from metric_slam.depth.base import DepthPrior
 from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.depth.metric3d.locate import locate
@@ -82,7 +82,7 @@ class InputFacts:
     @classmethod
     def of(cls, dataset: Dataset) -> InputFacts:
         """The facts of a data set."""
-        return cls(dataset.mount, lambda: _has_depth(dataset))
+        return cls(dataset.mount, lambda: has_depth(dataset))
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,8 @@ class SlamParts:
     def result(self, T_world_cam: np.ndarray) -> SlamResult:
         """Everything that a finished run found; ``T_world_cam`` [N, 4, 4] of all its frames."""
         records, slam_map = self.odometry.frames.records, self.slam_map
+        if (summary := self.prior.summary()) is not None:
+            log.warning("prior %s: %s", self.prior.name, summary)
         component = [slam_map.submaps.component(slam_map[r.keyframe].submap) for r in records]
         return SlamResult(
             frame_indices=np.array([r.index for r in records], np.int64),
@@ -317,10 +319,6 @@ def camera_mount(config: Config, mount: CameraMount | None) -> CameraMount | Non
     if config.ground_plane.camera_height_m is not None:
         return CameraMount(config.ground_plane.camera_height_m)
     return mount
-
-
-def _has_depth(dataset: Dataset) -> bool:
-    return len(dataset) > 0 and dataset[0].depth_m is not None
 
 
 def _make_prior(config: Config, name: str, mount: CameraMount | None) -> DepthPrior:

@@ -172,37 +172,44 @@ class StateConfig(Section):
 class SensorConfig(Section):
     """Depth images of the data set (prior ``sensor``)."""
 
-    min_depth_m: float = Field(0.3, ge=0, description="nearer measurements are dropped, metres")
-    max_depth_m: float = Field(80.0, gt=0, description="farther measurements are dropped, metres")
-    sigma: float = Field(0.03, gt=0, description="believed relative error of one cell")
-    scale_sigma: float = Field(0.005, ge=0, description="believed relative error common to all cells of an image")
+    min_depth_m: float | None = Field(None, ge=0, description="drop nearer measurements, metres; none: keep them all")
+    max_depth_m: float | None = Field(None, gt=0, description="drop farther measurements, metres; none: keep them all")
+    sigma: float = Field(0.03, gt=0, description="assumed relative error of one cell")
+    scale_sigma: float = Field(0.005, ge=0, description="assumed relative error common to all cells of an image")
 
 
 class PrecomputedConfig(Section):
-    """Depth maps made elsewhere (prior ``precomputed``)."""
+    """Depth maps from other programs (prior ``precomputed``)."""
 
     folder: str | None = Field(
         None, description="folder with one map per image, same stem: png 16 bit, npy, npz or exr"
     )
     png_scale: float = Field(256.0, gt=0, description="values per metre in 16-bit png")
-    min_depth_m: float = Field(0.3, ge=0, description="nearer values are dropped, metres")
-    max_depth_m: float = Field(80.0, gt=0, description="farther values are dropped, metres")
-    sigma: float = Field(0.10, gt=0, description="believed relative error of one cell")
-    scale_sigma: float = Field(0.03, ge=0, description="believed relative error common to all cells of an image")
+    min_depth_m: float | None = Field(None, ge=0, description="drop nearer values, metres; none: keep them all")
+    max_depth_m: float | None = Field(None, gt=0, description="drop farther values, metres; none: keep them all")
+    sigma: float = Field(0.10, gt=0, description="assumed relative error of one cell")
+    scale_sigma: float = Field(0.03, ge=0, description="assumed relative error common to all cells of an image")
 
 
 class GroundPlaneConfig(Section):
-    """Metres from the road and the known height of the camera (prior ``ground_plane``)."""
+    """Metric scale from the road and the known height of the camera (prior ``ground_plane``).
+
+    Lengths are multiples of that height: the same numbers hold for a car and for a robot whose camera is 0.3 m high.
+    """
 
     camera_height_m: float | None = Field(
         None, gt=0, description="height of the camera above the road, metres; none: from the data set"
     )
-    corridor_m: float = Field(2.2, gt=0, description="half width of the patch of road that is aligned, metres")
-    wide_corridor_m: float = Field(
-        5.0, gt=0, description="the same where a vehicle ahead hides the road, so as to see other lanes, metres"
+    corridor_heights: float = Field(
+        1.33, gt=0, description="half width of the road patch that is aligned, camera heights"
     )
-    nearest_m: float = Field(5.0, gt=0, description="where the patch begins, metres ahead")
-    farthest_m: float = Field(20.0, gt=0, description="where it ends, metres ahead")
+    wide_corridor_heights: float = Field(
+        3.0,
+        gt=0,
+        description="half width where a vehicle ahead hides the road, so that other lanes count, camera heights",
+    )
+    nearest_heights: float = Field(3.0, gt=0, description="near end of the patch, camera heights ahead")
+    farthest_heights: float = Field(12.1, gt=0, description="far end of the patch, camera heights ahead")
     samples: int = Field(4000, ge=200, description="pixels of the patch that are used")
     blur_px: float = Field(
         0.7,
@@ -210,16 +217,18 @@ class GroundPlaneConfig(Section):
         description="Gaussian blur before alignment, pixels of the original image; more blur makes the road seem lower",
     )
     pitch_sigma_deg: float = Field(
-        0.15, gt=0, description="how far the road's pitch may leave the direction of travel, degrees"
+        0.15, gt=0, description="deviation of the road's pitch from the direction of travel, degrees"
     )
     roll_sigma_deg: float = Field(
-        0.4, gt=0, description="how far the road may roll against the camera's own zero, degrees"
+        0.4, gt=0, description="deviation of the road's roll from the camera's own zero, degrees"
     )
     observation_sigma: float = Field(
-        0.05, gt=0, description="believed error of log(height) of one pair of keyframes, besides its own noise"
+        0.05, gt=0, description="assumed error of log(height) of one pair of keyframes, besides its own noise"
     )
-    min_baseline_m: float = Field(0.1, gt=0, description="pairs that moved less tell nothing, metres")
-    cell_sigma: float = Field(0.02, gt=0, description="believed relative error of a road cell's depth in the map")
+    min_baseline_heights: float = Field(
+        0.06, gt=0, description="pairs with a shorter baseline are not measured, camera heights"
+    )
+    cell_sigma: float = Field(0.02, gt=0, description="assumed relative error of a road cell's depth in the map")
 
 
 class BundleAdjustmentConfig(Section):

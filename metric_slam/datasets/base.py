@@ -1,4 +1,4 @@
-"""The protocol that every source of frames follows."""
+"""The protocol of every source of frames."""
 
 from __future__ import annotations
 
@@ -9,31 +9,49 @@ import numpy as np
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry.camera import PinholeCamera
 
+PROBED_FRAMES = 16
+"""Frames that :func:`has_depth` reads at most: each costs the decoding of one image."""
+
 
 @runtime_checkable
 class Dataset(Protocol):
     """A finite sequence of frames of one calibrated camera; random access, cheap to build, images read on demand."""
 
-    name: str
-    """Folder of the results below ``results/``, e.g. ``kitti/04``."""
+    @property
+    def name(self) -> str:
+        """Folder of the results below ``results/``, e.g. ``kitti/04``."""
 
-    camera: PinholeCamera
-    """Intrinsics of all frames."""
+    @property
+    def camera(self) -> PinholeCamera:
+        """Intrinsics of all frames."""
 
-    times_s: np.ndarray
-    """Time stamps, float64 [N]."""
+    @property
+    def times_s(self) -> np.ndarray:
+        """Time stamps, float64 [N]."""
 
-    mount: CameraMount | None
-    """How the vehicle carries the camera; None where there is no vehicle or nothing is known."""
+    @property
+    def mount(self) -> CameraMount | None:
+        """Mounting of the camera on its vehicle; None without a vehicle or where it is unknown."""
 
-    T_cam_ref: np.ndarray
-    """Maps points from the reference camera (KITTI: camera 0) to this camera, float64 [4, 4]; identity elsewhere."""
+    @property
+    def T_cam_ref(self) -> np.ndarray:
+        """Maps points of the reference camera (KITTI: camera 0) to this camera, float64 [4, 4]; identity elsewhere."""
 
-    T_world_cam_true: np.ndarray | None
-    """Ground truth of this camera, float64 [N, 4, 4], rows of NaN where unknown; None without ground truth."""
+    @property
+    def T_world_cam_true(self) -> np.ndarray | None:
+        """Ground truth of this camera, float64 [N, 4, 4], rows of NaN where unknown; None without ground truth."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Frame:
         """Read frame ``index`` (0 <= index < len). Raises ImageError for a file that cannot be used."""
-        ...
+
+
+def has_depth(dataset: Dataset) -> bool:
+    """True if any of up to ``PROBED_FRAMES`` frames, spread evenly over the sequence, has a depth image.
+
+    Sensors drop images and start late, so the first frame alone does not show it.
+    """
+    count = min(len(dataset), PROBED_FRAMES)
+    probed = np.linspace(0, len(dataset) - 1, count).round().astype(int) if count else []
+    return any(dataset[int(index)].depth_m is not None for index in probed)

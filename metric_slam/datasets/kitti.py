@@ -28,9 +28,9 @@ from metric_slam.frame import CameraMount
 
 logger = logging.getLogger(__name__)
 
-KITTI_MOUNT = CameraMount(height_m=1.66)
-"""Height of the cameras above the road. The data set's setup page gives 1.65 m; road alignment against the true motion
-finds 1.657 m on odometry 04 and 1.672 m on raw 0013, a plane through their LiDAR points 1.654 m and 1.648 m."""
+KITTI_MOUNT = CameraMount(height_m=1.65)
+"""Height of all cameras above the road as published: Geiger et al., Vision meets Robotics: The KITTI Dataset, IJRR 2013,
+and the data set's setup page, www.cvlibs.net/datasets/kitti/setup.php."""
 
 KITTI_DEPTH_SCALE = 256.0
 """Units per metre of KITTI's 16-bit depth images."""

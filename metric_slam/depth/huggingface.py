@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from metric_slam.config.huggingface import HuggingFaceConfig
-from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
+from metric_slam.depth.base import DepthPrediction, ImageDepthPrior, depth_to_grid
 from metric_slam.errors import ConfigError, MissingDependencyError, WeightsError
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
@@ -27,7 +27,7 @@ METRIC_TYPES = frozenset({"zoedepth", "depth_pro", "glpn"})
 """Kinds of model that are metric by construction; others say so in ``depth_estimation_type``, or do not say."""
 
 
-class HuggingFacePrior(DepthPrior):
+class HuggingFacePrior(ImageDepthPrior):
     """Depth of the data set's own image, brought to the grid of the working camera."""
 
     name = "huggingface"
@@ -41,10 +41,6 @@ class HuggingFacePrior(DepthPrior):
         """The model's depth on the grid; unknown (0) beyond the far limit."""
         depth_m = self._predict(frame.image, frame.camera)
         return depth_to_grid(np.where(depth_m <= self._farthest_m, depth_m, 0.0), camera)
-
-    def predict(self, state: DepthPrediction, camera: PinholeCamera) -> DepthPrediction:
-        """The depth as it was prepared."""
-        return state
 
 
 class HuggingFacePredictor:

@@ -1,4 +1,4 @@
-"""Depth maps made elsewhere: a folder with one file per image, named like the image."""
+"""Depth maps from other programs: a folder with one file per image, named like the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from metric_slam.config.schema import PrecomputedConfig
-from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
+from metric_slam.depth.base import DepthPrediction, ImageDepthPrior, depth_to_grid, unknown_depth, within_range
+from metric_slam.depth.missing import MissingDepth
 from metric_slam.errors import ConfigError, DatasetError, MissingDependencyError
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
@@ -19,11 +20,12 @@ from metric_slam.geometry.camera import PinholeCamera
 SUFFIXES = (".png", ".npy", ".npz", ".exr")
 
 
-class PrecomputedDepth(DepthPrior):
-    """Reads depth in metres: png 16 bit (``png_scale`` values per metre), npy and npz (metres), exr (metres).
+class PrecomputedDepth(ImageDepthPrior):
+    """Depth maps in metres: png 16 bit (``png_scale`` values per metre), npy and npz (metres), exr (metres).
 
     exr needs the package OpenEXR; its channel is Z, a layer's depth.Z, Y, R, or the only one there is. A map may have
-    any size with the aspect of its image; zeros, NaN and values out of range are unknown.
+    any size with the aspect of its image; zeros, NaN and values out of range are unknown. A keyframe without a map has
+    no prior; such keyframes are counted.
     """
 
     name = "precomputed"
@@ -37,32 +39,45 @@ class PrecomputedDepth(DepthPrior):
         self._config = config
         self.relative_sigma = config.sigma
         self.scale_sigma = config.scale_sigma
+        self._missing = MissingDepth(f"depth map in {self._folder}")
 
     def prepare(self, frame: Frame, camera: PinholeCamera) -> DepthPrediction:
-        """The map of this frame on the grid."""
+        """The map of this frame on the grid.
+
+        Raises DatasetError for a damaged map, and if none of the first keyframes has a map.
+        """
         stem = frame.path.stem if frame.path is not None else f"{frame.index:06d}"
         path = find_depth_map(self._folder / stem)
         if path is None:
-            raise DatasetError(f"{self._folder}: no depth map named {stem} with one of {', '.join(SUFFIXES)}")
-        depth = read_depth(path, self._config.png_scale)
-        in_range = (depth >= self._config.min_depth_m) & (depth <= self._config.max_depth_m)
-        return depth_to_grid(np.where(in_range, depth, 0.0), camera)
+            self._missing.lacks(f"{self._folder} has no depth map named {stem} with one of {', '.join(SUFFIXES)}")
+            return unknown_depth(camera)
+        self._missing.found()
+        depth_m = read_depth(path, self._config.png_scale)
+        return depth_to_grid(within_range(depth_m, self._config.min_depth_m, self._config.max_depth_m), camera)
 
-    def predict(self, state: DepthPrediction, camera: PinholeCamera) -> DepthPrediction:
-        """The map as it was read."""
-        return state
+    def state(self) -> dict[str, np.ndarray]:
+        """Counts of keyframes with and without a map; see the base class."""
+        return self._missing.state()
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """See the base class."""
+        self._missing.restore(state)
+
+    def summary(self) -> str | None:
+        """How many keyframes had no map; None if all had one."""
+        return self._missing.summary()
 
 
 def find_depth_map(path: Path) -> Path | None:
-    """The depth map at ``path``, which lacks its suffix; None where there is none."""
+    """Find the depth map at ``path``, given without its suffix; None where there is none."""
     return next((p for suffix in SUFFIXES if (p := path.with_name(path.name + suffix)).is_file()), None)
 
 
 def read_depth(path: Path, png_scale: float) -> np.ndarray:
-    """One depth map in metres, float32 [H, W], 0 where unknown. Raises DatasetError for a file that is none."""
+    """Read one depth map in metres, float32 [H, W], 0 where unknown. Raises DatasetError for any other file."""
     try:
         depth = np.asarray(_read(path, png_scale), np.float32)
-    # a damaged npz complains as a zip archive, an empty npy about the end of the file
+    # a damaged npz raises the errors of zip archives, an empty npy an EOFError
     except (OSError, ValueError, TypeError, LookupError, EOFError, BadZipFile, zlib.error, cv2.error) as error:
         raise DatasetError(f"{path}: cannot be read as a depth map ({error}); write it again") from error
     if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[2]):
@@ -73,7 +88,7 @@ def read_depth(path: Path, png_scale: float) -> np.ndarray:
 
 
 def _read(path: Path, png_scale: float) -> np.ndarray:
-    """The numbers in a file, those of png in metres."""
+    """Values of a file; those of png are converted to metres."""
     if path.suffix == ".npy":
         return np.load(path, allow_pickle=False)
     if path.suffix == ".npz":
@@ -90,7 +105,7 @@ def _read(path: Path, png_scale: float) -> np.ndarray:
 
 
 def _read_exr(path: Path) -> np.ndarray:
-    """The depth channel of the first part of an OpenEXR file (OpenCV's wheels are built without that format)."""
+    """Read the depth channel of the first part of an OpenEXR file (OpenCV's wheels are built without that format)."""
     try:
         import OpenEXR
     except ImportError as error:
@@ -99,7 +114,7 @@ def _read_exr(path: Path) -> np.ndarray:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             window, display = (np.array(file.header()[name]) for name in ("dataWindow", "displayWindow"))
             channels = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
-    except RuntimeError as error:  # its only way to say that a file is damaged
+    except RuntimeError as error:  # OpenEXR has no other error for damaged files
         raise ValueError(error) from error
     if (window != display).any():
         raise ValueError("its data window is not the whole picture")
@@ -107,10 +122,10 @@ def _read_exr(path: Path) -> np.ndarray:
 
 
 def depth_channel(channels: Mapping[str, np.ndarray]) -> str:
-    """Name of the channel that holds depth: Z, a layer's depth.Z, Y, R, or the only one. Raises ValueError if none.
+    """Find the channel that holds depth: Z, a layer's depth.Z, Y, R, or the only one. Raises ValueError if none does.
 
-    Z is OpenEXR's own name for depth, Y that of a grey picture. Many programs write a single value into R, G and B
-    alike; a picture in colours, or points X, Y, Z, are no depth.
+    OpenEXR's own name for depth is Z, for grey images Y. Many programs write one value into R, G and B alike; colour
+    images and points X, Y, Z are refused.
     """
     names = list(channels)
     layers = [name for name in names if name.lower().endswith("depth.z")]

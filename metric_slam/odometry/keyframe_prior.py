@@ -42,6 +42,10 @@ class KeyframePrior:
         """What the prior keeps of a keyframe."""
         return self._prior.prepare(frame, self._camera)
 
+    def summary(self) -> str | None:
+        """One line for the log at the end of a run; None: nothing to report."""
+        return self._prior.summary()
+
     def grids(self, prior_state: object) -> PriorGrids:
         """Depth, confidence and weight of a keyframe."""
         prediction = self._prior.predict(prior_state, self._camera)

@@ -20,7 +20,7 @@ def test_everything_is_read(kitti_root: Path) -> None:
     assert isinstance(data, Dataset)
     assert (data.name, len(data), data.camera.size) == ("kitti/03", 4, (32, 16))
     assert (data.camera.fx, data.camera.cx, data.camera.cy) == (20, 15.5, 7.5)
-    assert data.mount is not None and data.mount.height_m == 1.66
+    assert data.mount is not None and data.mount.height_m == 1.65
     np.testing.assert_allclose(data.times_s, [3.0, 3.1, 3.2, 3.3])
     frame = data[1]
     assert frame.index == 1 and frame.time_s == pytest.approx(3.1) and frame.path.name == "000001.png"

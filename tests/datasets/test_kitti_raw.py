@@ -40,7 +40,7 @@ def test_drive_forward_is_along_z(drive: Path, caplog: pytest.LogCaptureFixture)
         data = open_kitti_raw(drive)
     assert data.name == "kitti_raw/2011_01_02_drive_0007"
     assert "10 Hz" in caplog.text
-    assert (len(data), data.camera.fx, data.mount.height_m) == (3, 20, 1.66)
+    assert (len(data), data.camera.fx, data.mount.height_m) == (3, 20, 1.65)
     np.testing.assert_allclose(data.T_world_cam_true[:, :3, 3], [[0, 0, 0], [0, 0, 1], [0, 0, 2]], atol=1e-6)
     assert data[0].depth_m is None
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from metric_slam.config.schema import PrecomputedConfig
+from metric_slam.depth.missing import MAX_WITHOUT_ANY
 from metric_slam.depth.precomputed import PrecomputedDepth, depth_channel, read_depth
 from metric_slam.errors import ConfigError, DatasetError, MissingDependencyError
 from metric_slam.frame import Frame
@@ -55,7 +56,8 @@ def frame(index: int = 3, path: Path | None = Path("elsewhere/000003.jpg")) -> F
 
 
 def prior(folder: Path) -> PrecomputedDepth:
-    return PrecomputedDepth(PrecomputedConfig(folder=str(folder)))
+    """Limited to a range that cuts off the nearest and the farthest values of :func:`depth_map`."""
+    return PrecomputedDepth(PrecomputedConfig(folder=str(folder), min_depth_m=0.3, max_depth_m=80.0))
 
 
 @pytest.mark.parametrize(("suffix", "write"), WRITERS)
@@ -98,9 +100,34 @@ def test_a_missing_folder_is_explained(tmp_path: Path) -> None:
         PrecomputedDepth(PrecomputedConfig())
 
 
-def test_a_missing_map_is_explained(tmp_path: Path) -> None:
+def test_all_values_are_kept_by_default(tmp_path: Path) -> None:
+    np.save(tmp_path / "000003.npy", depth_map())
+    got = PrecomputedDepth(PrecomputedConfig(folder=str(tmp_path))).prepare(frame(), CAMERA)
+    np.testing.assert_allclose(got.depth_m[0, :3], [0.0, 0.1, 150.0], rtol=1e-6)
+
+
+def test_a_missing_map_gives_no_prior(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is warned of once and counted."""
+    some = prior(tmp_path)
+    for k in (*range(5), 12):
+        if k in (0, 12):
+            np.save(tmp_path / f"{k:06d}.npy", depth_map())
+        got = some.prepare(frame(k, None), CAMERA)
+        assert bool(got.depth_m.any()) == bool(got.confidence.any()) == (k in (0, 12))
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+    assert "no depth map named 000001" in caplog.text
+    assert some.summary() == f"4 of 6 keyframes had no depth map in {tmp_path}"
+    resumed = prior(tmp_path)
+    resumed.restore(some.state())
+    assert resumed.summary() == some.summary()
+
+
+def test_a_folder_without_any_of_the_maps_is_an_error(tmp_path: Path) -> None:
+    none = prior(tmp_path)
+    for k in range(MAX_WITHOUT_ANY - 1):
+        none.prepare(frame(k, None), CAMERA)
     with pytest.raises(DatasetError, match=r"no depth map named 000003.*\.png.*\.npz"):
-        prior(tmp_path).prepare(frame(), CAMERA)
+        none.prepare(frame(), CAMERA)
 
 
 def damaged_npz(path: Path) -> None:

@@ -1,12 +1,12 @@
-"""Which cells ahead may show the road: not what stands on it, and not what drives along in front.
+"""Classification of the cells ahead into road and not road.
 
-What moves is told by :mod:`metric_slam.graph.moving_mask`. What stands on the road, parked cars, kerbs and walls, is
-told by one quantity that needs no metres: the height of the camera above the point that a cell shows,
+Moving objects are masked by :mod:`metric_slam.graph.moving_mask`. Parked cars, kerbs and walls are separated from the
+road by one quantity that needs no metres: the height of the camera above the point that a cell shows,
 
     height = (n . ray) / inverse depth        (n: the road's unit normal, pointing down),
 
-which is the same for all cells of a flat road, smaller for what stands on it, and larger where something that moves has
-drawn the matches of the cells around it along.
+which is the same for all cells of a flat road, smaller for objects that stand on it, and larger where a moving object
+has distorted the matches of the cells around it.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ _ABOVE, _BELOW = 0.75, 1.5
 """Multiples of the road's height between which a cell may be road."""
 
 _HORIZON = 0.03
-"""Slope of a ray against the road below which it meets the road too far away, 50 heights, to be told from infinity."""
+"""Slope of a ray against the road below which it meets the road beyond 33 heights, too far to have a depth."""
 
 _BIN = 0.05
 _SMOOTHING = np.array([0.25, 0.5, 1.0, 0.5, 0.25])
-"""Histogram over log(height): width of its bins, and how they are smoothed."""
+"""Histogram over log(height): width of its bins, and the kernel that smooths them."""
 
 _MIN_CELLS = 30
+"""Fewest cells in which the height of the road can be found."""
 
 
 class RoadCells(NamedTuple):
     """The cells of a keyframe in the corridor ahead."""
 
     free: np.ndarray
-    """Cells that may show road, with a margin of one cell around those that do not, bool [h, w]."""
+    """Cells that may show road, bool [h, w]; the neighbours of cells that do not are excluded."""
 
     hidden: float
-    """Share of the inner corridor that is hidden by what moves."""
+    """Share of the inner corridor that moving objects hide."""
 
     inv_depth: np.ndarray
-    """Of the road itself in every cell, float64 [h, w]; 0 where its ray does not meet it."""
+    """Inverse depth of the road plane in every cell, float64 [h, w]; 0 where the cell's ray does not meet it."""
 
 
 def classify_cells(
@@ -54,12 +55,12 @@ def classify_cells(
     depths: tuple[float, float],
     heights: tuple[float, float],
 ) -> RoadCells | None:
-    """Sorts the cells of a keyframe by the height of the camera above them.
+    """Classify the cells of a keyframe by the height of the camera above them.
 
     ``inv_depth`` [h, w] in any unit; ``moving`` bool [h, w]; ``normal`` [3] of the road in camera axes. ``inner``, half
-    the width of the corridor, and ``depths``, its nearest and farthest point, are multiples of the camera's height, so
-    they need no unit; ``heights`` are those, in the unit of the depths, between which the road is looked for. None
-    where too few cells lie there.
+    the width of the corridor, and ``depths``, its nearest and farthest point, are multiples of the camera's height.
+    ``heights`` are the limits between which the road is searched, in the unit of the depths. None where too few cells
+    lie there.
     """
     rays = grid.rays()
     slope = rays @ normal
@@ -76,7 +77,7 @@ def classify_cells(
 
 
 def _road_height(heights: np.ndarray, limits: tuple[float, float]) -> float | None:
-    """The height on which most cells agree, between ``limits``."""
+    """Mode of the heights between ``limits``; None for too few."""
     inside = heights[(heights > limits[0]) & (heights < limits[1])]
     if len(inside) < _MIN_CELLS:
         return None

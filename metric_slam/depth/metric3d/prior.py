@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from metric_slam.config.metric3d import Metric3DConfig
-from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
+from metric_slam.depth.base import DepthPrediction, ImageDepthPrior, depth_to_grid
 from metric_slam.depth.metric3d.cache import DepthCache
 from metric_slam.depth.metric3d.locate import Metric3DFile, input_size, located
 from metric_slam.depth.metric3d.onnx_network import SUFFIX, OnnxNetwork
@@ -22,7 +22,7 @@ from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
 
 
-class Metric3DPrior(DepthPrior):
+class Metric3DPrior(ImageDepthPrior):
     """Depth of the data set's own image with its own intrinsics, brought to the grid of the working camera."""
 
     name = "metric3d"
@@ -50,10 +50,6 @@ class Metric3DPrior(DepthPrior):
         h, w = cells.depth_m.shape
         own = cv2.resize(np.where(known, found.confidence, 0.0), (w, h), interpolation=cv2.INTER_AREA)
         return DepthPrediction(cells.depth_m, cells.confidence * own)
-
-    def predict(self, state: DepthPrediction, camera: PinholeCamera) -> DepthPrediction:
-        """The depth as it was prepared."""
-        return state
 
     def _image_depth(self, frame: Frame) -> ImageDepth:
         found = None if self._cache is None else self._cache.load(frame)

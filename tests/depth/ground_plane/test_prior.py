@@ -9,13 +9,16 @@ import pytest
 
 from metric_slam.config.schema import GroundPlaneConfig
 from metric_slam.depth.base import CurrentDepth, MotionObservation
-from metric_slam.depth.ground_plane.prior import GroundPlane, PitchCalibration
+from metric_slam.depth.ground_plane.pitch import PitchCalibration
+from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.depth.ground_plane.road_alignment import RoadPatch
+from metric_slam.errors import InputError
 from metric_slam.frame import CameraMount, Frame
 from tests.scene import CAMERA, HEIGHT_M, Street, grid_depth_m, pose, relative, rotation
 from tests.vehicle import Block, painted
 
 R = rotation(0.01, 0.0)
+WIDE = CAMERA.resized(640, 192)
 
 
 def ground_plane() -> GroundPlane:
@@ -186,9 +189,93 @@ def test_the_measured_plane_is_in_metres_whatever_the_length_of_the_baseline() -
     np.testing.assert_allclose(found[0][both], found[1][both], rtol=0.02)
 
 
+# ---------------------------------------------------------------- from a car to a small robot
+
+ROBOT = 0.2
+"""A world in which every length, the camera's height included (0.33 m), is a fifth: its images are the same."""
+
+
+@pytest.mark.parametrize("search", [False, True])
+@pytest.mark.parametrize("step_m", [0.12, 0.5, 1.0, 2.0])
+def test_a_robot_near_the_floor_measures_as_a_car_does(step_m: float, search: bool) -> None:
+    """The same defaults, and the same results in units of the camera's height."""
+    views, found = (pose(R=R), pose(z_m=step_m, R=R)), []
+    for size in (1.0, ROBOT):
+        prior = GroundPlane(GroundPlaneConfig(), CameraMount(size * HEIGHT_M))
+        prior.calibrate(motions(0.01, 20, step_m=size))
+        states = [prior.prepare(Frame(0, 0.0, Street(seed=3).render(T)[0], CAMERA), CAMERA) for T in views]
+        T = relative(*views)
+        T[:3, 3] *= size
+        found.append(prior.observe(*states, T, CAMERA, search=search))
+    car, robot = found
+    assert car is not None and robot is not None and robot.used == car.used
+    assert robot.log_ratio == pytest.approx(car.log_ratio, abs=1e-6)
+    assert robot.sigma == pytest.approx(car.sigma, rel=1e-6)
+    if step_m >= 0.5:
+        assert robot.used and robot.log_ratio == pytest.approx(0.0, abs=0.03)
+        assert car.previous_depth_m is not None and robot.previous_depth_m is not None
+        np.testing.assert_allclose(robot.previous_depth_m, ROBOT * car.previous_depth_m, rtol=1e-6)
+
+
+def test_the_path_of_a_robot_corrects_its_pitch_as_that_of_a_car() -> None:
+    observation = MotionObservation(0.02, 0.05, True, detail=(0.0, 4.0))
+    path = np.arange(0.0, 15.5)[:, None] * [0.0, 0.01, 1.0]
+    car, robot = (
+        GroundPlane(GroundPlaneConfig(), CameraMount(size * HEIGHT_M)).revised(observation, size * path)
+        for size in (1.0, ROBOT)
+    )
+    assert car.log_ratio == pytest.approx(0.02 - 4.0 * 0.01, abs=1e-4)
+    assert robot.log_ratio == pytest.approx(car.log_ratio, abs=1e-9)
+
+
+def test_the_road_of_a_robot_is_found_in_its_cells() -> None:
+    depth_m = grid_depth_m(Street(), pose(R=R), WIDE)
+    inv_depth, still = 1.0 / np.where(depth_m > 0, depth_m, 500.0), np.zeros(depth_m.shape, bool)
+    for baseline in (None, 1.0):
+        found = []
+        for size in (1.0, ROBOT):
+            prior = GroundPlane(GroundPlaneConfig(), CameraMount(size * HEIGHT_M))
+            prior.calibrate(motions(0.01, 20, step_m=size))
+            road = prior.road_inv_depth(
+                CurrentDepth(inv_depth / size, still), WIDE, None if baseline is None else size * baseline
+            )
+            assert road is not None
+            found.append(size * road)
+        np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
+
+
+def test_a_height_that_cannot_be_is_refused() -> None:
+    for height_m in (0.0, -1.65, float("nan")):
+        with pytest.raises(InputError):
+            GroundPlane(GroundPlaneConfig(), CameraMount(height_m))
+
+
+# ---------------------------------------------------------------- the vehicle itself
+
+
+def test_the_bonnet_of_the_vehicle_is_ignored() -> None:
+    """A bonnet that mirrors the sky stays where it is; marked as to be ignored it does not touch the measurement."""
+    views = pose(R=R), pose(z_m=1.0, R=R)
+    ignore = np.zeros((WIDE.height, WIDE.width), bool)
+    ignore[-45:, 120:520] = True
+    mirror = np.random.default_rng(0).integers(0, 256, (int(ignore.sum()), 3)).astype(np.uint8)
+    found = []
+    for mask in (ignore, None):
+        prior = ground_plane()
+        prior.calibrate(motions(0.01, 20))
+        images = [Street(seed=3).render(T, WIDE)[0].copy() for T in views]
+        for image in images:
+            image[ignore] = mirror
+        frames = [Frame(0, 0.0, image, WIDE, ignore=mask) for image in images]
+        found.append(prior.observe(*(prior.prepare(f, WIDE) for f in frames), relative(*views), WIDE, search=False))
+    masked, blind = found
+    assert masked is not None and masked.used and masked.log_ratio == pytest.approx(0.0, abs=0.015)
+    assert masked.previous_depth_m is not None and not masked.previous_depth_m[19:, 15:65].any()
+    assert blind is None or not blind.used or abs(blind.log_ratio) > 2 * abs(masked.log_ratio)
+
+
 # ---------------------------------------------------------------- a vehicle ahead
 
-WIDE = CAMERA.resized(640, 192)
 IN_THE_LANE = Block(top=4, bottom=24, left=22, right=58)
 """Hides the own lane from five to twenty metres."""
 
@@ -257,13 +344,17 @@ def test_other_lanes_are_looked_at_only_where_the_own_is_mostly_hidden(monkeypat
     for name, block in blocks.items():
 
         def noting(*images: object, name: str = name, **options: Any) -> RoadPatch:
-            widths[name] = options["corridor"][0]
+            widths[name] = options["corridor"].half_width
             return RoadPatch(*images, **options)
 
         monkeypatch.setattr("metric_slam.depth.ground_plane.prior.RoadPatch", noting)
         behind(block, 3, aware=True)
     config = GroundPlaneConfig()
-    assert widths == {"lane": config.wide_corridor_m, "half": config.corridor_m, "aside": config.corridor_m}
+    assert widths == {
+        "lane": config.wide_corridor_heights,
+        "half": config.corridor_heights,
+        "aside": config.corridor_heights,
+    }
 
 
 @pytest.mark.parametrize("unit_m", [0.5, 1.0, 2.0])

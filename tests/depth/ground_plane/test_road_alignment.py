@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from metric_slam.config.schema import GroundPlaneConfig
 from metric_slam.depth.ground_plane.road_alignment import (
+    Corridor,
     PlanePrior,
     RoadFit,
-    RoadImage,
     RoadPatch,
     fit_road,
     plane_normal,
-    prepare_road_image,
 )
+from metric_slam.depth.ground_plane.road_image import RoadImage, prepare_road_image
 from metric_slam.geometry.camera import PinholeCamera
 from tests.scene import CAMERA, HEIGHT_M, Street, pose, relative, rotation
 
 ROAD_CAMERA = CAMERA.resized(640, 192)
-CORRIDOR = (2.2, 5.0, 20.0)
+CORRIDOR = Corridor(half_width=1.33, nearest=3.0, farthest=12.1)
 KITTI_SIZE = CAMERA.resized(1280, 384)
 NEAR = HEIGHT_M * np.array([0.55, 0.65, 0.75, *np.arange(0.88, 1.13, 0.03), 1.35, 1.55, 1.8])
 BLUR_PX = GroundPlaneConfig().blur_px
@@ -51,7 +53,7 @@ def patch(
     T[:3, 3] /= unit
     images = (road_image(Street(seed=s), T_i, camera, blur_px) for s, T_i in zip(seeds, (first, second), strict=True))
     cells = None if free is None else (free, camera.grid())
-    return RoadPatch(*images, T, prior=prior, height_m=HEIGHT_M, corridor=CORRIDOR, samples=4000, cells=cells)
+    return RoadPatch(*images, T, prior=prior, corridor=CORRIDOR, samples=4000, cells=cells)
 
 
 def fit(pitch_rad: float, roll_rad: float, step_m: float, prior: PlanePrior, seed: int = 3) -> RoadFit:
@@ -78,16 +80,6 @@ def test_the_normal_is_the_road_seen_from_the_camera() -> None:
     for pitch, roll in ((0.0, 0.0), (0.1, 0.0), (0.0, 0.2), (-0.07, 0.05)):
         down = rotation(pitch, roll).T @ np.array([0.0, 1.0, 0.0])
         np.testing.assert_allclose(plane_normal(pitch, roll), down, atol=1e-12)
-
-
-def test_normalisation_takes_out_light_but_not_texture() -> None:
-    image = Street().render(pose())[0]
-    darker = np.clip(0.6 * image + 25, 0, 255).astype(np.uint8)
-    bright, dark = (prepare_road_image(i, CAMERA, 1.5) for i in (image, darker))
-    rows = slice(bright.first_row, None)
-    assert np.abs(bright.normalised[rows] - dark.normalised[rows]).mean() < 0.05
-    assert 0.5 < bright.normalised[rows].std() < 1.5
-    assert not bright.normalised[: bright.first_row].any()
 
 
 @pytest.mark.parametrize(
@@ -244,3 +236,93 @@ def test_half_of_the_corridor_is_enough_for_the_height() -> None:
         assert not support[~RIGHT_HALF].any() and support[17, 42] > 0.8
     assert np.median(heights) == pytest.approx(1.0, abs=0.01)
     np.testing.assert_allclose(heights, 1.0, atol=0.03)
+
+
+# ---------------------------------------------------------------- pixels without texture
+
+
+def altered_patch(
+    alter: Callable[[np.ndarray], np.ndarray],
+    ignore: np.ndarray | None = None,
+    *,
+    seed: int = 3,
+    camera: PinholeCamera = ROAD_CAMERA,
+) -> RoadPatch:
+    """One metre along the road, both images changed by ``alter``."""
+    R = rotation(0.01, 0.005)
+    views = pose(R=R), pose(z_m=1.0, R=R)
+    images = (
+        prepare_road_image(alter(Street(seed=seed).render(T, camera)[0].copy()), camera, BLUR_PX, ignore) for T in views
+    )
+    return RoadPatch(*images, relative(*views), prior=believed(0.01, 0.005), corridor=CORRIDOR, samples=4000)
+
+
+def with_bonnet(image: np.ndarray) -> np.ndarray:
+    """The lowest rows painted black."""
+    image[-60:] = 0
+    return image
+
+
+def uniform_below(image: np.ndarray) -> np.ndarray:
+    """One grey level in the whole lower half."""
+    image[image.shape[0] // 2 - 20 :] = 90
+    return image
+
+
+@pytest.mark.parametrize(("camera", "bound"), [(KITTI_SIZE, 0.005), (ROAD_CAMERA, 0.04)], ids=["wide", "small"])
+def test_the_height_is_found_above_a_black_bonnet(camera: PinholeCamera, bound: float) -> None:
+    """In the small image only the farthest part of the patch is left."""
+    for seed in range(4):
+        road = altered_patch(with_bonnet, seed=seed, camera=camera)
+        found = fit_road(road, road.prior, NEAR)
+        assert found is not None and found.distinctness < 0.3
+        assert found.height / HEIGHT_M == pytest.approx(1.0, abs=bound)
+
+
+def test_no_fit_on_a_uniform_road() -> None:
+    road = altered_patch(uniform_below)
+    assert fit_road(road, road.prior, NEAR) is None
+
+
+def test_no_fit_where_the_second_image_is_uniform() -> None:
+    R = rotation(0.01, 0.005)
+    views = pose(R=R), pose(z_m=1.0, R=R)
+    images = [Street(seed=3).render(T, ROAD_CAMERA)[0].copy() for T in views]
+    first, second = images[0], uniform_below(images[1])
+    road = RoadPatch(
+        *(prepare_road_image(image, ROAD_CAMERA, BLUR_PX) for image in (first, second)),
+        relative(*views),
+        prior=believed(0.01, 0.005),
+        corridor=CORRIDOR,
+        samples=4000,
+    )
+    assert fit_road(road, road.prior, NEAR) is None
+
+
+def test_no_fit_without_motion() -> None:
+    """Two equal images without a baseline: every height fits, and the normal equations are singular."""
+    image = prepare_road_image(Street(seed=3).render(pose(), ROAD_CAMERA)[0], ROAD_CAMERA, BLUR_PX)
+    road = RoadPatch(image, image, np.eye(4), prior=believed(0.0, 0.0), corridor=CORRIDOR, samples=4000)
+    assert fit_road(road, road.prior, NEAR) is None
+
+
+def test_ignored_pixels_take_no_part() -> None:
+    """A bonnet that mirrors the world: whatever it shows, the same samples and the same height as without it."""
+    ignore = np.zeros((ROAD_CAMERA.height, ROAD_CAMERA.width), bool)
+    ignore[-40:, 200:440] = True
+    random = np.random.default_rng(0)
+
+    def mirrored(image: np.ndarray) -> np.ndarray:
+        image[ignore] = random.integers(0, 256, (int(ignore.sum()), 3))
+        return image
+
+    plain, ignored = altered_patch(lambda image: image, ignore), altered_patch(mirrored, ignore)
+    np.testing.assert_array_equal(plain._brightness, ignored._brightness)
+    v = np.rint(ignored._rays[1] * ROAD_CAMERA.fy + ROAD_CAMERA.cy).astype(int)
+    u = np.rint(ignored._rays[0] * ROAD_CAMERA.fx + ROAD_CAMERA.cx).astype(int)
+    assert not ignore[v, u].any() and len(ignored) > 1000
+    found = fit_road(ignored, ignored.prior, NEAR)
+    assert found is not None and found.height / HEIGHT_M == pytest.approx(1.0, abs=0.02)
+    blind = altered_patch(mirrored)
+    misled = fit_road(blind, blind.prior, NEAR)
+    assert misled is None or misled.cost > 2 * found.cost
