@@ -77,7 +77,7 @@ def densify(view: KeyframeView, observations: Sequence[Observation], max_relativ
     inv_depth, information = triangulate(view, observations)
     relative_sigma = 1.0 / (inv_depth * np.sqrt(np.maximum(information, 1e-12)))
     smooth = guided_filter(view.grey, inv_depth, 1.0 / np.maximum(relative_sigma, 0.005) ** 2)
-    keep = (relative_sigma < max_relative_sigma) & (smooth > 0) & ~_steep(smooth) & ~sky_mask(view.keyframe.pixels)
+    keep = (relative_sigma < max_relative_sigma) & (smooth > 0) & ~_steep(smooth) & ~sky_mask(view.image)
     depth = np.where(keep, 1.0 / np.maximum(smooth, 1e-9), 0.0)
     return DenseDepth(depth.astype(np.float32), relative_sigma.astype(np.float32))
 

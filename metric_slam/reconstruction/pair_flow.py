@@ -48,8 +48,10 @@ class EpipolarGeometry:
 class KeyframeView:
     """A keyframe with what dense matching derives from it once: grey image, upsampled inverse depth, pixel grid."""
 
-    def __init__(self, keyframe: KeyframeResult) -> None:
+    def __init__(self, keyframe: KeyframeResult, image: np.ndarray | None = None) -> None:
+        """``image``: the decoded image of the keyframe, uint8 [H, W, 3] RGB; None: decode it."""
         self.keyframe = keyframe
+        self.image = keyframe.pixels if image is None else image
         self.camera: PinholeCamera = keyframe.camera
         self.T_world_cam = np.asarray(keyframe.T_world_cam, dtype=np.float64)
         self.width, self.height = keyframe.camera.size
@@ -57,7 +59,7 @@ class KeyframeView:
     @cached_property
     def grey(self) -> np.ndarray:
         """Grey image, uint8 [H, W]."""
-        return cv2.cvtColor(self.keyframe.pixels, cv2.COLOR_RGB2GRAY)
+        return cv2.cvtColor(self.image, cv2.COLOR_RGB2GRAY)
 
     @cached_property
     def coarse(self) -> tuple[np.ndarray, np.ndarray]:

@@ -92,7 +92,10 @@ class TileFuser:
         return self.voxel * TRUNCATION_VOXELS
 
     def fuse(self, tile: Tile, surfaces: Iterable[tuple[Surface, np.ndarray]], min_component_area: float) -> MeshPart:
-        """Mesh of ``tile`` from surfaces and their blocks (int [M, 3]); small floating pieces are dropped."""
+        """Extract the mesh of ``tile`` from surfaces and their blocks in it and its margin; drop small floating pieces.
+
+        Blocks are int [M, 3]; ``min_component_area`` is in square world units.
+        """
         o3d = self._o3d
         # the margin's share is estimated; the hash map grows where that is too little
         grid = o3d.t.geometry.VoxelBlockGrid(
@@ -104,9 +107,7 @@ class TileFuser:
             int(tile.block_count * 1.3) + 64,
         )
         for surface, blocks in surfaces:
-            inside = ((blocks >= tile.lower - 1) & (blocks < tile.upper + 1)).all(axis=1)
-            if inside.any():
-                self._integrate(grid, blocks[inside], surface)
+            self._integrate(grid, blocks, surface)
         return self._extract(grid, tile, min_component_area)
 
     def _integrate(self, grid: Any, blocks: np.ndarray, surface: Surface) -> None:
