@@ -1,4 +1,4 @@
-"""Decoded images of the keyframes: each is decoded once for all stages of the map, within a bounded amount of memory."""
+"""Decoded images of the keyframes: each is decoded once for all stages of the map, within bounded memory."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MIN_SLANT = 0.05
 """Slant of surfaces seen at less than 3 degrees: their distances along the normal are not measured any better."""
 
 BLOCK_STRIDE_PX = 2
-"""Every so many pixels in a row and column mark the voxel blocks they touch; at the median depth a block is at least 24 pixels wide."""
+"""Subsampling of the pixels that mark voxel blocks; at the median depth a block is at least 24 pixels wide."""
 
 MAX_RELATIVE_JUMP = 0.15
 """Depth change across the normal's window, over depth and per radius, that is an edge and no slope."""
