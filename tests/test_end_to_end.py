@@ -92,7 +92,7 @@ def test_the_map_is_in_metres(results: tuple[Path, CliResult]) -> None:
     assert fusion["triangle_count"] > 1000
     lower, upper = np.array(fusion["bounding_box"])
     length_m = np.linalg.norm(read_kitti(out / "trajectory_kitti.txt").T_world_cam[-1, :3, 3])
-    assert 0.8 * length_m < (upper - lower)[2] < length_m + Config().fusion.max_depth_m + 10
+    assert 0.8 * length_m < (upper - lower)[2] < length_m + fusion["max_depth"] + 10
 
 
 def test_evaluate_agrees_with_the_run(
