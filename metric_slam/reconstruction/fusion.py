@@ -32,9 +32,6 @@ from metric_slam.result import SlamResult
 Progress = Callable[[float, str], None]
 T = TypeVar("T")
 
-UNKNOWN_SCALE_MAX_DEPTH = 3.0
-"""Farthest fused depth in median depths of the scene, where metres mean nothing."""
-
 MIN_COMPONENT_VOXELS = 800.0
 """Smallest surface that stays, in voxel faces: smaller ones are floaters of single wrong matches."""
 
@@ -57,9 +54,12 @@ class FusionSummary:
 
     voxel_size: float | None
     voxel_reason: str
-    """How the voxel size came about, in words."""
+    """How the voxel size was chosen, in words."""
 
     max_depth: float | None
+    max_depth_reason: str
+    """How the largest fused depth was chosen, in words."""
+
     unit: str
     """``"m"`` or ``"unknown"``."""
 
@@ -107,6 +107,20 @@ def fuse(result: SlamResult, config: FusionConfig, output_dir: Path, progress: P
         return _Fusion(result, config, typical_depth, Path(folder), progress).run(output_dir)
 
 
+def choose_max_depth(config: FusionConfig, typical_depth: float, *, metric: bool) -> tuple[float, str]:
+    """Farthest depth to fuse in world units and the reason; ``typical_depth`` is the median depth of the scene.
+
+    ``metric`` False: the world has an arbitrary unit, and a limit in metres does not apply.
+    """
+    if config.max_depth_m is not None and metric:
+        return config.max_depth_m, "as configured (fusion.max_depth_m)"
+    unit = "m" if metric else "units"
+    reason = f"{config.max_depth_medians:g} times the median depth of the scene ({typical_depth:.3g} {unit})"
+    if config.max_depth_m is not None:
+        reason += "; fusion.max_depth_m is in metres and was not used, for the scale is unknown"
+    return config.max_depth_medians * typical_depth, reason
+
+
 class _Fusion:
     """One run of the three passes."""
 
@@ -116,7 +130,7 @@ class _Fusion:
         self._result, self._config, self._progress = result, config, progress
         self._typical_depth = typical_depth
         self._metric = result.scale_source != "unknown"
-        self._max_depth = config.max_depth_m if self._metric else UNKNOWN_SCALE_MAX_DEPTH * typical_depth
+        self._max_depth, self._max_depth_reason = choose_max_depth(config, typical_depth, metric=self._metric)
         self._images = KeyframeImages(result.keyframes)
         self._files = DepthFiles(folder, result.keyframes, self._max_depth)
         self._timings: dict[str, float] = {}
@@ -255,6 +269,7 @@ class _Fusion:
             voxel_size=voxel,
             voxel_reason=reason,
             max_depth=self._max_depth,
+            max_depth_reason=self._max_depth_reason,
             unit="m" if self._metric else "unknown",
             point_count=totals.points,
             triangle_count=totals.triangles,
@@ -296,6 +311,7 @@ def _nothing(result: SlamResult, reason: str) -> FusionSummary:
         voxel_size=None,
         voxel_reason="nothing to fuse",
         max_depth=None,
+        max_depth_reason="nothing to fuse",
         unit="unknown" if result.scale_source == "unknown" else "m",
         empty_reason=reason,
     )

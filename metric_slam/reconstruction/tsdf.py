@@ -138,10 +138,11 @@ class TileFuser:
         x, y, z = (
             (origins[:, None, i].astype(np.float32) + offsets[None, :, i].astype(np.float32)).ravel() for i in range(3)
         )
-        inv_z = 1.0 / np.maximum(z, 1e-6)
+        nearest = np.float32(1e-3 * self.voxel)  # in front of the camera, and not divided by zero
+        inv_z = 1.0 / np.maximum(z, nearest)
         u = np.rint(camera.fx * x * inv_z + camera.cx)
         v = np.rint(camera.fy * y * inv_z + camera.cy)
-        voxels = np.flatnonzero((z > 1e-6) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height))
+        voxels = np.flatnonzero((z > nearest) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height))
         pixels = v[voxels].astype(np.int64) * camera.width + u[voxels].astype(np.int64)
         depth = view.depth.ravel()[pixels]
         gap = depth - z[voxels]
