@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metric_slam.config.schema import Config
 from metric_slam.datasets.synthetic import DriveSpec, open_demo
 from metric_slam.errors import MetricSlamError, MissingDependencyError
 from metric_slam.run.results_folder import RESULT_FILES
