@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metric_slam.config.schema import Config
 from metric_slam.datasets.synthetic import DriveSpec, open_demo
 from metric_slam.errors import MetricSlamError, MissingDependencyError
 from metric_slam.run.results_folder import RESULT_FILES
@@ -92,7 +91,7 @@ def test_the_map_is_in_metres(results: tuple[Path, CliResult]) -> None:
     assert fusion["triangle_count"] > 1000
     lower, upper = np.array(fusion["bounding_box"])
     length_m = np.linalg.norm(read_kitti(out / "trajectory_kitti.txt").T_world_cam[-1, :3, 3])
-    assert 0.8 * length_m < (upper - lower)[2] < length_m + Config().fusion.max_depth_m + 10
+    assert 0.8 * length_m < (upper - lower)[2] < length_m + fusion["max_depth"] + 10
 
 
 def test_evaluate_agrees_with_the_run(

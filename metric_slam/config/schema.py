@@ -292,7 +292,12 @@ class FusionConfig(Section):
     voxel_m: float | None = Field(
         None, gt=0, description="TSDF voxel edge in metres; none: as fine as pixels and depth noise of the scene allow"
     )
-    max_depth_m: float = Field(30.0, gt=0, description="depths beyond are not fused, metres")
+    max_depth_medians: float = Field(
+        3.0, gt=0, description="depths beyond so many median depths of the scene are not fused"
+    )
+    max_depth_m: float | None = Field(
+        None, gt=0, description="depths beyond are not fused, metres, instead of fusion.max_depth_medians; none: unused"
+    )
     min_views: int = Field(2, ge=1, description="other keyframes that must agree with a depth")
     max_relative_error: float = Field(
         0.05, gt=0, description="relative depth difference that still counts as agreement"

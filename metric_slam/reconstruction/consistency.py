@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from metric_slam.geometry.camera import PinholeCamera
+from metric_slam.reconstruction.pair_flow import MIN_DEPTH_RATIO
 
 MIN_BASELINE_FRACTION = 0.02
 """Neighbours nearer than this times the median depth repeat the same evidence."""
@@ -78,7 +79,7 @@ def check_agreement(view: DepthView, neighbours: Sequence[DepthView], max_relati
         T = np.linalg.inv(neighbour.T_world_cam) @ view.T_world_cam
         rotated = rays @ T[:3, :3].T.astype(np.float32)
         x, y, expected = (view.depth * rotated[..., i] + np.float32(T[i, 3]) for i in range(3))
-        in_front = (expected > 1e-3) & (view.depth > 0)
+        in_front = (view.depth > 0) & (expected > MIN_DEPTH_RATIO * view.depth)
         z = np.where(in_front, expected, 1.0)
         camera = neighbour.camera
         u = np.where(in_front, camera.fx * x / z + camera.cx, -10.0).astype(np.float32)
@@ -112,7 +113,11 @@ def filter_depth(
 def _drop_speckles(depth: np.ndarray, max_relative_error: float, min_pixels: int = 60) -> np.ndarray:
     """Remove islands of fewer than ``min_pixels`` connected pixels of similar depth (on the logarithm of the depth)."""
     steps = 8
-    levels = np.where(depth > 0, np.log(np.maximum(depth, 1e-6)) / np.log1p(max_relative_error) * steps, -32000)
-    levels = np.clip(levels, -32000, 32000).astype(np.int16)
+    known = depth > 0
+    if not known.any():
+        return np.zeros_like(depth, np.float32)
+    nearest = float(depth[known].min())
+    levels = np.log(np.where(known, depth, nearest) / nearest) / np.log1p(max_relative_error) * steps
+    levels = np.where(known, np.minimum(np.rint(levels), 32000), -32000).astype(np.int16)
     cv2.filterSpeckles(levels, -32000, min_pixels, steps)
     return np.where(levels > -32000, depth, 0).astype(np.float32)

@@ -19,7 +19,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from metric_slam.reconstruction.pair_flow import EpipolarGeometry, KeyframeView, Match
+from metric_slam.reconstruction.pair_flow import (
+    MIN_DEPTH_RATIO,
+    MIN_INV_DEPTH,
+    EpipolarGeometry,
+    KeyframeView,
+    Match,
+)
 
 FLOW_SIGMA_PX = 0.3
 """Standard deviation of a good DIS match along one axis."""
@@ -77,8 +83,8 @@ def densify(view: KeyframeView, observations: Sequence[Observation], max_relativ
     inv_depth, information = triangulate(view, observations)
     relative_sigma = 1.0 / (inv_depth * np.sqrt(np.maximum(information, 1e-12)))
     smooth = guided_filter(view.grey, inv_depth, 1.0 / np.maximum(relative_sigma, 0.005) ** 2)
-    keep = (relative_sigma < max_relative_sigma) & (smooth > 0) & ~_steep(smooth) & ~sky_mask(view.keyframe.pixels)
-    depth = np.where(keep, 1.0 / np.maximum(smooth, 1e-9), 0.0)
+    keep = (relative_sigma < max_relative_sigma) & (smooth > 0) & ~_steep(smooth) & ~sky_mask(view.image)
+    depth = np.where(keep, 1.0 / np.maximum(smooth, MIN_INV_DEPTH), 0.0)
     return DenseDepth(depth.astype(np.float32), relative_sigma.astype(np.float32))
 
 
@@ -122,7 +128,7 @@ def triangulate(view: KeyframeView, observations: Sequence[Observation]) -> tupl
             information += weight * jacobian_norm**2
             gradient += weight * jacobian_norm * along
         normal += information
-        inv_depth = np.maximum(inv_depth + gradient / np.maximum(normal, 1e-12), 1e-6)
+        inv_depth = np.maximum(inv_depth + gradient / np.maximum(normal, 1e-12), MIN_INV_DEPTH)
     known = (information * inv_depth**2 > MAX_FLOW_RELATIVE_SIGMA**-2) | (view.prior_support > 0.5)
     return inv_depth, np.where(known, information + prior_information, 0.0)
 
@@ -146,7 +152,7 @@ def _linearise(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weight (1/px^2), residual along the epipolar line (px) and derivative norm (px per inverse depth) of a view."""
     geometry, target = observation.geometry, observation.match.target
-    z = np.maximum(geometry.base[..., 2] + inv_depth * geometry.shift[2], 1e-3)
+    z = np.maximum(geometry.base[..., 2] + inv_depth * geometry.shift[2], MIN_DEPTH_RATIO)
     u, v = target[..., 0], target[..., 1]
     jx, jy = (geometry.shift[0] - u * geometry.shift[2]) / z, (geometry.shift[1] - v * geometry.shift[2]) / z
     rx = u - (geometry.base[..., 0] + inv_depth * geometry.shift[0]) / z

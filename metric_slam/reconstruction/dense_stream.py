@@ -16,6 +16,7 @@ import numpy as np
 
 from metric_slam.reconstruction.consistency import DepthView, filter_depth, select_neighbours
 from metric_slam.reconstruction.dense_depth import DenseDepth, Observation, densify
+from metric_slam.reconstruction.images import KeyframeImages
 from metric_slam.reconstruction.pair_flow import KeyframeView, PairMatcher
 from metric_slam.result import KeyframeResult
 
@@ -70,7 +71,12 @@ def choose_partners(views: Sequence[KeyframeView], typical_depth: float) -> list
 
 
 def dense_depths(
-    keyframes: Sequence[KeyframeResult], typical_depth: float, max_relative_sigma: float, *, fine_flow: bool = False
+    keyframes: Sequence[KeyframeResult],
+    images: KeyframeImages,
+    typical_depth: float,
+    max_relative_sigma: float,
+    *,
+    fine_flow: bool = False,
 ) -> Iterator[tuple[KeyframeView, DenseDepth]]:
     """Dense depth of every keyframe, in order."""
     matcher = PairMatcher(fine=fine_flow)
@@ -78,7 +84,8 @@ def dense_depths(
     waiting: dict[int, list[Observation]] = defaultdict(list)
     for position in range(len(keyframes)):
         while len(views) <= MAX_PARTNER_STEPS and position + len(views) < len(keyframes):
-            views.append(KeyframeView(keyframes[position + len(views)]))
+            following = position + len(views)
+            views.append(KeyframeView(keyframes[following], images[following]))
         view = views[0]
         for step in choose_partners(views, typical_depth):
             there, back = matcher.match(view, views[step])
@@ -90,6 +97,7 @@ def dense_depths(
 
 def checked_depths(
     keyframes: Sequence[KeyframeResult],
+    images: KeyframeImages,
     *,
     typical_depth: float,
     max_depth: float,
@@ -99,7 +107,7 @@ def checked_depths(
 ) -> Iterator[CheckedDepth]:
     """Dense depths that ``min_views`` other keyframes confirm, in order."""
     window: deque[tuple[int, DepthView, np.ndarray]] = deque()
-    stream = enumerate(dense_depths(keyframes, typical_depth, 2 * max_relative_error, fine_flow=fine_flow))
+    stream = enumerate(dense_depths(keyframes, images, typical_depth, 2 * max_relative_error, fine_flow=fine_flow))
     for centre in range(len(keyframes)):
         while window and window[0][0] < centre - CHECK_REACH:
             window.popleft()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -20,25 +20,20 @@ import numpy as np
 
 from metric_slam.config.schema import FusionConfig
 from metric_slam.errors import OutputError
-from metric_slam.reconstruction.consistency import DepthView
-from metric_slam.reconstruction.dense_stream import CheckedDepth, checked_depths, median_depth
+from metric_slam.reconstruction.dense_stream import checked_depths, median_depth
+from metric_slam.reconstruction.depth_files import DepthFiles
+from metric_slam.reconstruction.images import KeyframeImages
 from metric_slam.reconstruction.ply import PlyWriter
-from metric_slam.reconstruction.surface import MIN_SLANT, Surface, make_surface, touched_blocks
+from metric_slam.reconstruction.surface import Surface, surface_geometry, touched_blocks
 from metric_slam.reconstruction.tiles import CELL_BLOCKS, BlockIndex, Tile
 from metric_slam.reconstruction.tsdf import MeshPart, TileFuser, import_open3d
-from metric_slam.result import KeyframeResult, SlamResult
+from metric_slam.result import SlamResult
 
 Progress = Callable[[float, str], None]
 T = TypeVar("T")
 
-UNKNOWN_SCALE_MAX_DEPTH = 3.0
-"""Farthest fused depth in median depths of the scene, where metres mean nothing."""
-
 MIN_COMPONENT_VOXELS = 800.0
 """Smallest surface that stays, in voxel faces: smaller ones are floaters of single wrong matches."""
-
-SIGMA_LIMIT = 0.25
-"""Largest relative depth sigma that the 8 bit side image of a stored depth can hold."""
 
 MAP_FILE, MESH_FILE = "map.ply", "mesh.ply"
 
@@ -59,9 +54,12 @@ class FusionSummary:
 
     voxel_size: float | None
     voxel_reason: str
-    """How the voxel size came about, in words."""
+    """How the voxel size was chosen, in words."""
 
     max_depth: float | None
+    max_depth_reason: str
+    """How the largest fused depth was chosen, in words."""
+
     unit: str
     """``"m"`` or ``"unknown"``."""
 
@@ -109,16 +107,32 @@ def fuse(result: SlamResult, config: FusionConfig, output_dir: Path, progress: P
         return _Fusion(result, config, typical_depth, Path(folder), progress).run(output_dir)
 
 
+def choose_max_depth(config: FusionConfig, typical_depth: float, *, metric: bool) -> tuple[float, str]:
+    """Farthest depth to fuse in world units and the reason; ``typical_depth`` is the median depth of the scene.
+
+    ``metric`` False: the world has an arbitrary unit, and a limit in metres does not apply.
+    """
+    if config.max_depth_m is not None and metric:
+        return config.max_depth_m, "as configured (fusion.max_depth_m)"
+    unit = "m" if metric else "units"
+    reason = f"{config.max_depth_medians:g} times the median depth of the scene ({typical_depth:.3g} {unit})"
+    if config.max_depth_m is not None:
+        reason += "; fusion.max_depth_m is in metres and was not used, for the scale is unknown"
+    return config.max_depth_medians * typical_depth, reason
+
+
 class _Fusion:
     """One run of the three passes."""
 
     def __init__(
         self, result: SlamResult, config: FusionConfig, typical_depth: float, folder: Path, progress: Progress
     ) -> None:
-        self._result, self._config, self._folder, self._progress = result, config, folder, progress
+        self._result, self._config, self._progress = result, config, progress
         self._typical_depth = typical_depth
         self._metric = result.scale_source != "unknown"
-        self._max_depth = config.max_depth_m if self._metric else UNKNOWN_SCALE_MAX_DEPTH * typical_depth
+        self._max_depth, self._max_depth_reason = choose_max_depth(config, typical_depth, metric=self._metric)
+        self._images = KeyframeImages(result.keyframes)
+        self._files = DepthFiles(folder, result.keyframes, self._max_depth)
         self._timings: dict[str, float] = {}
         self._dense_pixels = 0
         self._fused_pixels = 0
@@ -163,6 +177,7 @@ class _Fusion:
         keyframes = self._result.keyframes
         stream = checked_depths(
             keyframes,
+            self._images,
             typical_depth=self._typical_depth,
             max_depth=self._max_depth,
             min_views=self._config.min_views,
@@ -178,36 +193,11 @@ class _Fusion:
                 continue
             self._fused_pixels += count
             self._fused_keyframes.append(checked.position)
-            self._store(checked)
+            self._files.store_depth(checked)
             depth = checked.view.depth[known]
             sigma = float(np.median(depth * checked.relative_sigma[known]))
             statistics.append((float(np.median(depth)), sigma, float(np.median(depth)) / checked.view.camera.fx))
         return statistics
-
-    def _store(self, checked: CheckedDepth) -> None:
-        depth = np.round(checked.view.depth * (65535 / self._max_depth)).astype(np.uint16)
-        sigma = np.round(np.minimum(checked.relative_sigma, SIGMA_LIMIT) * (255 / SIGMA_LIMIT)).astype(np.uint8)
-        self._write(checked.position, "depth", depth)
-        self._write(checked.position, "sigma", sigma)
-
-    def _write(self, position: int, kind: str, picture: np.ndarray) -> None:
-        path = self._folder / f"{position:06d}.{kind}.npy"
-        try:
-            np.save(path, picture)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
-
-    def _read(self, position: int, kind: str) -> np.ndarray:
-        path = self._folder / f"{position:06d}.{kind}.npy"
-        try:
-            return np.load(path).astype(np.float32)
-        except OSError as error:
-            raise OutputError(f"{path}: vanished while the map was being fused; run again") from error
-
-    def _view(self, position: int) -> DepthView:
-        keyframe: KeyframeResult = self._result.keyframes[position]
-        depth = self._read(position, "depth") * np.float32(self._max_depth / 65535)
-        return DepthView(depth, keyframe.camera, np.asarray(keyframe.T_world_cam, np.float64))
 
     def _choose_voxel(self, statistics: list[tuple[float, float, float]]) -> tuple[float, str]:
         """Voxel edge and the reason: the configured one, else as fine as pixels and noise of the depths allow."""
@@ -232,12 +222,10 @@ class _Fusion:
         seen_by: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for position in self._fused_keyframes:
             self._progress(0.7 + 0.1 * position / len(self._result.keyframes), "planning tiles")
-            view, image = self._view(position), self._result.keyframes[position].pixels
-            sigma = self._read(position, "sigma") * np.float32(SIGMA_LIMIT / 255)
-            surface, normals = make_surface(view, image, sigma, fuser.voxel)
-            self._write(position, "slant", np.round(np.log(surface.slant / MIN_SLANT) * 64).astype(np.uint8))
-            self._write(position, "weight", np.ceil(surface.weight * 255).astype(np.uint8))
-            blocks = touched_blocks(view, normals, fuser.truncation, fuser.block_edge)
+            view = self._files.view(position)
+            geometry = surface_geometry(view, self._files.relative_sigma(position), fuser.voxel)
+            self._files.store_surface(position, geometry)
+            blocks = touched_blocks(view, geometry.normals, fuser.truncation, fuser.block_edge)
             self._blocks[position] = blocks.astype(np.int32)
             for cell in index.add(blocks):
                 seen_by[tuple(cell)].append(position)
@@ -252,18 +240,19 @@ class _Fusion:
 
     # pass 3
 
-    def _surface(self, position: int) -> Surface:
-        image = self._result.keyframes[position].pixels
-        slant = MIN_SLANT * np.exp(self._read(position, "slant") / 64)
-        return Surface(self._view(position), image, slant, self._read(position, "weight") * np.float32(1 / 255))
+    def _surfaces(self, tile: Tile, positions: list[int]) -> Iterator[tuple[Surface, np.ndarray]]:
+        """Surfaces that touch ``tile`` or its margin, each with its blocks there, int32 [M, 3]."""
+        for position in positions:
+            blocks = tile.with_margin(self._blocks[position])
+            if len(blocks):
+                yield self._files.surface(position, self._images), blocks
 
     def _fuse_tiles(self, fuser: TileFuser, plan: list[tuple[Tile, list[int]]], writers: tuple) -> _Totals:
         totals = _Totals()
         cloud, mesh = writers
         for done, (tile, positions) in enumerate(plan):
             self._progress(0.8 + 0.2 * done / len(plan), "fusing surfaces")
-            surfaces = ((self._surface(position), self._blocks[position]) for position in positions)
-            part = fuser.fuse(tile, surfaces, MIN_COMPONENT_VOXELS * fuser.voxel**2)
+            part = fuser.fuse(tile, self._surfaces(tile, positions), MIN_COMPONENT_VOXELS * fuser.voxel**2)
             cloud.append(part.points, part.normals, part.colours)
             mesh.append(part.points, part.normals, part.colours, part.triangles)
             totals.add(part)
@@ -280,6 +269,7 @@ class _Fusion:
             voxel_size=voxel,
             voxel_reason=reason,
             max_depth=self._max_depth,
+            max_depth_reason=self._max_depth_reason,
             unit="m" if self._metric else "unknown",
             point_count=totals.points,
             triangle_count=totals.triangles,
@@ -321,6 +311,7 @@ def _nothing(result: SlamResult, reason: str) -> FusionSummary:
         voxel_size=None,
         voxel_reason="nothing to fuse",
         max_depth=None,
+        max_depth_reason="nothing to fuse",
         unit="unknown" if result.scale_source == "unknown" else "m",
         empty_reason=reason,
     )

@@ -25,6 +25,13 @@ PRIOR_AGREEMENT = 0.1
 """Relative difference of optimised depth and prior beyond which the two no longer confirm each other."""
 
 
+MIN_DEPTH_RATIO = 1e-3
+"""Depth in the other keyframe over depth in this one below which a point counts as behind the other camera."""
+
+MIN_INV_DEPTH = 1e-9
+"""Inverse depths below are clipped: it keeps depths finite and is far beyond any scene, in metres or unit lengths."""
+
+
 @dataclass(frozen=True)
 class EpipolarGeometry:
     """How pixels of one keyframe move in another with inverse depth d: homogeneous pixel = ``base`` + d ``shift``.
@@ -40,7 +47,7 @@ class EpipolarGeometry:
         x = self.base[..., 0] + inv_depth * self.shift[0]
         y = self.base[..., 1] + inv_depth * self.shift[1]
         z = self.base[..., 2] + inv_depth * self.shift[2]
-        in_front = z > 1e-3
+        in_front = z > MIN_DEPTH_RATIO
         z = np.where(in_front, z, 1.0)
         return np.dstack([np.where(in_front, x / z, -1e4), np.where(in_front, y / z, -1e4)]).astype(np.float32)
 
@@ -48,8 +55,10 @@ class EpipolarGeometry:
 class KeyframeView:
     """A keyframe with what dense matching derives from it once: grey image, upsampled inverse depth, pixel grid."""
 
-    def __init__(self, keyframe: KeyframeResult) -> None:
+    def __init__(self, keyframe: KeyframeResult, image: np.ndarray | None = None) -> None:
+        """``image``: the decoded image of the keyframe, uint8 [H, W, 3] RGB; None: decode it."""
         self.keyframe = keyframe
+        self.image = keyframe.pixels if image is None else image
         self.camera: PinholeCamera = keyframe.camera
         self.T_world_cam = np.asarray(keyframe.T_world_cam, dtype=np.float64)
         self.width, self.height = keyframe.camera.size
@@ -57,7 +66,7 @@ class KeyframeView:
     @cached_property
     def grey(self) -> np.ndarray:
         """Grey image, uint8 [H, W]."""
-        return cv2.cvtColor(self.keyframe.pixels, cv2.COLOR_RGB2GRAY)
+        return cv2.cvtColor(self.image, cv2.COLOR_RGB2GRAY)
 
     @cached_property
     def coarse(self) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +79,7 @@ class KeyframeView:
         if keyframe.dense_inv_depth is not None:
             supported = (np.nan_to_num(keyframe.confidence) > MIN_CELL_CONFIDENCE).repeat(FEATURE_STRIDE, axis=0)
             supported = supported.repeat(FEATURE_STRIDE, axis=1)
-            inv_depth = np.where(supported, np.maximum(np.asarray(keyframe.dense_inv_depth), 1e-6), inv_depth)
+            inv_depth = np.where(supported, np.maximum(np.asarray(keyframe.dense_inv_depth), MIN_INV_DEPTH), inv_depth)
         return inv_depth, confidence
 
     @cached_property
@@ -133,7 +142,7 @@ def upsample_grid(
     u, v = (u - GRID_OFFSET_PX) / FEATURE_STRIDE, (v - GRID_OFFSET_PX) / FEATURE_STRIDE
     up_weight = cv2.remap(weight, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     up_value = cv2.remap(weight * value, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.maximum(up_value / up_weight, 1e-6), up_weight
+    return np.maximum(up_value / up_weight, MIN_INV_DEPTH), up_weight
 
 
 class PairMatcher:

@@ -46,7 +46,8 @@ class _Camera:
     def project(self, points: np.ndarray) -> np.ndarray:
         """(u, v, z) of world points [n, 3], float64 [n, 3]."""
         x, y, z = ((points - self.centre) @ self.axes.T).T
-        safe = np.where(z > 1e-6, z, 1e-6)
+        nearest = 1e-9 * np.abs(z).max()
+        safe = np.where(z > nearest, z, nearest)
         return np.stack([self.focal * x / safe + self.width / 2, self.focal * y / safe + self.height / 2, z], axis=1)
 
     def rays(self, first_row: int, last_row: int) -> np.ndarray:
@@ -115,7 +116,7 @@ def _travel_direction(track: np.ndarray, up: np.ndarray) -> np.ndarray:
     level = track - track.mean(axis=0)
     level = level - np.outer(level @ up, up)
     forward = np.linalg.svd(level, full_matrices=False)[2][0]
-    if np.linalg.norm(level) < 1e-6:
+    if np.linalg.norm(level) <= 1e-9 * np.abs(track).max():  # rounding, not motion
         forward = np.cross(up, np.eye(3)[int(np.argmin(np.abs(up)))])
     if forward @ (track[-1] - track[0]) < 0:
         forward = -forward

@@ -30,6 +30,10 @@ class Tile:
     upper: np.ndarray
     block_count: int
 
+    def with_margin(self, blocks: np.ndarray) -> np.ndarray:
+        """Those of ``blocks`` (int [M, 3]) that lie in the tile or in the margin of one block around it."""
+        return blocks[((blocks >= self.lower - 1) & (blocks < self.upper + 1)).all(axis=1)]
+
 
 class BlockIndex:
     """Which voxel blocks the keyframes touch; plans the tiles."""

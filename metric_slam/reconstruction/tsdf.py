@@ -92,7 +92,10 @@ class TileFuser:
         return self.voxel * TRUNCATION_VOXELS
 
     def fuse(self, tile: Tile, surfaces: Iterable[tuple[Surface, np.ndarray]], min_component_area: float) -> MeshPart:
-        """Mesh of ``tile`` from surfaces and their blocks (int [M, 3]); small floating pieces are dropped."""
+        """Extract the mesh of ``tile`` from surfaces and their blocks in it and its margin; drop small floating pieces.
+
+        Blocks are int [M, 3]; ``min_component_area`` is in square world units.
+        """
         o3d = self._o3d
         # the margin's share is estimated; the hash map grows where that is too little
         grid = o3d.t.geometry.VoxelBlockGrid(
@@ -104,9 +107,7 @@ class TileFuser:
             int(tile.block_count * 1.3) + 64,
         )
         for surface, blocks in surfaces:
-            inside = ((blocks >= tile.lower - 1) & (blocks < tile.upper + 1)).all(axis=1)
-            if inside.any():
-                self._integrate(grid, blocks[inside], surface)
+            self._integrate(grid, blocks, surface)
         return self._extract(grid, tile, min_component_area)
 
     def _integrate(self, grid: Any, blocks: np.ndarray, surface: Surface) -> None:
@@ -137,10 +138,11 @@ class TileFuser:
         x, y, z = (
             (origins[:, None, i].astype(np.float32) + offsets[None, :, i].astype(np.float32)).ravel() for i in range(3)
         )
-        inv_z = 1.0 / np.maximum(z, 1e-6)
+        nearest = np.float32(1e-3 * self.voxel)  # in front of the camera, and not divided by zero
+        inv_z = 1.0 / np.maximum(z, nearest)
         u = np.rint(camera.fx * x * inv_z + camera.cx)
         v = np.rint(camera.fy * y * inv_z + camera.cy)
-        voxels = np.flatnonzero((z > 1e-6) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height))
+        voxels = np.flatnonzero((z > nearest) & (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height))
         pixels = v[voxels].astype(np.int64) * camera.width + u[voxels].astype(np.int64)
         depth = view.depth.ravel()[pixels]
         gap = depth - z[voxels]

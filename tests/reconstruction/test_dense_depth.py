@@ -10,6 +10,7 @@ import pytest
 
 from metric_slam.reconstruction.dense_depth import Observation, densify, guided_filter, sky_mask
 from metric_slam.reconstruction.dense_stream import checked_depths, choose_partners, dense_depths, median_depth
+from metric_slam.reconstruction.images import KeyframeImages
 from metric_slam.reconstruction.pair_flow import KeyframeView, PairMatcher, upsample_grid
 from metric_slam.result import SlamResult
 from tests.corridor import CAMERA, corridor_pose, corridor_result, render
@@ -151,11 +152,18 @@ def test_partners_have_parallax(result: SlamResult) -> None:
 def test_stream_is_ordered_and_complete(result: SlamResult) -> None:
     typical = median_depth(result.keyframes)
     assert typical is not None
-    stream = list(dense_depths(result.keyframes, typical, 0.1))
+    stream = list(dense_depths(result.keyframes, KeyframeImages(result.keyframes), typical, 0.1))
     assert [view.keyframe.index for view, _ in stream] == list(range(7))
     assert all((dense.depth > 0).mean() > 0.3 for _, dense in stream)
     checked = list(
-        checked_depths(result.keyframes, typical_depth=typical, max_depth=8.0, min_views=2, max_relative_error=0.05)
+        checked_depths(
+            result.keyframes,
+            KeyframeImages(result.keyframes),
+            typical_depth=typical,
+            max_depth=8.0,
+            min_views=2,
+            max_relative_error=0.05,
+        )
     )
     assert [c.position for c in checked] == list(range(7))
     for c in checked:

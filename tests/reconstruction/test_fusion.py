@@ -111,20 +111,55 @@ def test_voxel_is_chosen_and_explained(result: SlamResult, tmp_path: Path) -> No
     assert "pixel footprints" in summary.voxel_reason and "depth noise" in summary.voxel_reason
 
 
-def test_unknown_scale_changes_nothing_but_the_unit(result: SlamResult, tmp_path: Path) -> None:
-    scale = 0.01
-    small = []
-    for keyframe in result.keyframes[:6]:
+def scaled(result: SlamResult, scale: float, count: int, scale_source: str = "sensor") -> SlamResult:
+    """The first ``count`` keyframes of the same video in a world that is ``scale`` times as large."""
+    keyframes = []
+    for keyframe in result.keyframes[:count]:
         T_world_cam = keyframe.T_world_cam.copy()
         T_world_cam[:3, 3] *= scale
-        small.append(dataclasses.replace(keyframe, T_world_cam=T_world_cam, inv_depth=keyframe.inv_depth / scale))
-    tiny = dataclasses.replace(result, keyframes=small, scale_source="unknown")
-    summary = fuse(tiny, FusionConfig(voxel_m=0.1), tmp_path)
+        keyframes.append(dataclasses.replace(keyframe, T_world_cam=T_world_cam, inv_depth=keyframe.inv_depth / scale))
+    return dataclasses.replace(result, keyframes=keyframes, scale_source=scale_source)
+
+
+def test_unknown_scale_changes_nothing_but_the_unit(result: SlamResult, tmp_path: Path) -> None:
+    scale = 0.01
+    tiny = scaled(result, scale, 6, "unknown")
+    summary = fuse(tiny, FusionConfig(voxel_m=0.1, max_depth_m=0.01), tmp_path)
     assert summary.unit == "unknown" and summary.empty_reason is None
     assert summary.voxel_size < 0.003 and "not used" in summary.voxel_reason
+    assert summary.max_depth > 0.05 and "not used" in summary.max_depth_reason
     points = o3d.t.io.read_point_cloud(str(summary.map_path)).point.positions.numpy() / scale
     assert np.median(distance_to_corridor(points)) < 0.03
     assert b"scale unknown" in summary.mesh_path.read_bytes()[:300]
+
+
+@pytest.fixture(scope="module")
+def at_its_size(result: SlamResult, tmp_path_factory: pytest.TempPathFactory) -> FusionSummary:
+    return fuse(scaled(result, 1.0, 6), FusionConfig(), tmp_path_factory.mktemp("as_it_is"))
+
+
+@pytest.mark.parametrize("scale", [0.1, 10.0])
+def test_the_map_scales_with_the_scene(
+    result: SlamResult, at_its_size: FusionSummary, tmp_path: Path, scale: float
+) -> None:
+    usual, other = at_its_size, fuse(scaled(result, scale, 6), FusionConfig(), tmp_path)
+    assert other.voxel_size == pytest.approx(scale * usual.voxel_size, rel=1e-6)
+    assert other.max_depth == pytest.approx(scale * usual.max_depth, rel=1e-4)
+    assert other.fused_pixel_count == pytest.approx(usual.fused_pixel_count, rel=0.002)
+    assert other.point_count == pytest.approx(usual.point_count, rel=0.02) and usual.point_count > 5000
+    assert other.triangle_count == pytest.approx(usual.triangle_count, rel=0.02)
+    assert other.mesh_area == pytest.approx(scale**2 * usual.mesh_area, rel=0.02)
+    np.testing.assert_allclose(other.bounding_box, scale * np.array(usual.bounding_box), atol=2 * scale * 0.06)
+
+
+def test_the_largest_depth_is_relative_unless_metres_are_asked_for(result: SlamResult, tmp_path: Path) -> None:
+    assert fusion.choose_max_depth(FusionConfig(max_depth_medians=2.0), 4.0, metric=True)[0] == 8.0
+    assert fusion.choose_max_depth(FusionConfig(max_depth_m=5.0), 4.0, metric=True)[0] == 5.0
+    depth, reason = fusion.choose_max_depth(FusionConfig(max_depth_m=5.0), 4.0, metric=False)
+    assert depth == 12.0 and "3 times the median depth" in reason and "not used" in reason
+    near = fuse(scaled(result, 1.0, 4), FusionConfig(voxel_m=0.1, max_depth_m=4.0), tmp_path)
+    assert near.max_depth == 4.0 and "configured" in near.max_depth_reason
+    assert near.bounding_box[1][2] < 4.0 + 3 * 0.25 + 0.2
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])

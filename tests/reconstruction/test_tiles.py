@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metric_slam.reconstruction.tiles import CELL_BLOCKS, BlockIndex, pack_blocks, unpack_blocks
+from metric_slam.reconstruction.tiles import CELL_BLOCKS, BlockIndex, Tile, pack_blocks, unpack_blocks
 
 coordinate = st.integers(-(2**20), 2**20 - 1)
 LIST = st.lists(st.tuples(coordinate, coordinate, coordinate), min_size=1, max_size=50)
@@ -34,3 +34,9 @@ def test_tiles_hold_every_block_once_and_keep_the_limit() -> None:
     assert (owners == 1).all()
     assert all(t.block_count <= 1500 or (t.upper - t.lower == CELL_BLOCKS).all() for t in tiles)
     assert len(index.tiles(max_blocks=10**9)) < len(tiles)
+
+
+def test_the_margin_of_a_tile_is_one_block() -> None:
+    tile = Tile(np.array([0, 0, 0]), np.array([4, 4, 4]), 1)
+    blocks = np.array([[0, 0, 0], [3, 3, 3], [4, 4, 4], [-1, 0, 0], [5, 0, 0], [0, -2, 0]])
+    np.testing.assert_array_equal(tile.with_margin(blocks), blocks[:4])
