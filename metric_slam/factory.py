@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from metric_slam.checkpointable import Checkpointable, StateTree, tree_in
-from metric_slam.config.resolve import resolve_config
 from metric_slam.config.schema import Config, InputConfig
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.correspondence.dis import DisCorrespondence
@@ -165,7 +164,7 @@ def library_config(
     """
     if config is not None and preset is not None:
         raise InputError("give either config or preset: a configuration has its preset applied already")
-    chosen = config or resolve_config(options={} if preset is None else {"preset": preset})
+    chosen = config or (Config() if preset is None else Config.preset(preset))
     changes: dict[str, object] = {}
     if isinstance(prior, str):
         changes["prior"] = prior
