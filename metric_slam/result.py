@@ -190,8 +190,8 @@ class LoopResult:
     """0..1: weight of the loop in the robust pose graph."""
 
     @property
-    def believed(self) -> bool:
-        """False: it contradicted the rest of the map and was taken out again."""
+    def accepted(self) -> bool:
+        """False: the loop contradicted the rest of the map and was removed again."""
         return self.weight >= 0.5
 
 
