@@ -63,7 +63,7 @@ def run(name: str, dataset: Dataset, config: Config) -> pipeline.RunSummary:
     apart_m = [
         np.linalg.norm(dataset.T_world_cam_true[p.index][:3, 3] - dataset.T_world_cam_true[p.match_index][:3, 3])
         for p in result.loops
-        if p.believed
+        if p.accepted
     ]
     used = sum(seen.used for seen in result.scale_observations)
     figures = {
@@ -109,7 +109,7 @@ def alike() -> None:
         summary = run(name, drive, settings(prior="precomputed", precomputed__folder=str(folder)))
         assert drive.T_world_cam_true is not None
         again = revisited(drive.T_world_cam_true)
-        found = {p.index for p in summary.result.loops if p.believed and p.index in again}
+        found = {p.index for p in summary.result.loops if p.accepted and p.index in again}
         print(f"{name}: {len(again)} frames show a place again, {len(found)} of them are loops")
 
 

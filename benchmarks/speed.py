@@ -21,7 +21,7 @@ from cases import CASES, PRESETS, Case
 from runs import Outcome, measured_on, run_case
 from tables import markdown_table, number
 
-OUTSIDE = ("setup", "write", "evaluation", "fusion", "map_picture", "report", "total")
+OUTSIDE = ("setup", "write", "evaluation", "fusion", "picture", "report", "total")
 """Stages of run.json that do not count for its frames per second."""
 
 

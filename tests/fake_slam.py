@@ -33,13 +33,13 @@ def straight_pose(index: int) -> np.ndarray:
 
 @dataclass
 class FakeSlam:
-    """The interface of MetricSlam that the pipeline uses."""
+    """The interface of Slam that the pipeline uses."""
 
     choices: dict[str, str] = field(default_factory=lambda: {"prior": "ground_plane: made up"})
     frames: list[Frame] = field(default_factory=list)
     timings_s: dict[str, float] = field(default_factory=dict)
 
-    def process(self, frame: Frame) -> None:
+    def process_frame(self, frame: Frame) -> None:
         """Remember the frame."""
         self.frames.append(frame)
         self.timings_s["correspondence"] = 1e-6 * len(self.frames)
@@ -88,11 +88,15 @@ def install_fake_slam(monkeypatch: pytest.MonkeyPatch) -> FakeSlam:
     """Make the pipeline build a FakeSlam instead of the core; returns it."""
     slam = FakeSlam()
 
-    def build_slam(config: Config, dataset: Dataset, disk: DiskStore | None = None) -> FakeSlam:
-        return slam
+    class Slam:
+        """Stands in for metric_slam.slam.Slam."""
+
+        @staticmethod
+        def for_dataset(dataset: Dataset, config: Config, disk: DiskStore | None = None) -> FakeSlam:
+            return slam
 
     module = ModuleType("metric_slam.slam")
-    module.build_slam = build_slam  # type: ignore[attr-defined]
+    module.Slam = Slam  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "metric_slam.slam", module)
     return slam
 

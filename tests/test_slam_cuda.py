@@ -63,7 +63,7 @@ def test_the_whole_system_gives_what_the_cpu_gives(accelerator: Accelerator, rec
     for one, other in zip(result.keyframes, expected.keyframes, strict=True):
         np.testing.assert_allclose(one.inv_depth, other.inv_depth, atol=TOLERANCE)
         np.testing.assert_allclose(one.confidence, other.confidence, atol=TOLERANCE)
-        np.testing.assert_array_equal(one.confirmed, other.confirmed)
+        np.testing.assert_array_equal(one.consistent_views, other.consistent_views)
         assert (one.dense_inv_depth is None) == (not recurrent)
         if recurrent:
             np.testing.assert_allclose(one.dense_inv_depth.load(), other.dense_inv_depth.load(), atol=TOLERANCE)

@@ -353,9 +353,12 @@ class Config(Section):
     fusion: FusionConfig = FusionConfig()
 
     @classmethod
-    def preset(cls, name: Preset, **sections: object) -> Config:
-        """The preset ``name`` overlaid with explicit ``sections`` and options, which are as in the constructor."""
-        return cls(preset=name, **sections)
+    def preset(cls, name: Preset | str, **sections: object) -> Config:
+        """The preset ``name`` overlaid with explicit ``sections`` and options, as in the constructor.
+
+        Raises ConfigError where there is no such preset.
+        """
+        return cls(**{"preset": name, **sections})
 
     @model_validator(mode="before")
     @classmethod

@@ -84,6 +84,6 @@ def _result(
         prior_depth_m=prior_depth_m.astype(np.float32) if has_prior else None,
         prior_confidence=prior_confidence.astype(np.float32) if has_prior else None,
         prior_log_scale=keyframe.prior_log_scale,
-        confirmed=agreeing,
+        consistent_views=agreeing,
         dense_inv_depth=dense_inv_depth,
     )

@@ -26,8 +26,8 @@ def point_cloud(keyframes: Sequence[KeyframeResult], min_consistent_views: int =
     points, colours = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.uint8)]
     for keyframe in keyframes:
         keep = (keyframe.confidence > 0) & (keyframe.inv_depth > 0)
-        if keyframe.confirmed is not None:
-            keep &= keyframe.confirmed >= min_consistent_views
+        if keyframe.consistent_views is not None:
+            keep &= keyframe.consistent_views >= min_consistent_views
         X_cam = keyframe.camera.grid().rays()[keep] / keyframe.inv_depth[keep][:, None]
         X_world = X_cam @ keyframe.T_world_cam[:3, :3].T + keyframe.T_world_cam[:3, 3]
         points.append(X_world.astype(np.float32))

@@ -182,7 +182,7 @@ def plot_tracking(result: SlamResult) -> Figure | None:
         for start in frames[1:][np.diff(result.submap) != 0]:
             axes.axvline(start, color=TEXT, linewidth=0.8, linestyle=":")
     for believed, label in ((True, "loop closed"), (False, "loop rejected")):
-        seen = [loop.index for loop in result.loops if loop.believed == believed]
+        seen = [loop.index for loop in result.loops if loop.accepted == believed]
         if seen:
             marker = "^" if believed else "x"
             axes.plot(seen, np.full(len(seen), 1.04), marker, color=PRIOR, markersize=4, linestyle="", label=label)

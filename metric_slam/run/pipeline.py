@@ -1,40 +1,38 @@
 """One run from data set to results folder: read, track, finish, write, evaluate, fuse, report.
 
-Input: a resolved configuration and a data set; output: the folder of DESIGN §9. Nothing that was computed is lost: the
-trajectory is written before anything that can fail, and Ctrl-C, an image that cannot be read or a bug ends the
-tracking, not the run.
+Input: a resolved configuration and a data set; output: the results folder. Nothing that was
+computed is lost: the trajectory is written before anything that can fail, and Ctrl-C, an image that cannot be read or a
+bug ends the tracking, not the run.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from rich.console import Console
 
-from metric_slam.config.resolve import dump_yaml
 from metric_slam.config.schema import Config, InputConfig
 from metric_slam.datasets.base import Dataset
 from metric_slam.datasets.read_ahead import read_ahead
-from metric_slam.errors import ConfigError, EvaluationError, MetricSlamError, OutputError
-from metric_slam.result import KeyframeResult, SlamResult, frames_csv, loops_csv
+from metric_slam.errors import ConfigError, MetricSlamError, OutputError
+from metric_slam.result import SlamResult
 from metric_slam.run.checkpoint import Checkpoints
 from metric_slam.run.progress import show_progress, sigterm_as_ctrl_c, stop_on_signal
-from metric_slam.run.results_folder import ResultsFolder
-from metric_slam.run.run_info import StageClock, collect_warnings, machine, package_versions, peak_rss_mb
-from metric_slam.trajectory import to_reference_camera, write_kitti, write_tum
+from metric_slam.run.results_folder import JsonObject, ResultsFolder
+from metric_slam.run.run_info import collect_warnings, peak_rss_mb
+from metric_slam.run.run_record import RunRecord, described
+from metric_slam.run.write_results import write_keyframes, write_metrics, write_trajectories
 
 if TYPE_CHECKING:
     from metric_slam.slam import Slam
@@ -44,14 +42,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run tells its caller; everything else is in the folder."""
+    """What a run returns to its caller; everything else is in the folder."""
 
     output_dir: Path
     result: SlamResult
-    metrics: dict[str, Any] | None
+    metrics: JsonObject | None
     """Content of metrics.json; None without ground truth."""
 
-    info: dict[str, Any]
+    info: JsonObject
     """Content of run.json."""
 
     failure: MetricSlamError | None
@@ -73,34 +71,22 @@ class _Withheld:
         return self.error is not None
 
     def raise_bug(self) -> None:
-        """Raise it, with the traceback of where it happened, unless it is something the user is told in one line."""
+        """Raise it with its traceback, unless it is an error that the user is told in one line."""
         if self.error is not None and not isinstance(self.error, MetricSlamError):
             raise self.error
 
 
 @dataclass
 class _Run:
-    """The state of one run: what the verbs below share."""
+    """The state of one run: what the functions below share."""
 
     config: Config
     dataset: Dataset
     folder: ResultsFolder
     checkpoints: Checkpoints
     console: Console | None
-    command: Sequence[str]
-    warnings: list[str]
-    clock: StageClock = field(default_factory=StageClock)
-    started: float = field(default_factory=time.perf_counter)
-    started_at: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
-    frames_selected: int = 0
-    choices: dict[str, str] = field(default_factory=dict)
-    device: str = "cpu"
-    frames_per_s: float = 0.0
-    peak_rss_tracking_mb: float = 0.0
-    interrupted: bool = False
-    tracking: _Withheld = field(default_factory=_Withheld)
-    write_failure: OutputError | None = None
-    fusion: dict[str, Any] | None = None
+    record: RunRecord
+    tracking: _Withheld
 
 
 def run(
@@ -112,22 +98,25 @@ def run(
     resume: bool = False,
     command: Sequence[str] = (),
     console: Console | None = None,
+    steps_before_s: Mapping[str, float] | None = None,
 ) -> RunSummary:
-    """Process ``dataset`` and write its results to ``output_dir``; ``command`` is noted in run.json.
+    """Process ``dataset`` and write its results to ``output_dir``.
 
-    With ``resume`` an unfinished run there goes on after its latest checkpoint.
+    With ``resume`` an unfinished run there goes on after its latest checkpoint. ``command`` and ``steps_before_s``
+    (seconds of what came before, by name) are noted in run.json.
 
-    Raises MetricSlamError where nothing could be done at all, KeyboardInterrupt where the user gave up before the first
-    frame or for the second time. What ends the tracking later is in the summary if it is a MetricSlamError, and raised
-    if it is not, both after all results so far are written.
+    Raises MetricSlamError where nothing could be done at all, KeyboardInterrupt where the user interrupted before the
+    first frame or for the second time. What ends the tracking later is in the summary if it is a MetricSlamError, and
+    raised if it is not, both after all results so far are written.
     """
     folder = ResultsFolder.prepare(output_dir, overwrite, resume)
     try:
         with sigterm_as_ctrl_c(), collect_warnings() as warnings:
             indices = select_frames(len(dataset), config.input)
+            record = RunRecord(dataset.name, config, command, warnings, len(indices), steps_before_s or {})
             checkpoints = Checkpoints(folder.path, config, dataset, resume=resume)
             try:
-                return _run(_Run(config, dataset, folder, checkpoints, console, command, warnings), indices)
+                return _run(_Run(config, dataset, folder, checkpoints, console, record, _Withheld()), indices)
             finally:
                 checkpoints.remove_unless_saved()
     finally:
@@ -135,25 +124,26 @@ def run(
 
 
 def _run(run: _Run, indices: range) -> RunSummary:
-    run.frames_selected = len(indices)
+    steps = run.record.steps
     try:
         with stop_on_signal() as stop:
             result = _track(run, indices, stop)
-            run.folder.remove_old_results()
-            _write_trajectories(run, result)
-            _write_run_info(run, result)
-            _write_keyframes(run, result)
-            metrics = _evaluate(run, result)
-            run.interrupted = stop.is_set()
+            with steps.stage("writing"), run.record.stages.stage("write"):
+                run.folder.remove_old_results()
+                write_trajectories(run.folder, result, run.dataset, run.config)
+                _write_run_info(run, result)
+                write_keyframes(run.folder, result)
+            with steps.stage("evaluation"), run.record.stages.stage("evaluation"):
+                metrics = write_metrics(run.folder, result, run.dataset)
+            run.record.interrupted = stop.is_set()
         _fuse(run, result)
+        _report(run, result, metrics, _write_run_info(run, result))
         info = _write_run_info(run, result)
-        _report(run, result, metrics, info)
-        info = _write_run_info(run, result)
-        if not run.interrupted and run.tracking.error is None:
+        if not run.record.interrupted and run.tracking.error is None:
             run.checkpoints.remove()
     finally:
         run.tracking.raise_bug()
-    failure = run.tracking.error or run.write_failure
+    failure = run.tracking.error or run.record.write_failure
     assert failure is None or isinstance(failure, MetricSlamError)
     return RunSummary(run.folder.path, result, metrics, info, failure)
 
@@ -177,63 +167,70 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _build(run: _Run) -> Slam:
-    with run.clock.stage("setup"):
-        from metric_slam.factory import resolve_device
-        from metric_slam.slam import Slam
-
-        run.device = resolve_device(run.config.device)
-        seed_everything(run.config.seed)
-        slam = Slam.for_dataset(run.dataset, run.config, run.checkpoints.disk)
-        run.checkpoints.restore(slam)
-        return slam
-
-
 def _track(run: _Run, indices: range, stop: Event) -> SlamResult:
-    """Feed every frame and finish; what goes wrong in between, and Ctrl-C, only ends the feeding.
+    """Process every frame and finish; an error in between, and Ctrl-C, only ends the processing.
 
     The system lives no longer than this: fusion needs its memory.
     """
-    slam = _build(run)
-    run.choices = dict(slam.choices)
+    record = run.record
+    with record.steps.stage("setup"), record.stages.stage("setup"):
+        slam = _build(run)
     start, before_s = time.perf_counter(), sum(slam.timings_s.values())
-    before = done = run.checkpoints.done
-    with (
-        show_progress("tracking", len(indices), run.console) as progress,
-        closing(read_ahead(run.dataset, indices[before:])) as frames,
-        run.tracking,
-    ):
-        while not stop.is_set():
-            with run.clock.stage("read"):
-                frame = next(frames, None)
-            if frame is None:
-                break
-            slam.process_frame(frame)
-            done += 1
-            progress.update(done)
-            with run.clock.stage("checkpoint"):
-                run.checkpoints.after_frame(slam, done)
-    run.interrupted = stop.is_set()
-    if done == 0:
-        raise run.tracking.error or KeyboardInterrupt
-    if run.tracking.error is not None:
-        reason = _described(run.tracking.error)
-        logger.warning("tracking ended after %d of %d frames: %s", done, len(indices), reason)
-    with run.clock.stage("checkpoint"):
-        run.write_failure = run.checkpoints.save_last(slam, done)
-    result = _finish(run, slam)
+    before = run.checkpoints.done
+    with record.steps.stage("tracking"):
+        done = _process_frames(run, slam, indices, stop)
+        record.interrupted, record.tracking_error = stop.is_set(), run.tracking.error
+        if done == 0:
+            raise run.tracking.error or KeyboardInterrupt
+        if run.tracking.error is not None:
+            reason = described(run.tracking.error)
+            logger.warning("tracking ended after %d of %d frames: %s", done, len(indices), reason)
+        with record.stages.stage("checkpoint"):
+            record.write_failure = run.checkpoints.save_last(slam, done)
+    with record.steps.stage("global BA"):
+        result = _finish(run, slam)
     seconds = time.perf_counter() - start
-    run.frames_per_s = (done - before) / seconds
-    accounted_s = sum(run.clock.seconds.get(stage, 0.0) for stage in ("read", "checkpoint", "finish"))
+    record.frames_per_s = (done - before) / seconds
+    accounted_s = sum(record.stages.seconds.get(stage, 0.0) for stage in ("read", "checkpoint", "finish"))
     accounted_s += sum(result.timings_s.values()) - before_s
-    run.clock.seconds["other"] = seconds - accounted_s
-    run.peak_rss_tracking_mb = peak_rss_mb()
+    record.stages.seconds["other"] = seconds - accounted_s
+    record.peak_rss_tracking_mb = peak_rss_mb()
     return result
 
 
-def _described(error: Exception) -> str:
-    """One line; of a bug also the class, without which a KeyError says nothing."""
-    return str(error) if isinstance(error, MetricSlamError) else " ".join(f"{type(error).__name__}: {error}".split())
+def _build(run: _Run) -> Slam:
+    from metric_slam.factory import resolve_device
+    from metric_slam.slam import Slam
+
+    run.record.device = resolve_device(run.config.device)
+    seed_everything(run.config.seed)
+    slam = Slam.for_dataset(run.dataset, run.config, run.checkpoints.disk)
+    run.checkpoints.restore(slam)
+    run.record.choices = dict(slam.choices)
+    return slam
+
+
+def _process_frames(run: _Run, slam: Slam, indices: range, stop: Event) -> int:
+    """Process the frames until the last one, an error (withheld) or ``stop``; returns how many are done in all."""
+    record, done = run.record, run.checkpoints.done
+    with (
+        show_progress("tracking", len(indices), run.console) as progress,
+        closing(read_ahead(run.dataset, indices[done:])) as frames,
+        run.tracking,
+    ):
+        while not stop.is_set():
+            with record.stages.stage("read"):
+                frame = next(frames, None)
+            if frame is None:
+                break
+            start = time.perf_counter()
+            slam.process_frame(frame)
+            record.process_s.append(time.perf_counter() - start)
+            done += 1
+            progress.update(done)
+            with record.stages.stage("checkpoint"):
+                run.checkpoints.after_frame(slam, done)
+    return done
 
 
 def _finish(run: _Run, slam: Slam) -> SlamResult:
@@ -241,73 +238,15 @@ def _finish(run: _Run, slam: Slam) -> SlamResult:
     before_s, start = sum(slam.timings_s.values()), time.perf_counter()
     result = slam.finish()
     in_stages_s = sum(result.timings_s.values()) - before_s
-    run.clock.seconds |= {**result.timings_s, "finish": time.perf_counter() - start - in_stages_s}
+    run.record.stages.seconds |= {**result.timings_s, "finish": time.perf_counter() - start - in_stages_s}
     return result
-
-
-def _write_trajectories(run: _Run, result: SlamResult) -> None:
-    with run.clock.stage("write"):
-        with run.folder.whole_file("trajectory.tum") as path:
-            write_tum(path, result.times_s, result.T_world_cam)
-        with run.folder.whole_file("trajectory_kitti.txt") as path:
-            write_kitti(path, to_reference_camera(result.T_world_cam, run.dataset.T_cam_ref))
-        run.folder.write_text("frames.csv", frames_csv(result))
-        run.folder.write_text("loops.csv", loops_csv(result))
-        run.folder.write_text("config.yaml", dump_yaml(run.config))
-
-
-def _write_keyframes(run: _Run, result: SlamResult) -> None:
-    with run.clock.stage("write"):
-        for keyframe in result.keyframes:
-            with run.folder.whole_file(f"keyframes/{keyframe.index:06d}.npz") as path:
-                np.savez_compressed(path, **keyframe_arrays(keyframe))
-
-
-def keyframe_arrays(keyframe: KeyframeResult) -> dict[str, np.ndarray]:
-    """Content of keyframes/NNNNNN.npz: pose, intrinsics [fx fy cx cy] of the 1/8 grid, and the maps on that grid.
-
-    The image stays in the data set; what a keyframe without a prior lacks is left out.
-    """
-    arrays: dict[str, Any] = {
-        "index": keyframe.index,
-        "time_s": keyframe.time_s,
-        "T_world_cam": keyframe.T_world_cam,
-        "grid_camera": keyframe.camera.grid().vector(),
-        "inv_depth": keyframe.inv_depth,
-        "confidence": keyframe.confidence,
-        "prior_log_scale": keyframe.prior_log_scale,
-    }
-    arrays |= {name: getattr(keyframe, name) for name in ("prior_depth_m", "prior_confidence", "confirmed")}
-    return {name: np.asarray(value) for name, value in arrays.items() if value is not None}
-
-
-def _evaluate(run: _Run, result: SlamResult) -> dict[str, Any] | None:
-    """Write metrics.json: figures of the reference camera's path, or the reason why there are none."""
-    metrics, reason = None, "the data set has no ground truth"
-    truth = run.dataset.T_world_cam_true
-    if truth is not None:
-        with run.clock.stage("evaluation"):
-            from metric_slam.evaluation import evaluate
-
-            try:
-                metrics = evaluate(
-                    to_reference_camera(result.T_world_cam, run.dataset.T_cam_ref),
-                    truth[result.frame_indices] @ run.dataset.T_cam_ref,
-                    times_s=result.times_s,
-                    scale_known=result.scale_source != "unknown",
-                )
-            except EvaluationError as error:
-                reason = str(error)
-                logger.warning("no metrics: %s", reason)
-    run.folder.write_json("metrics.json", metrics if metrics is not None else {"headline": None, "reason": reason})
-    return metrics
 
 
 def _fuse(run: _Run, result: SlamResult) -> None:
     """Write map.ply, mesh.ply and map.png, unless switched off or Open3D is not usable here."""
     if not run.config.fusion.enabled:
         return
-    with _optional_stage(run, "fusion"):
+    with _optional_step(run, "fusion"):
         from metric_slam.reconstruction.fusion import fuse
 
         with (
@@ -315,19 +254,20 @@ def _fuse(run: _Run, result: SlamResult) -> None:
             run.folder.whole_files() as temporary,
         ):
             summary = fuse(result, run.config.fusion, temporary, lambda part, _: progress.update(round(100 * part)))
-        run.fusion = {key: value for key, value in asdict(summary).items() if not key.endswith("_path")}
+        run.record.fusion = {key: value for key, value in asdict(summary).items() if not key.endswith("_path")}
         if summary.empty_reason is not None:
             logger.warning("no map: %s", summary.empty_reason)
-    if run.fusion and run.fusion["triangle_count"]:
-        with _optional_stage(run, "map_picture"):
+    if run.record.fusion and run.record.fusion["triangle_count"]:
+        with _optional_step(run, "picture"):
             from metric_slam.reconstruction.preview import render_preview
 
             with run.folder.whole_file("map.png") as path:
                 render_preview(run.folder.path / "mesh.ply", result, path)
 
 
-def _report(run: _Run, result: SlamResult, metrics: dict[str, Any] | None, info: dict[str, Any]) -> None:
-    with _optional_stage(run, "report"):
+def _report(run: _Run, result: SlamResult, metrics: JsonObject | None, info: JsonObject) -> None:
+    """Write plots/*.png and report.html."""
+    with _optional_step(run, "report"):
         from metric_slam.report.page import write_report
 
         truth = run.dataset.T_world_cam_true
@@ -340,55 +280,25 @@ def _report(run: _Run, result: SlamResult, metrics: dict[str, Any] | None, info:
 
 
 @contextmanager
-def _optional_stage(run: _Run, name: str) -> Iterator[None]:
-    """A stage whose failure is told and noted but does not take the trajectory with it; a second Ctrl-C gives up."""
+def _optional_step(run: _Run, name: str) -> Iterator[None]:
+    """A step whose failure is logged and noted but keeps the trajectory; a second Ctrl-C ends the run."""
+    record = run.record
     try:
-        with run.clock.stage(name):
+        with record.steps.stage(name), record.stages.stage(name):
             yield
     except OutputError as error:
-        run.write_failure = run.write_failure or error
+        record.write_failure = record.write_failure or error
         logger.warning("%s skipped: %s", name, error)
     except (MetricSlamError, RuntimeError, MemoryError) as error:  # the latter two are how Open3D's C++ fails
         logger.warning("%s skipped: %s", name, str(error) or type(error).__name__)
     except KeyboardInterrupt:
-        if run.interrupted:
+        if record.interrupted:
             raise
-        run.interrupted = True
+        record.interrupted = True
         logger.warning("%s skipped: interrupted", name)
 
 
-def _write_run_info(run: _Run, result: SlamResult) -> dict[str, Any]:
-    total_s = time.perf_counter() - run.started
-    error = run.tracking.error or run.write_failure
-    info = {
-        "sequence": run.dataset.name,
-        "command": shlex.join(run.command),
-        "started_at": run.started_at,
-        "interrupted": run.interrupted,
-        "error": None if error is None else _described(error),
-        "frames": len(result.frame_indices),
-        "frames_selected": run.frames_selected,
-        "keyframes": len(result.keyframes),
-        "frames_not_tracked": int(np.count_nonzero(~result.tracked)),
-        "submaps": result.submap_count,
-        "cells_confirmed": None if result.confirmed_share is None else round(result.confirmed_share, 3),
-        "loops_closed": sum(loop.believed for loop in result.loops),
-        "loops_rejected": sum(not loop.believed for loop in result.loops),
-        "prior_withdrawn": sum(not seen.used for seen in result.scale_observations),
-        "preset": run.config.preset_name,
-        "choices": run.choices,
-        "scale_source": result.scale_source,
-        "frames_per_s": round(run.frames_per_s, 3),
-        "timings_s": {**run.clock.rounded(), "total": round(total_s, 3)},
-        "peak_rss_mb": round(peak_rss_mb(), 1),
-        "peak_rss_tracking_mb": round(run.peak_rss_tracking_mb, 1),
-        "solver_status_counts": dict(result.solver_status_counts),
-        "fusion": run.fusion,
-        "warnings": list(run.warnings),
-        "device": run.device,
-        "seed": run.config.seed,
-        "versions": package_versions(),
-        "machine": machine(),
-    }
+def _write_run_info(run: _Run, result: SlamResult) -> JsonObject:
+    info = run.record.as_json(result)
     run.folder.write_json("run.json", info)
     return info

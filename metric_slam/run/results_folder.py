@@ -1,8 +1,8 @@
-"""The folder a run writes (DESIGN §9): checked before the work starts, never overwritten silently, every file whole.
+"""The folder a run writes: checked before the work starts, never overwritten silently, every file whole.
 
-A file appears under its name only when it is complete: it is written beside its place and renamed. While a run lasts
-the folder is locked; the lock is one of the operating system on the folder itself, so it leaves no file and goes with
-the process that holds it, however that ends.
+A file appears under its name only when it is complete: it is written beside its place and renamed. The folder is locked
+during a run; the lock belongs to the operating system and to the folder itself, so it leaves no file and ends with the
+process that holds it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,15 @@ from metric_slam.run.checkpoint import has_checkpoint
 
 log = logging.getLogger(__name__)
 
+JsonObject = dict[str, Any]
+"""Content of a JSON file: numbers, texts, lists and objects, nested as its writer documents."""
+
 RESULT_FILES = (
     "trajectory.tum",
     "trajectory_kitti.txt",
     "frames.csv",
     "loops.csv",
+    "result.npz",
     "metrics.json",
     "run.json",
     "config.yaml",
@@ -42,16 +46,16 @@ RESULT_FILES = (
     "map.png",
     "report.html",
 )
-"""Files of a run; what else lies in the folder belongs to the user and is never touched."""
+"""Files of a run; everything else in the folder belongs to the user and is never touched."""
 
 RESULT_FOLDERS = {"keyframes": "*.npz", "plots": "*.png"}
 """Folders of a run and the files in them that are ours."""
 
 
 class FolderLock:
-    """A folder that no other run may write, until :meth:`release` or the end of the process.
+    """Exclusive access to a folder, until :meth:`release` or the end of the process.
 
-    Raises OutputError if another run, of this process or another one, holds it. Where the file system knows no locks
+    Raises OutputError if another run, of this process or another one, holds it. Where the file system has no locks
     (some network drives) the run goes on without.
     """
 
@@ -69,14 +73,13 @@ class FolderLock:
             log.info("%s cannot be locked (%s): no second run may write there", path, error.strerror)
 
     def release(self) -> None:
-        """Let others in; does nothing the second time."""
+        """Release the lock; a second call does nothing."""
         self._close()
 
 
 @dataclass(frozen=True)
 class ResultsFolder:
-    """A folder that exists, can be written, is not written by another run and holds no results that the user did not
-    agree to replace."""
+    """A results folder that exists, is writable and locked, and holds no results that the user wants to keep."""
 
     path: Path
     overwrite: bool
@@ -87,10 +90,10 @@ class ResultsFolder:
 
     @classmethod
     def prepare(cls, path: Path, overwrite: bool = False, resume: bool = False) -> ResultsFolder:
-        """Create, lock and probe the folder. Raises OutputError when it cannot be written, is in use or already holds
-        results.
+        """Create, lock and probe the folder.
 
-        With ``resume`` an unfinished run there goes on and replaces what it wrote before.
+        With ``resume`` an unfinished run there goes on and replaces what it wrote before. Raises OutputError when the
+        folder cannot be written, is in use or already holds results.
         """
         overwrite = overwrite or resume
         with explain_write_errors(path):
@@ -110,14 +113,14 @@ class ResultsFolder:
         return cls(path=path, overwrite=overwrite, created=created, lock=lock)
 
     def release(self) -> None:
-        """The run is over: remove what was created in vain, and let other runs write here."""
+        """End of the run: remove folders that stayed empty, and release the lock."""
         try:
             self.discard_if_empty()
         finally:
             self.lock.release()
 
     def discard_if_empty(self) -> None:
-        """Remove the folders that :meth:`prepare` created, as far as nothing was written into them."""
+        """Remove the folders that :meth:`prepare` created, up to the first that holds something."""
         for folder in self.created:
             if folder.is_dir():
                 if any(folder.iterdir()):
@@ -125,7 +128,7 @@ class ResultsFolder:
                 folder.rmdir()
 
     def remove_old_results(self) -> None:
-        """Delete the results of an earlier run (only called once there is something to put in their place)."""
+        """Delete the results of an earlier run; to be called once there are new ones to put in their place."""
         assert self.overwrite or not _existing_results(self.path), self.path
         with explain_write_errors(self.path):
             for file in _existing_results(self.path):
@@ -137,7 +140,7 @@ class ResultsFolder:
 
     @contextmanager
     def whole_file(self, name: str) -> Iterator[Path]:
-        """Yield a temporary path with the same suffix; it takes the name ``name`` when the block ends without error."""
+        """Yield a temporary path with the same suffix; it is renamed to ``name`` when the block ends without error."""
         final = self.path / name
         with explain_write_errors(final):
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -163,12 +166,12 @@ class ResultsFolder:
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def write_text(self, name: str, text: str) -> None:
-        """Write one text file whole."""
+        """Write one text file, which appears when it is complete."""
         with self.whole_file(name) as path:
             path.write_text(text, encoding="utf-8")
 
-    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write one JSON file whole; what is not a finite number becomes null."""
+    def write_json(self, name: str, content: JsonObject) -> None:
+        """Write one JSON file, which appears when it is complete; numbers that are not finite become null."""
         self.write_text(name, json.dumps(jsonable(content), indent=2, allow_nan=False) + "\n")
 
 
@@ -183,8 +186,8 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {place}: {reason}; choose another folder with --out") from error
 
 
-def jsonable(value: Any) -> Any:
-    """Plain JSON types of nested mappings, sequences, numpy values and paths; NaN and infinity become None."""
+def jsonable(value: object) -> object:
+    """Convert nested mappings, sequences, numpy values and paths to JSON types; NaN and infinity become None."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -199,7 +202,7 @@ def jsonable(value: Any) -> Any:
 
 
 def _refuse_existing(path: Path) -> None:
-    """Raises OutputError where an unfinished run or results lie."""
+    """Raise OutputError if the folder holds an unfinished run or results."""
     if has_checkpoint(path):
         raise OutputError(
             f"{path} holds an unfinished run; continue it with --resume, replace it with --overwrite or choose "

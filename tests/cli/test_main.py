@@ -323,14 +323,14 @@ def test_existing_results_are_kept(run: Cli, slam: FakeSlam, tmp_path: Path) -> 
 
 
 def test_ctrl_c(run: Cli, slam: FakeSlam, tmp_path: Path) -> None:
-    process = slam.process
+    process = slam.process_frame
 
     def interrupted(frame: object) -> None:
         process(frame)  # type: ignore[arg-type]
         if len(slam.frames) == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    slam.process = interrupted  # type: ignore[method-assign, assignment]
+    slam.process_frame = interrupted  # type: ignore[method-assign, assignment]
     result = run()
     assert result.code == 130 and "Traceback" not in result.err
     assert result.err.splitlines()[-1].startswith("error: interrupted")
@@ -339,14 +339,14 @@ def test_ctrl_c(run: Cli, slam: FakeSlam, tmp_path: Path) -> None:
 
 
 def test_a_bug_shows_its_traceback_and_keeps_what_was_done(run: Cli, slam: FakeSlam, tmp_path: Path) -> None:
-    process = slam.process
+    process = slam.process_frame
 
     def with_bug(frame: object) -> None:
         process(frame)  # type: ignore[arg-type]
         if len(slam.frames) == 3:
             raise KeyError("cell")
 
-    slam.process = with_bug  # type: ignore[method-assign, assignment]
+    slam.process_frame = with_bug  # type: ignore[method-assign, assignment]
     with pytest.raises(KeyError, match="cell"):
         run()
     assert len(read_kitti(tmp_path / "out" / "trajectory_kitti.txt")) == 3
@@ -383,7 +383,7 @@ def test_heavy_libraries_load_only_when_needed() -> None:
 
 
 def test_front_door() -> None:
-    assert set(metric_slam.__all__) >= {"MetricSlam", "Config", "open_dataset", "__version__"}
+    assert set(metric_slam.__all__) >= {"Slam", "Config", "open_dataset", "__version__"}
     assert metric_slam.Config is Config
     with pytest.raises(AttributeError, match="nonsense"):
         _ = metric_slam.nonsense

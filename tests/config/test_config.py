@@ -13,6 +13,7 @@ from metric_slam.config.presets import PRESETS, Preset
 from metric_slam.config.resolve import RENAMED_KEYS, Setting, dump_yaml, read_config_file, resolve_config
 from metric_slam.config.schema import Config, DisConfig, InputConfig, SlidingWindowConfig
 from metric_slam.errors import ConfigError
+from metric_slam.factory import library_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,6 +57,7 @@ def fast_by_every_way(file: Path) -> dict[str, Config]:
         "option": resolve_config(
             options={"preset": Setting("fast", "--preset"), "input.stride": Setting(2, "--stride")}
         ),
+        "Slam": library_config(Config(preset="fast", input={"stride": 2}), None, None, None, None),  # type: ignore[arg-type]
         "settings": resolve_config(settings=["preset=fast", "input.stride=2"]),
         "file": resolve_config(file),
     }
@@ -68,6 +70,14 @@ def test_the_preset_is_the_same_by_library_command_line_and_file(file: Path) -> 
         for key, value in PRESETS["fast"].items():
             assert value_of(config, key) == value, f"{key} by {way}"
         assert config == Config.preset("fast", input={"stride": 2}), way
+
+
+def test_slam_takes_the_preset_by_name() -> None:
+    assert library_config(None, "fast", None, None, None) == Config.preset("fast")
+    config = library_config(None, "fast", "ground_plane", None, 1.2)
+    assert (config.dis.finest_scale, config.prior, config.ground_plane.camera_height_m) == (1, "ground_plane", 1.2)
+    with pytest.raises(ConfigError, match="'preset'"):
+        library_config(None, "slow", None, None, None)
 
 
 def test_an_explicit_value_wins_over_the_preset() -> None:

@@ -33,7 +33,7 @@ def back() -> MetricSlam:
 def test_places_are_recognised_and_nothing_else(back: MetricSlam) -> None:
     result = back.finish()
     truth = THERE_AND_BACK.T_world_cam_true[:, :3, 3]
-    assert len(result.loops) >= 2 and all(loop.believed for loop in result.loops)
+    assert len(result.loops) >= 2 and all(loop.accepted for loop in result.loops)
     for loop in result.loops:
         true_m = np.linalg.norm(truth[loop.index] - truth[loop.match_index])
         assert true_m < 1.5 and loop.distance_m == pytest.approx(true_m, abs=0.12)
@@ -83,7 +83,7 @@ def test_a_row_of_alike_places_is_not_closed() -> None:
     images = {i: street.render(pose(z_m=0.6 * (i % 7), R=R))[0] for i in range(30)}
     drive = replace(Drive(street, path), images=images)
     slam = drive_through(drive, drift=0.5, drift_floor_m=6.0, every=1)
-    assert [loop for loop in slam._loops.results() if loop.believed] == []
+    assert [loop for loop in slam._loops.results() if loop.accepted] == []
 
 
 def test_a_place_that_stands_twice_in_the_map_is_told() -> None:

@@ -9,7 +9,6 @@ from metric_slam.depth.no_prior import NoPrior
 from metric_slam.optimization.view_consistency import count_consistent_views, count_views_relative
 from metric_slam.reconstruction import consistent_views as module
 from metric_slam.reconstruction.consistent_views import consistent_views
-from metric_slam.run.pipeline import keyframe_arrays
 from tests.oracle import config, run, sensor, winding
 from tests.scene import CAMERA, Drive, Start, Street, keyframe_at, pose
 
@@ -88,9 +87,9 @@ def test_a_run_hands_it_out() -> None:
     drive = Drive(Street(waves=10), winding(20, 0.25), with_depth=True)
     result, _, _ = run(config(), sensor(), drive)
     for keyframe in result.keyframes:
-        arrays = keyframe_arrays(keyframe)
-        assert arrays["confirmed"].shape == (CAMERA.height // 8, CAMERA.width // 8)
-        assert arrays["confirmed"].dtype == np.uint8
-        assert (keyframe.confirmed[keyframe.confidence > 0.5] > 0).mean() > 0.7
-    share = [np.mean(k.confirmed[k.confidence > 0] > 0) for k in result.keyframes]
-    assert min(share) < result.confirmed_share < max(share)
+        arrays = keyframe.arrays()
+        assert arrays["consistent_views"].shape == (CAMERA.height // 8, CAMERA.width // 8)
+        assert arrays["consistent_views"].dtype == np.uint8
+        assert (keyframe.consistent_views[keyframe.confidence > 0.5] > 0).mean() > 0.7
+    share = [np.mean(k.consistent_views[k.confidence > 0] > 0) for k in result.keyframes]
+    assert min(share) < result.consistent_share < max(share)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -53,14 +54,14 @@ def spoil(root: Path, index: int) -> None:
 
 def at_frame(slam: FakeSlam, index: int, act: Callable[[], None]) -> None:
     """Do something while frame ``index`` is being processed."""
-    process = slam.process
+    process = slam.process_frame
 
     def wrapped(frame: Frame) -> None:
         process(frame)
         if frame.index == index:
             act()
 
-    slam.process = wrapped  # type: ignore[method-assign]
+    slam.process_frame = wrapped  # type: ignore[method-assign]
 
 
 @pytest.mark.real_report
@@ -88,8 +89,40 @@ def test_a_run_writes_everything(slam: FakeSlam, root: Path, tmp_path: Path) -> 
     assert info["scale_source"] == "ground_plane" and info["choices"] == {"prior": "ground_plane: made up"}
     assert info["solver_status_counts"] == {"converged": FRAMES}
     assert {"read", "correspondence", "finish", "evaluation", "report", "total"} <= info["timings_s"].keys()
+    assert set(info["process_latency"]) == {"p50_ms", "p99_ms", "max_ms"}
     assert info["versions"]["torch"] and info["seed"] == 0
     assert not [p.name for p in out.iterdir() if p.name.startswith(".")], "temporary files are left"
+
+
+def test_every_step_has_its_seconds_and_they_add_up(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    at_frame(slam, 3, lambda: time.sleep(0.25))
+    finish = slam.finish
+
+    def slow_finish() -> SlamResult:
+        time.sleep(0.2)
+        return finish()
+
+    slam.finish = slow_finish  # type: ignore[method-assign]
+    dataset = open_kitti(root, "07")
+    summary = pipeline.run(WITHOUT_MAP, dataset, tmp_path / "out", steps_before_s={"rendering": 5.0})
+    steps = summary.info["steps_s"]
+    assert list(steps)[:4] == ["rendering", "setup", "tracking", "global BA"]
+    assert list(steps)[-2:] == ["other", "total"] and {"writing", "evaluation", "report"} <= steps.keys()
+    assert steps["rendering"] == 5.0 and steps["tracking"] >= 0.25 and 0.2 <= steps["global BA"] < steps["total"]
+    assert sum(steps.values()) - steps["total"] == pytest.approx(steps["total"], abs=0.01)
+    latency = summary.info["process_latency"]
+    assert latency["p50_ms"] < 100 < 250 <= latency["max_ms"] and latency["p50_ms"] <= latency["p99_ms"]
+    assert latency["p99_ms"] <= latency["max_ms"]
+
+
+def test_the_results_folder_is_a_saved_result(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
+    summary = pipeline.run(WITHOUT_MAP, open_kitti(root, "07"), tmp_path / "out")
+    loaded = SlamResult.load(tmp_path / "out")
+    np.testing.assert_array_equal(loaded.T_world_cam, summary.result.T_world_cam)
+    assert loaded.timings_s == summary.result.timings_s and loaded.scale_source == "ground_plane"
+    assert [k.index for k in loaded.keyframes] == [k.index for k in summary.result.keyframes]
+    np.testing.assert_array_equal(loaded.keyframes[1].inv_depth, summary.result.keyframes[1].inv_depth)
+    assert loaded.keyframes[0].image is None, "images stay in the data set"
 
 
 def test_keyframes_are_written(slam: FakeSlam, root: Path, tmp_path: Path) -> None:
@@ -267,10 +300,10 @@ def test_a_full_disk_is_named(slam: FakeSlam, root: Path, tmp_path: Path, monkey
     assert "late" in str(summary.failure) and "No space left" in str(summary.failure)
     assert (tmp_path / "late" / "trajectory.tum").exists() and (tmp_path / "late" / "report.html").exists()
 
-    def write(*_: object) -> None:
+    def write(*_: object, **__: object) -> None:
         raise full
 
-    monkeypatch.setattr(pipeline, "write_tum", write)
+    monkeypatch.setattr("metric_slam.result.write_tum", write)
     with pytest.raises(OutputError, match="trajectory.tum: No space left.*--out"):
         pipeline.run(Config(), open_kitti(root, "07"), tmp_path / "early")
     assert [p.name for p in (tmp_path / "early").iterdir()] == ["state"], "nothing but what --resume needs"
