@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""How far off the trajectories are: one row a case, each with the command that gives it.
+"""Accuracy of the trajectories: one row a case, each with the command that gives it.
 
     python benchmarks/accuracy.py [CASE ...] [--data DIR] [--markdown FILE] [--out DIR] [--quick] [--list]
 
@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cases import Case, select
+from cases import TUNED_LEGEND, TUNED_MARK, Case, select
 from runs import Outcome, measured_on, run_case
 from tables import markdown_table, number
 
@@ -26,6 +26,8 @@ HEADER = (
     "path m",
     "t_rel %",
     "r_rel °/100 m",
+    "n",
+    "covers m",
     "50 m %",
     "end point %",
     "ATE SE(3) m",
@@ -40,12 +42,14 @@ FITTED = " *"
 """Marks a figure that exists only after a Sim(3) fit to the truth."""
 
 PROTOCOL = (
-    "t_rel, r_rel: KITTI segments of 100, 200 .. 800 m of the true path, a start every 10 poses, **no alignment**; "
-    "– where the path holds no segment of 100 m.",
+    "t_rel, r_rel: mean over n KITTI segments of 100, 200 .. 800 m of the true path, a start every 10 poses, **no "
+    "alignment**; – where the path holds no segment of 100 m. Segments overlap: covers m is the length of path that "
+    "lies in at least one. None spans a gap in the truth.",
     "50 m: mean error of segments of 50 m, same protocol; not comparable with published t_rel.",
     "End point: distance of the last position from the true one in % of the path, no alignment.",
     f"Figures with {FITTED.strip()}: the scale is unknown without a prior, so they hold after a Sim(3) (7-dof) fit to "
     "the truth; not comparable with the other rows.",
+    TUNED_LEGEND,
     "ATE: evo APE, RMSE of all positions after an SE(3) or Sim(3) Umeyama fit. "
     "Fitted scale: that of the Sim(3) fit, above 1: the estimate is too small.",
     "Scale end/start: local scale (Sim(3) fit over 20 poses) over the last tenth against the first tenth of the poses; "
@@ -57,7 +61,7 @@ PROTOCOL = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns 1 if a case that has its data failed."""
+    """Run the command; return 1 if a case that has its data failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", metavar="CASE", help="names, or the front part of names; default: all")
     parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="data root, default: data")
@@ -82,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _outcomes(cases: Sequence[Case], data_root: Path, out: Path | None, quick: bool) -> Iterator[Outcome]:
-    """Run the cases one after the other; Ctrl-C leaves out the rest."""
+    """Run the cases one after the other until Ctrl-C."""
     with tempfile.TemporaryDirectory(prefix="metric_slam_") as temporary:
         for case in cases:
             reason = case.missing(data_root)
@@ -108,7 +112,7 @@ def _summary(outcome: Outcome) -> str:
 
 
 def document(outcomes: Sequence[Outcome], *, quick: bool) -> str:
-    """Everything about these outcomes as a piece of Markdown."""
+    """Return everything about these outcomes as a piece of Markdown."""
     parts = ["  \n".join(measured_on())]
     if quick:
         parts.append(f"**Quick look: {len(outcomes)} cases cut to a dozen frames. No figures to quote.**")
@@ -121,7 +125,7 @@ def document(outcomes: Sequence[Outcome], *, quick: bool) -> str:
 
 
 def row(outcome: Outcome) -> list[str]:
-    """The cells of one case, in the order of HEADER."""
+    """Return the cells of one case, in the order of HEADER."""
     metrics, info = outcome.metrics, outcome.info
     fit = "" if metrics["scale_known"] else FITTED
     alignment = metrics["headline"]["alignment"]
@@ -129,11 +133,13 @@ def row(outcome: Outcome) -> list[str]:
     short = metrics["short_segments"]["alignments"][alignment]["per_length_m"] or {}
     ate = {name: _ate_rmse(metrics, name) for name in ("se3", "sim3")}
     return [
-        outcome.case.name,
+        outcome.case.shown_name,
         f"{info['frames']}" + (f" ({info['frames_not_tracked']} lost)" if info["frames_not_tracked"] else ""),
         number(metrics["path_length_m"]["value"], 1),
         _marked(number(drift["t_rel_percent"], 2), fit),
         _marked(number(drift["r_rel_deg_per_100m"], 3), fit),
+        number(drift["n_segments"], 0),
+        number(drift["covered_m"], 0),
         _marked(number(short.get("50", {}).get("t_rel_percent"), 2), fit),
         _marked(number(metrics["end_point"]["error_percent"], 2), fit),
         number(ate["se3"], 3),
@@ -156,8 +162,8 @@ def _ate_rmse(metrics: dict[str, dict], alignment: str) -> float | None:
 
 
 def _details(case: Case, command: Sequence[str], outcome: Outcome | None = None) -> str:
-    """What the case is, what was chosen in it, and its commands."""
-    lines = [f"**{case.name}**: {case.what}."]
+    """Describe a case: data, the choices of the program, warnings, commands."""
+    lines = [f"**{case.name}**: {case.what}{f' ({TUNED_MARK} tuned on)' if case.tuned_on else ''}."]
     if outcome is not None:
         info = outcome.info
         choices = "; ".join(f"{name} {choice}" for name, choice in info["choices"].items())

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Write depth maps of the rendered drive with errors like those of a learned prior: the prior of demo-degraded-prior.
+"""Write depth maps of a rendered drive with errors like those of a learned prior: for demo-degraded-prior and town.
 
-    python benchmarks/degraded_prior.py [DIR]
+    python benchmarks/degraded_prior.py [DIR] [--town]
 
 Each map is the true depth times exp(smooth field of 10 %) times exp(3 % common to the frame), see
 ``metric_slam.datasets.synthetic.degrade_depth``; seed = frame number; 16-bit png, 256 units per metre.
@@ -21,17 +21,20 @@ from metric_slam.datasets.synthetic import DriveSpec, degrade_depth, open_demo
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOOTH_SIGMA, FRAME_SIGMA = 0.10, 0.03
+TOWN = DriveSpec(overlap_m=110.0)
+"""Around a block of the rendered town and on until 110 m are driven a second time: 460 frames."""
+
 UNITS_PER_METRE = 256.0
 
 
-def default_folder() -> Path:
-    """Where the maps of the default drive are kept; its name changes with the drive and with the errors."""
+def default_folder(spec: DriveSpec | None = None) -> Path:
+    """Return the folder of the maps of a drive (default: the demo); its name changes with the drive and the errors."""
     errors = f"{round(100 * SMOOTH_SIGMA)}_{round(100 * FRAME_SIGMA)}"
-    return ROOT / ".cache" / f"degraded_prior_{DriveSpec().key()}_{errors}"
+    return ROOT / ".cache" / f"degraded_prior_{(spec or DriveSpec()).key()}_{errors}"
 
 
 def write_degraded_depth(dataset: Dataset, folder: Path) -> None:
-    """One degraded map for each frame of ``dataset``, named like its image; nothing is done where ``folder`` exists.
+    """Write one degraded map for each frame of ``dataset``, named like its image, unless ``folder`` exists.
 
     The folder appears complete or not at all.
     """
@@ -54,9 +57,12 @@ def write_degraded_depth(dataset: Dataset, folder: Path) -> None:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, default=default_folder(), metavar="DIR")
-    folder = parser.parse_args().folder
-    write_degraded_depth(open_demo(), folder)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="default: in .cache/ of the checkout")
+    parser.add_argument("--town", action="store_true", help="of the case town instead of the demo")
+    options = parser.parse_args()
+    spec = TOWN if options.town else DriveSpec()
+    folder = options.folder or default_folder(spec)
+    write_degraded_depth(open_demo(spec), folder)
     print(folder)
     return 0
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from degraded_prior import write_degraded_depth
+from degraded_prior import TOWN, write_degraded_depth
 
 from metric_slam.config.resolve import Setting, resolve_config
 from metric_slam.config.schema import Config
@@ -38,7 +38,6 @@ from metric_slam.trajectory import read_tum
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "long_drive"
-LAP_SPEC = DriveSpec(overlap_m=110.0)
 LAP_FRAMES = 384
 """After so many frames the drive around the block is back where it began, 1.1 m on."""
 
@@ -124,13 +123,13 @@ def revisited(T_world_cam: np.ndarray) -> set[int]:
 
 def laps(frames: int) -> ImageSequence:
     """The drive around the block, again and again."""
-    drive = open_demo(LAP_SPEC)
+    drive = open_demo(TOWN)
     order = [i % LAP_FRAMES for i in range(frames)]
     assert drive.T_world_cam_true is not None
     return replace(
         drive,
         name="synthetic/laps",
-        times_s=np.arange(frames) / LAP_SPEC.rate_hz,
+        times_s=np.arange(frames) / TOWN.rate_hz,
         image_paths=tuple(drive.image_paths[i] for i in order),
         depth_paths=None,
         T_world_cam_true=drive.T_world_cam_true[order],
@@ -166,7 +165,7 @@ def length() -> None:
 
 def kill(seed: int = 0) -> None:
     """A run that is killed three times against one that is not."""
-    drive = open_demo(LAP_SPEC)
+    drive = open_demo(TOWN)
     folder = str(drive.image_paths[0].parents[1])
     words = [sys.executable, "-m", "metric_slam", "run", folder, "--preset", "fast", "--no-fusion"]
     words += ["--set", "state.checkpoint_s=2"]

@@ -1,4 +1,4 @@
-"""Runs one case in a process of its own and reads what it wrote; and says on what the figures were measured."""
+"""One case in a process of its own: running it, reading its results, and naming what the figures were measured on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ END_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case."""
+    """Result of a case."""
 
     case: Case
     command: list[str]
@@ -61,8 +61,8 @@ def run_case(case: Case, data_root: Path, out: Path, *, quick: bool = False) -> 
     load = os.getloadavg()[0]
     done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
-        return Outcome(case, shown, load, f"exit code {done.returncode}, {said[-1]}")
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no output"]
+        return Outcome(case, shown, load, f"exit code {done.returncode}, {lines[-1]}")
     info, metrics = (json.loads((out / name).read_text(encoding="utf-8")) for name in ("run.json", "metrics.json"))
     if metrics.get("headline") is None:
         return Outcome(case, shown, load, f"no figures: {metrics.get('reason')}", info)
@@ -70,7 +70,7 @@ def run_case(case: Case, data_root: Path, out: Path, *, quick: bool = False) -> 
 
 
 def environment() -> dict[str, str]:
-    """That of the runs: idle OpenMP threads sleep unless the caller decided otherwise (as in the Makefile)."""
+    """Return the environment of the runs: idle OpenMP threads sleep unless the caller decides otherwise."""
     return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
 
 
@@ -84,7 +84,7 @@ def _scale_drift_of(case: Case, data_root: Path, out: Path, quick: bool) -> floa
 
 
 def scale_drift(estimate: np.ndarray, truth: np.ndarray) -> float | None:
-    """Scale at the end of a path over that at its start, from ``T_world_cam`` [N, 4, 4] of both.
+    """Compute the scale at the end of a path over that at its start, from ``T_world_cam`` [N, 4, 4] of both.
 
     The scale is truth/estimate of a Sim(3) fit over 20 poses; start and end are the medians over the first and the last
     tenth. Below 1: the estimate has grown against the truth. None for paths too short to hold two such parts.
@@ -98,7 +98,7 @@ def scale_drift(estimate: np.ndarray, truth: np.ndarray) -> float | None:
 
 
 def measured_on() -> list[str]:
-    """Lines that say on what, with what and when: date, commit, processor, versions, thread settings."""
+    """Return lines with date and commit, processor and thread settings, and versions."""
     computer, versions = machine(), package_versions()
     threads = ", ".join(f"{name}={environment().get(name, 'not set')}" for name in THREADS)
     return [
@@ -109,17 +109,17 @@ def measured_on() -> list[str]:
     ]
 
 
-def commit() -> str:
-    """The commit that is checked out, ``+changes`` where files differ from it; "unknown" outside git."""
-    head = _git("rev-parse", "--short", "HEAD")
+def commit(checkout: Path = ROOT) -> str:
+    """Return the commit that is checked out, ``+changes`` where files differ from it; "unknown" outside git."""
+    head = _git(checkout, "rev-parse", "--short", "HEAD")
     if head is None:
         return "unknown"
-    return head + ("+changes" if _git("status", "--porcelain") else "")
+    return head + ("+changes" if _git(checkout, "status", "--porcelain") else "")
 
 
-def _git(*words: str) -> str | None:
+def _git(checkout: Path, *words: str) -> str | None:
     try:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, check=False)
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

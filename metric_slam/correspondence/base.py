@@ -1,13 +1,13 @@
-"""The protocol of dense matching: where does every grid cell of one image lie in another, and how sure is that?
+"""Protocol of dense matching: the position of every grid cell of one image in another, with a confidence.
 
-Where bundle adjustment runs on a device, a recurrent model is asked and answers there: fields that are arrays are torch
-tensors then, targets and confidences in single precision.
+Where bundle adjustment runs on a GPU, queries and answers of a recurrent model stay there: fields that are arrays are
+torch tensors then, targets and confidences in single precision.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,23 +19,25 @@ from metric_slam.grid_array import Array, on_host
 
 _AXES = 2  # no grid is that narrow
 
+_Features = TypeVar("_Features")
+
 
 @dataclass(frozen=True)
 class Correspondence:
     """Targets of the cells of one directed edge, on the 1/8 grid."""
 
     target: Array
-    """Where each source cell lies in the target image, grid cells (x, y), float64 [h, w, 2]."""
+    """Position of each source cell in the target image, grid cells (x, y), float64 [h, w, 2]."""
 
     confidence: Array
-    """0..1 per cell, float64 [h, w], or [h, w, 2] of x and of y; 0 where the match must not be used."""
+    """0..1 per cell, float64 [h, w], or [h, w, 2] for x and y; 0 where the match must not be used."""
 
     depth_damping: Array | None = None
     """Damping of the source's inverse depths, float64 [h, w], from models that predict it."""
 
     upsample_weights: Array | None = None
-    """With what :meth:`RecurrentModel.upsampled` spreads the source's inverse depths over the pixels, float16
-    [channels, h, w], from models that predict it; edges of one source share the array."""
+    """Weights with which :meth:`RecurrentModel.upsampled` spreads the source's inverse depths over the pixels, float16
+    [channels, h, w], from models that predict them; edges of one source share the array."""
 
 
 class HostMatches(NamedTuple):
@@ -49,33 +51,40 @@ class HostMatches(NamedTuple):
 
 
 def in_memory(match: Correspondence) -> HostMatches:
-    """Target and confidence in memory; not copied if they are there."""
+    """Return target and confidence in memory; not copied if they are there."""
     return HostMatches(on_host(match.target), on_host(match.confidence))
 
 
 @dataclass(frozen=True)
 class EdgeQuery:
-    """One directed edge to be matched."""
+    """A directed edge to be matched."""
 
-    source: Any
+    source: object
     """Features of the source image, as the model's ``encode`` returned them."""
 
-    target: Any
+    target: object
     """Features of the target image."""
 
     predicted: Array | None = None
-    """Present reprojection of the source cells, grid cells, float64 [h, w, 2]: the model refines it. None: unknown.
-    Only a recurrent model takes it on its device, and then answers there."""
+    """Present reprojection of the source cells, grid cells, float64 [h, w, 2], which the model refines; None: unknown.
+    Only a recurrent model takes a tensor on its device, and then its answer lies there too."""
 
     neighbours: bool = True
     """True if the two keyframes are consecutive. Their flow determines the scale and is computed at the finest level;
-    wider pairs steady the rotation, for which coarser flow is enough."""
+    wider pairs stabilise the rotation, for which coarser flow is enough."""
 
     source_ignored: np.ndarray | None = None
     """Cells of the source that must not be matched (the vehicle itself), bool [h, w]; None: no cell."""
 
     target_ignored: np.ndarray | None = None
     """Cells of the target that must not be matched with, bool [h, w]."""
+
+    def ends(self, kind: type[_Features]) -> tuple[_Features, _Features]:
+        """Return source and target as features of type ``kind``. Raises InputError for those of another model."""
+        if not isinstance(self.source, kind) or not isinstance(self.target, kind):
+            found = f"{type(self.source).__name__} and {type(self.target).__name__}"
+            raise InputError(f"source and target are {found}, expected {kind.__name__}: features of the same model")
+        return self.source, self.target
 
 
 class CorrespondenceModel(Protocol):
@@ -84,10 +93,10 @@ class CorrespondenceModel(Protocol):
     name: str
 
     recurrent: bool
-    """Is it a :class:`RecurrentModel` as well, which refines its edges together with the bundle adjustment?"""
+    """True for a :class:`RecurrentModel`, which refines its edges in alternation with the bundle adjustment."""
 
-    def encode(self, image: np.ndarray, camera: PinholeCamera) -> Any:
-        """Features of one working-resolution image, uint8 [H, W, 3] RGB."""
+    def encode(self, image: np.ndarray, camera: PinholeCamera) -> object:
+        """Compute the features of one working-resolution image, uint8 [H, W, 3] RGB."""
         ...
 
     def track(self, edges: list[EdgeQuery]) -> list[Correspondence]:
@@ -97,53 +106,53 @@ class CorrespondenceModel(Protocol):
 
 @dataclass(frozen=True)
 class EdgeMemory:
-    """What a recurrent model carries along with an edge from one update to the next."""
+    """State of an edge between two updates of a recurrent model."""
 
-    hidden: Any
-    """State of the model; opaque."""
+    hidden: object
+    """Hidden state of the model; opaque."""
 
     target: Array
-    """Where the latest update put the cells, grid cells, float32 [h, w, 2]; at the start the present reprojection."""
+    """Positions of the cells after the latest update, float32 [h, w, 2], grid cells; at first their reprojection."""
 
 
 @runtime_checkable
 class RecurrentModel(CorrespondenceModel, Protocol):
-    """Dense matching in small steps: after each one the bundle adjustment says how far it agrees."""
+    """Dense matching in small steps, each followed by bundle adjustment, whose reprojections the next one refines."""
 
     def begin(self, query: EdgeQuery) -> EdgeMemory:
-        """The memory of a new edge: as the source's image has it, with ``query.predicted`` as its last target."""
+        """Return the memory of a new edge: the source's first hidden state, with ``query.predicted`` as last target."""
         ...
 
     def update(self, queries: list[EdgeQuery], memories: list[EdgeMemory]) -> list[tuple[Correspondence, EdgeMemory]]:
-        """One step for all edges; edges from the same source agree on its depth damping. Every ``predicted`` is set."""
+        """Refine all edges once; edges with the same source share its depth damping. Every ``predicted`` is set."""
         ...
 
     def upsampled(self, inv_depth: np.ndarray, upsample_weights: np.ndarray) -> np.ndarray:
-        """Inverse depth of every pixel, float32 [H, W], from that of the cells [h, w] and what the model said of it."""
+        """Return the inverse depth of every pixel, float32 [H, W], from that of the cells [h, w] and their weights."""
         ...
 
-    def motion_px(self, source: Any, target: Any) -> float:
-        """Mean length of the flow that one step sees between two images, pixels at working resolution."""
+    def motion_px(self, source: object, target: object) -> float:
+        """Return the mean length of the flow between two images after one step, pixels at working resolution."""
         ...
 
     def memory_to_array(self, memory: EdgeMemory) -> np.ndarray:
-        """The hidden state as a plain array, for a checkpoint."""
+        """Return the hidden state as a plain array, for a checkpoint."""
         ...
 
     def memory_from_array(self, hidden: np.ndarray, target: np.ndarray) -> EdgeMemory:
-        """The memory whose hidden state and target these are."""
+        """Rebuild a memory from its hidden state and target."""
         ...
 
 
 def confidence_per_cell(confidence: Array) -> Array:
-    """[h, w] of [h, w] or [h, w, 2] (or with leading axes ``[..., h, w, 2]``): the lesser of the two axes."""
+    """Reduce [h, w] or [..., h, w, 2] to one confidence per cell: the lesser of the two axes."""
     if confidence.shape[-1] != _AXES:
         return confidence
     return confidence.amin(dim=-1) if isinstance(confidence, Tensor) else confidence.min(axis=-1)
 
 
 def confidence_per_axis(confidence: Array) -> Array:
-    """[..., h, w, 2] of [..., h, w] or [..., h, w, 2]."""
+    """Expand [..., h, w] or [..., h, w, 2] to a confidence per axis, [..., h, w, 2]."""
     if confidence.shape[-1] == _AXES:
         return confidence
     if isinstance(confidence, Tensor):
@@ -180,7 +189,7 @@ def _checked(name: str, match: Correspondence) -> Correspondence:
 
 
 def masked_by_ignored(queries: list[EdgeQuery], matches: list[Correspondence]) -> list[Correspondence]:
-    """The matches without those of ignored cells, and without those that lead into ignored cells."""
+    """Remove the matches of ignored cells, and those that lead into ignored cells."""
     return [
         match if query.source_ignored is None and query.target_ignored is None else _masked(query, match)
         for query, match in zip(queries, matches, strict=True)
@@ -205,16 +214,16 @@ def _masked(query: EdgeQuery, match: Correspondence) -> Correspondence:
 
 
 def packed(match: Correspondence) -> Array:
-    """Target and confidence in single precision, float32 [h, w, 3], or [h, w, 4] with a confidence for each axis."""
+    """Stack target and confidence in single precision, float32 [h, w, 3], or [h, w, 4] with a confidence per axis."""
     confidence = match.confidence if match.confidence.ndim == 3 else match.confidence[..., None]
-    if isinstance(confidence, Tensor):
+    if isinstance(confidence, Tensor) and isinstance(match.target, Tensor):
         return torch.cat([match.target, confidence], dim=-1).float()
-    return np.concatenate([match.target, confidence], axis=-1).astype(np.float32)
+    return np.concatenate([on_host(match.target), on_host(confidence)], axis=-1).astype(np.float32)
 
 
 def unpacked(matches: Array) -> Correspondence:
-    """The inverse of :func:`packed`."""
-    confidence = matches[..., 2] if matches.shape[-1] == 3 else matches[..., 2:]
+    """Invert :func:`packed`."""
+    channels = 2 if matches.shape[-1] == 3 else slice(2, None)
     if isinstance(matches, Tensor):
-        return Correspondence(matches[..., :2], confidence)
-    return Correspondence(matches[..., :2].astype(np.float64), confidence.astype(np.float64))
+        return Correspondence(matches[..., :2], matches[..., channels])
+    return Correspondence(matches[..., :2].astype(np.float64), matches[..., channels].astype(np.float64))

@@ -1,13 +1,14 @@
-"""What matchers by optical flow share: texture, reverse edges, and the confidence of a flow there and back again.
+"""Forward-backward check of optical flow, shared by the flow matchers: texture, reverse edges, confidence.
 
-The distance between a pixel and the way there and back is its confidence. A flow without texture below it can agree
-with its reverse by chance, so texture counts as well.
+The confidence of a cell follows from the distance between the cell and where forward and backward flow, one after the
+other, lead. Without texture the two can agree by chance, so texture counts as well.
 """
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 from metric_slam.config.schema import DisConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery
@@ -15,7 +16,7 @@ from metric_slam.geometry.camera import FEATURE_STRIDE, GRID_OFFSET_PX, PinholeC
 
 
 def grey_and_texture(image: np.ndarray, camera: PinholeCamera) -> tuple[np.ndarray, np.ndarray]:
-    """Grey image uint8 [H, W] and its root mean square gradient per cell, grey levels per pixel, float32 [h, w].
+    """Compute the grey image, uint8 [H, W], and its RMS gradient per cell, grey levels per pixel, float32 [h, w].
 
     ``image`` is uint8 [H, W, 3] RGB.
     """
@@ -27,36 +28,42 @@ def grey_and_texture(image: np.ndarray, camera: PinholeCamera) -> tuple[np.ndarr
     return grey, np.sqrt(cv2.resize(energy, (w, h), interpolation=cv2.INTER_AREA))
 
 
+def image_size(grey: np.ndarray | Tensor) -> tuple[int, int]:
+    """Return height and width of an image [H, W]."""
+    H, W = grey.shape
+    return H, W
+
+
 def with_reverses(edges: list[EdgeQuery]) -> dict[tuple[int, int], EdgeQuery]:
-    """Every edge and its reverse once, by :func:`key_of`."""
+    """Return every edge and its reverse once, by :func:`key_of`."""
     wanted = {key_of(edge): edge for edge in edges}
-    for edge in edges:  # the reverse is needed for the check, without a prediction if nobody asked for it
+    for edge in edges:  # the check needs the reverse, which has no prediction unless it is an edge itself
         reverse = EdgeQuery(edge.target, edge.source, None, edge.neighbours)
         wanted.setdefault(key_of(reverse), reverse)
     return wanted
 
 
 def key_of(edge: EdgeQuery) -> tuple[int, int]:
-    """Identities of the features of source and target."""
+    """Return the identities of the features of source and target."""
     return id(edge.source), id(edge.target)
 
 
 def key_of_reverse(edge: EdgeQuery) -> tuple[int, int]:
-    """Key of the edge from target to source."""
+    """Return the key of the edge from target to source."""
     return id(edge.target), id(edge.source)
 
 
 def cell_flow(predicted: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Flow in pixels of predicted coordinates on the grid, float32 [h, w, 2], finite; ``shape`` is (H, W)."""
+    """Convert predicted coordinates on the grid to flow in pixels, float32 [h, w, 2], finite; ``shape`` is (H, W)."""
     h, w = predicted.shape[:2]
     y, x = np.mgrid[0:h, 0:w]
     flow = (predicted - np.stack([x, y], axis=-1)) * FEATURE_STRIDE
-    limit = max(shape)  # a pixel behind the camera is predicted anywhere
+    limit = max(shape)  # the prediction of a point behind the camera is arbitrary
     return np.clip(np.nan_to_num(flow), -limit, limit).astype(np.float32)
 
 
 def landing_px(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (x, y) at which the centres of the cells arrive, float32 [h, w] each; ``flow`` [h, w, 2] in pixels."""
+    """Return where the centres of the cells land, pixels (x, y), float32 [h, w] each; ``flow`` [h, w, 2] in pixels."""
     h, w = flow.shape[:2]
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     return x * FEATURE_STRIDE + GRID_OFFSET_PX + flow[..., 0], y * FEATURE_STRIDE + GRID_OFFSET_PX + flow[..., 1]
@@ -65,10 +72,10 @@ def landing_px(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def checked_by_return(
     config: DisConfig, flow: np.ndarray, back: np.ndarray, texture: np.ndarray, shape: tuple[int, int]
 ) -> Correspondence:
-    """Targets of the cells, and how far they are believed.
+    """Compute the targets of the cells and their confidence by the forward-backward check.
 
-    ``flow`` [h, w, 2] goes from the cells to the target image, ``back`` [h, w, 2] from where that arrives, both in
-    pixels; ``texture`` [h, w] is the source's; ``shape`` is (H, W).
+    ``flow`` [h, w, 2] leads from the cells to the target image, ``back`` [h, w, 2] from where they land back to the
+    source, both in pixels; ``texture`` [h, w] is the source's; ``shape`` is (H, W).
     """
     H, W = shape
     landing_x, landing_y = landing_px(flow)

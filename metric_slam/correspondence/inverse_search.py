@@ -1,8 +1,8 @@
-"""Dense matching by inverse search in torch: what :mod:`metric_slam.correspondence.dis` does, on any device.
+"""Dense matching by inverse search in torch, on any device: the method of :mod:`metric_slam.correspondence.dis`.
 
-All edges of a call, and their reverses, go through the pyramid together; a level of it is the work of
-:mod:`metric_slam.correspondence.patch_search`. Only the flow of the cells and the way back from where they arrive come
-back to the host, where the confidence is made of them by the same rule as that of ``dis``.
+All edges of a call, and their reverses, go through the pyramid together; one level of it is computed by
+:mod:`metric_slam.correspondence.patch_search`. Only the forward flow of the cells and the backward flow from where they
+land come back to the host, where the confidence follows from the same check as that of ``dis``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from metric_slam.correspondence.forward_backward import (
     cell_flow,
     checked_by_return,
     grey_and_texture,
+    image_size,
     key_of,
     key_of_reverse,
     with_reverses,
 )
 from metric_slam.correspondence.patch_search import PATCH_PX, LevelSearch, PatchGrid, make_grid, per_pixel
 from metric_slam.geometry.camera import FEATURE_STRIDE, GRID_OFFSET_PX, PinholeCamera
+from metric_slam.grid_array import on_host
 
 _STRIDE_PX = 4
 _PIXELS_AT_ONCE = 1_000_000
@@ -35,7 +37,7 @@ _PIXELS_AT_ONCE = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class InverseSearchFeatures:
-    """What the search needs of an image."""
+    """Features of an image for the search."""
 
     grey: Tensor
     """uint8 [H, W], on the device."""
@@ -47,7 +49,7 @@ class InverseSearchFeatures:
 class InverseSearch:
     """Flow on whole images, sampled at the centres of the grid cells.
 
-    Of ``config``, ``preset`` is OpenCV's alone; ``patch_stride`` is 4 where it is not given.
+    Does not use ``config.preset``, which is OpenCV's; ``patch_stride`` is 4 unless given.
     """
 
     name = "inverse_search"
@@ -59,13 +61,13 @@ class InverseSearch:
         self._grids: dict[tuple[int, int], PatchGrid] = {}
 
     def encode(self, image: np.ndarray, camera: PinholeCamera) -> InverseSearchFeatures:
-        """Grey image on the device and its texture per cell."""
+        """Compute the grey image, on the device, and its texture per cell."""
         grey, texture = grey_and_texture(image, camera)
         return InverseSearchFeatures(torch.from_numpy(grey).to(self._device), texture)
 
     @torch.inference_mode()
     def track(self, edges: list[EdgeQuery]) -> list[Correspondence]:
-        """Flow of every edge and of its reverse; both are computed once when both are asked for."""
+        """Match edges by their flow and that of their reverses; an edge and its reverse in one call share both."""
         if not edges:
             return []
         wanted = with_reverses(edges)
@@ -75,21 +77,23 @@ class InverseSearch:
         # uploaded before the search, because an upload makes the host wait for the device
         ends = torch.tensor([(place[key_of(edge)], place[key_of_reverse(edge)]) for edge in edges]).to(self._device)
         flows, scale = self._flows([wanted[key] for key in order])
-        found = self._there_and_back(flows, scale, edges[0].source.texture.shape, ends).cpu().numpy()
-        shape = tuple(edges[0].source.grey.shape)
+        textures = [_source(edge).texture for edge in edges]
+        h, w = textures[0].shape
+        found = self._forward_and_backward(flows, scale, (h, w), ends).cpu().numpy()
+        shape = image_size(_source(edges[0]).grey)
         return [
-            checked_by_return(self._config, flow, back, edge.source.texture, shape)
-            for edge, flow, back in zip(edges, *found, strict=True)
+            checked_by_return(self._config, flow, back, texture, shape)
+            for texture, flow, back in zip(textures, *found, strict=True)
         ]
 
     def _finest_scale(self, edge: EdgeQuery) -> int:
         asked = self._config.finest_scale if edge.neighbours else self._config.wide_finest_scale
-        return min(asked, coarsest_scale(*edge.source.grey.shape))
+        return min(asked, coarsest_scale(*image_size(_source(edge).grey)))
 
     def _flows(self, pairs: list[EdgeQuery]) -> tuple[Tensor, int]:
         """Flow of all pairs at the finest scale of any, [B, 2, H', W'] in its pixels, and that scale."""
         scales = [self._finest_scale(pair) for pair in pairs]
-        H, W = pairs[0].source.grey.shape
+        H, W = image_size(_source(pairs[0]).grey)
         at_once = max(1, _PIXELS_AT_ONCE // ((H >> scales[0]) * (W >> scales[0])))
         found: list[Tensor] = []
         for begin in range(0, len(pairs), at_once):
@@ -100,11 +104,11 @@ class InverseSearch:
 
     def _searched(self, pairs: list[EdgeQuery], scales: list[int]) -> list[tuple[Tensor, int]]:
         """Flows of pairs whose scales ascend, in groups of one scale each: [b, 2, H', W'] and the scale."""
-        images = {id(f): f.grey for pair in pairs for f in (pair.source, pair.target)}
+        images = {id(f): f.grey for pair in pairs for f in pair.ends(InverseSearchFeatures)}
         place = {identity: number for number, identity in enumerate(images)}
         ends = [[place[id(pair.source)], place[id(pair.target)]] for pair in pairs]
         source, target = torch.tensor(ends).to(self._device).unbind(dim=1)
-        coarsest = coarsest_scale(*pairs[0].source.grey.shape)
+        coarsest = coarsest_scale(*image_size(_source(pairs[0]).grey))
         levels = pyramid(torch.stack(list(images.values())), coarsest)
         prediction = self._predictions(pairs)
         found, flow = [], None
@@ -120,12 +124,14 @@ class InverseSearch:
 
     def _predictions(self, pairs: list[EdgeQuery]) -> tuple[Tensor, Tensor] | None:
         """Predicted flow of the cells, pixels [B, 2, h, w], and which pairs have one, bool [B, 1, 1]; None: none."""
-        known = [pair.predicted is not None and self._config.warm_start for pair in pairs]
+        predicted = [pair.predicted if self._config.warm_start else None for pair in pairs]
+        known = [grid is not None for grid in predicted]
         if not any(known):
             return None
-        nothing = np.zeros((*pairs[0].source.texture.shape, 2), np.float32)
-        shape = tuple(pairs[0].source.grey.shape)
-        flows = [cell_flow(pair.predicted, shape) if k else nothing for pair, k in zip(pairs, known, strict=True)]
+        first = _source(pairs[0])
+        nothing = np.zeros((*first.texture.shape, 2), np.float32)
+        shape = image_size(first.grey)
+        flows = [nothing if grid is None else cell_flow(on_host(grid), shape) for grid in predicted]
         cells = torch.from_numpy(np.stack(flows)).to(self._device).permute(0, 3, 1, 2).contiguous()
         return cells, torch.tensor(known).to(self._device)[:, None, None]
 
@@ -135,10 +141,10 @@ class InverseSearch:
             self._grids[height, width] = make_grid(height, width, stride, self._device)
         return self._grids[height, width]
 
-    def _there_and_back(self, flows: Tensor, scale: int, cells: tuple[int, int], ends: Tensor) -> Tensor:
-        """Flow of the cells of edges and of their reverses from where they arrive, pixels of the image [2, E, h, w, 2].
+    def _forward_and_backward(self, flows: Tensor, scale: int, cells: tuple[int, int], ends: Tensor) -> Tensor:
+        """Flow of the cells of E edges, and flow back from where they land, pixels of the image [2, E, h, w, 2].
 
-        ``flows`` [B, 2, H', W'] of a scale, and for every edge its number there and that of its reverse, [E, 2].
+        ``flows`` [B, 2, H', W'] of a scale; ``ends`` [E, 2]: for every edge its number there and that of its reverse.
         """
         there, back = ends.unbind(dim=1)
         h, w = cells
@@ -150,14 +156,20 @@ class InverseSearch:
         return torch.stack([flow, returned]).view(2, len(ends), h, w, 2)
 
 
+def _source(edge: EdgeQuery) -> InverseSearchFeatures:
+    """Features of the source image of an edge."""
+    return edge.ends(InverseSearchFeatures)[0]
+
+
 def coarsest_scale(height: int, width: int) -> int:
-    """Where the search starts: about four patches along the longer side, and no less than one along the shorter."""
+    """Return the scale at which the search starts: about four patches along the longer side, at least one along the
+    shorter."""
     longer, shorter = math.log2(max(height, width) / (4 * PATCH_PX)), math.log2(min(height, width) / PATCH_PX)
     return max(0, min(int(longer + 0.5), int(shorter)))
 
 
 def pyramid(grey: Tensor, coarsest: int) -> list[Tensor]:
-    """Images uint8 [N, H, W] and their halves, float32 [N, 1, H >> scale, W >> scale], by scale."""
+    """Halve images uint8 [N, H, W] again and again: float32 [N, 1, H >> scale, W >> scale], by scale."""
     levels = [grey[:, None].float()]
     for _ in range(coarsest):
         levels.append(F.avg_pool2d(levels[-1], 2))
@@ -165,7 +177,7 @@ def pyramid(grey: Tensor, coarsest: int) -> list[Tensor]:
 
 
 def sampled_at(field: Tensor, points: Tensor) -> Tensor:
-    """A field [B, C, H, W] between its pixels at (x, y) [B, Q, 2], continued beyond its edges; [B, Q, C]."""
+    """Interpolate a field [B, C, H, W] at pixels (x, y) [B, Q, 2], continued beyond its edges; [B, Q, C]."""
     where = (points * per_pixel(*field.shape[-2:], field.device) - 1.0)[:, None]
     return F.grid_sample(field, where, padding_mode="border", align_corners=True)[:, :, 0].mT
 

@@ -1,12 +1,12 @@
 """One pyramid level of dense inverse search, for many pairs of images and all their patches at once.
 
 Kroeger et al., *Fast Optical Flow using Dense Inverse Search*, ECCV 2016, sections 2.1 and 2.2, without the variational
-refinement of 2.3. In the inverse compositional form gradients and Hessian belong to the source's patch and stay, so
-a step is one sampling of the target and one small product. Patches learn from their neighbours before they search, as
-OpenCV's do; here all at once instead of one after the other, because nothing may wait on a GPU.
+refinement of 2.3. In the inverse compositional form gradients and Hessian are those of the source patch and constant,
+so a step is one sampling of the target and one small product. A patch also tries the start of its neighbours, as in
+OpenCV; here all patches at once instead of one after the other, which suits a GPU.
 
 P patches of 64 pixels a level, B pairs; lengths are pixels of the level, and everything is float32 on one device. Its
-products must not be rounded to TF32 (torch does so only when told): grey levels cancel in them.
+products must not be rounded to TF32 (off by default in torch): grey levels cancel in them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NEIGHBOURS = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # the patch itself fir
 
 @dataclass(frozen=True)
 class PatchGrid:
-    """Where the patches of a level lie; the last row and column may reach beyond the image, which goes on there."""
+    """Patches of a level; the last row and column may reach beyond the image, which is continued there."""
 
     height: int
     width: int
@@ -43,7 +43,7 @@ class PatchGrid:
     """Pixels (x, y), [P, 2]."""
 
     pixels: Tensor
-    """Of every patch, in the coordinates of ``grid_sample``, [P, 64, 2]."""
+    """Pixels of every patch, in the coordinates of ``grid_sample``, [P, 64, 2]."""
 
     per_px: Tensor
     """Steps of those coordinates in a pixel, [2]."""
@@ -53,12 +53,12 @@ class PatchGrid:
 
     @property
     def padded(self) -> tuple[int, int]:
-        """Height and width that the patches cover."""
+        """Height and width that the patches cover, pixels."""
         return self.stride * (self.rows - 1) + PATCH_PX, self.stride * (self.columns - 1) + PATCH_PX
 
 
 def make_grid(height: int, width: int, stride: int, device: torch.device) -> PatchGrid:
-    """Patches every ``stride`` pixels, so many that every pixel lies in one."""
+    """Place patches every ``stride`` pixels so that every pixel lies in one."""
     rows, columns = (max(0, -(-(side - PATCH_PX) // stride)) + 1 for side in (height, width))
     y, x = (torch.arange(count) for count in (rows, columns))
     first = torch.stack(torch.meshgrid(x * stride, y * stride, indexing="xy"), dim=-1).reshape(-1, 1, 2)
@@ -81,13 +81,13 @@ def make_grid(height: int, width: int, stride: int, device: torch.device) -> Pat
 
 @lru_cache(maxsize=100)  # an upload makes the host wait for the device
 def per_pixel(height: int, width: int, device: torch.device) -> Tensor:
-    """Steps of the coordinates of ``grid_sample`` (corners are pixels) in a pixel, (x, y), [2]."""
+    """Return the coordinates of ``grid_sample`` (corners are pixels) per pixel, (x, y), [2]."""
     return torch.tensor([2.0 / max(1, width - 1), 2.0 / max(1, height - 1)]).to(device)
 
 
 @dataclass(frozen=True)
 class Templates:
-    """Patches of the sources without their means, and what turns a difference into a step."""
+    """Patches of the sources without their means, and the matrices that turn a difference into a step."""
 
     grey: Tensor
     """[B, P, 64]."""
@@ -96,11 +96,11 @@ class Templates:
     """Inverse Hessian times gradients, in the coordinates of ``grid_sample``, [B * P, 2, 64]."""
 
     offset: Tensor
-    """What it makes of the templates themselves, [B * P, 2, 1]."""
+    """``solver`` applied to the templates themselves, [B * P, 2, 1]."""
 
 
 def make_templates(source: Tensor, grid: PatchGrid) -> Templates:
-    """Templates of images [B, 1, H, W] of a level; mean-normalised, so that brightness may change."""
+    """Cut templates from images [B, 1, H, W] of a level; mean-normalised, so that brightness may change."""
     batch = len(source)
     height, width = grid.padded
     image = F.pad(source, (1, 1 + width - grid.width, 1, 1 + height - grid.height), mode="replicate")
@@ -129,9 +129,9 @@ class LevelSearch:
         self._templates = make_templates(source, grid)
 
     def flow(self, start: Tensor, others: list[Tensor]) -> Tensor:
-        """Dense flow [B, 2, H, W].
+        """Compute the dense flow [B, 2, H, W].
 
-        Patches start at the best of ``start`` and ``others``, each [B, P, 2], and of what their neighbours start at.
+        Patches start at the best of ``start`` and ``others``, each [B, P, 2], and of the starts of their neighbours.
         """
         candidates = [flow * self._grid.per_px for flow in (start, *others)]
         for _ in range(ROUNDS):
@@ -143,7 +143,9 @@ class LevelSearch:
         """Pixels of the target, [B, Q, 64], for P patches at flows [B, Q, 2], where Q is a multiple of P."""
         batch, count = flow.shape[:2]
         pixels = torch.view_as_complex(self._grid.pixels)
-        flow = torch.view_as_complex(flow).view(batch, -1, len(pixels), 1)  # pairs are added as one number: quicker
+        flow = torch.view_as_complex(flow).view(
+            batch, -1, len(pixels), 1
+        )  # adding pairs as one complex number is faster
         where = torch.view_as_real(pixels + flow).view(batch, count, _PIXELS, 2)
         return F.grid_sample(self._target, where, padding_mode="border", align_corners=True)[:, 0]
 
@@ -168,7 +170,7 @@ class LevelSearch:
         return flow[:, 0], pixels[:, 0], cost
 
     def _searched(self, start: Tensor, at_start: Tensor, cost: Tensor) -> tuple[Tensor, Tensor]:
-        """Flows [B, P, 2] after some steps, and the target's pixels there; what gets lost stays where it started."""
+        """Flows [B, P, 2] after some steps, and the target's pixels there; a patch that drifts off keeps its start."""
         solver, offset = self._templates.solver, self._templates.offset
         flow, sampled = start, at_start
         for _ in range(STEPS_PER_ROUND):
@@ -180,7 +182,7 @@ class LevelSearch:
         return torch.where(kept, flow, start), torch.where(kept, sampled, at_start)
 
     def _dense(self, flow: Tensor, sampled: Tensor) -> Tensor:
-        """Mean of the flows of the patches that cover a pixel, by how well each explains it (equation 3)."""
+        """Mean of the flows of the patches that cover a pixel, weighted by the match of each there (equation 3)."""
         difference = sampled - self._templates.grey
         difference = difference - difference.mean(dim=-1, keepdim=True)
         weight = difference.abs().clamp(min=1.0).reciprocal()[:, :, None]  # [B, P, 1, 64]

@@ -6,12 +6,18 @@ evo is GPL-3 and therefore optional: imported here only, inside functions; a run
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 
 from metric_slam.errors import EvaluationError, MissingDependencyError
+from metric_slam.evaluation.gaps import Gaps, left_out_reason, no_gaps
+
+if TYPE_CHECKING:
+    from evo.core.metrics import PE, PoseRelation
+    from evo.core.trajectory import PosePath3D
 
 EvoAlignment = Literal["none", "origin", "scale", "se3", "sim3"]
 DeltaUnit = Literal["frames", "metres"]
@@ -27,13 +33,32 @@ ALIGNMENTS: dict[EvoAlignment, str] = {
 
 MISSING_EVO = "the optional package evo is not installed: pip install evo"
 
-_OPTIONS: dict[str, dict[str, bool]] = {
-    "none": {},
-    "origin": {"align_origin": True},
-    "scale": {"correct_scale": True},
-    "se3": {"align": True},
-    "sim3": {"align": True, "correct_scale": True},
-}
+
+class Statistics(TypedDict):
+    """Statistics of one kind of error, in the unit of its name."""
+
+    rmse: float
+    mean: float
+    median: float
+    std: float
+    min: float
+    max: float
+    sse: float
+
+
+class EvoErrors(TypedDict):
+    """Errors of translation and of rotation."""
+
+    translation_m: Statistics
+    rotation_deg: Statistics
+
+
+class PairErrors(EvoErrors):
+    """Errors of pairs of poses, and how many pairs there are."""
+
+    n_pairs: int
+    n_pairs_left_out: int
+    """Pairs that span a gap."""
 
 
 def require_evo() -> None:
@@ -42,16 +67,17 @@ def require_evo() -> None:
         raise MissingDependencyError(MISSING_EVO)
 
 
-def absolute_error(estimate: np.ndarray, truth: np.ndarray, alignment: EvoAlignment) -> dict[str, Any]:
-    """APE (papers: ATE) of ``estimate`` against ``truth``, both [N, 4, 4]: evo's statistics.
+def absolute_error(estimate: np.ndarray, truth: np.ndarray, alignment: EvoAlignment) -> EvoErrors:
+    """Compute the APE (papers: ATE) of ``estimate`` against ``truth``, both [N, 4, 4].
 
-    Returns ``translation_m`` and ``rotation_deg``, each with rmse, mean, median, std, min, max, sse.
     Raises MissingDependencyError without evo, EvaluationError where evo refuses (degenerate path).
     """
     require_evo()
-    from evo import main_ape
+    from evo.core.metrics import APE
 
-    return _both_parts(main_ape.ape, estimate, truth, alignment)
+    with _evo_refusals():
+        paths = _aligned(estimate, truth, alignment)
+        return _both_parts(lambda relation: _errors(APE(relation), *paths))
 
 
 def relative_error(
@@ -62,35 +88,105 @@ def relative_error(
     delta: float,
     unit: DeltaUnit,
     all_pairs: bool = False,
-) -> dict[str, Any]:
-    """RPE over pairs ``delta`` frames or metres (along the estimate, evo's default) apart.
+    gaps: Gaps | None = None,
+) -> PairErrors:
+    """Compute the RPE over pairs ``delta`` frames or metres (along the estimate, evo's default) apart.
 
-    Arguments, result and errors else as in :func:`absolute_error`. Pairs follow one another unless ``all_pairs``.
+    Pairs follow one another unless ``all_pairs``. They are chosen within each stretch between ``gaps`` of the N poses
+    (None: there are none); pairs that would span a gap, had the sequence none, are counted as left out.
+    Arguments and errors else as in :func:`absolute_error`; EvaluationError also where no pair is left.
     """
     require_evo()
-    from evo import main_rpe
-    from evo.core.metrics import Unit
+    from evo.core.metrics import RPE, Unit, id_pairs_from_delta
 
     delta_unit = Unit.frames if unit == "frames" else Unit.meters
-    options = {"delta": delta, "delta_unit": delta_unit, "all_pairs": all_pairs}
-    return _both_parts(main_rpe.rpe, estimate, truth, alignment, **options)
+    gaps = gaps if gaps is not None else no_gaps(len(truth))
+    with _evo_refusals():
+        paths = _aligned(estimate, truth, alignment)
+        pairs = np.array(id_pairs_from_delta(paths[1].poses_se3, delta, delta_unit, all_pairs=all_pairs))
+        left_out = int(gaps.spanned(pairs[:, 0], pairs[:, 1]).sum())
+        stretches = [_part(paths, rows) for rows in gaps.stretches()]
+        if gaps.count:
+            stretches = [part for part in stretches if _has_pair(part[1], delta, delta_unit, all_pairs)]
+        if not stretches:
+            raise EvaluationError(f"no pair is left: {left_out_reason(left_out, 'pairs')}")
+
+        def of_pairs(relation: PoseRelation) -> np.ndarray:
+            metrics = [RPE(relation, delta, delta_unit, all_pairs=all_pairs) for _ in stretches]
+            return np.concatenate([_errors(m, *part) for m, part in zip(metrics, stretches, strict=True)])
+
+        counted = sum(
+            len(id_pairs_from_delta(p.poses_se3, delta, delta_unit, all_pairs=all_pairs)) for _, p in stretches
+        )
+        return {**_both_parts(of_pairs), "n_pairs": counted, "n_pairs_left_out": left_out}
 
 
-def _both_parts(
-    metric: Callable[..., Any], estimate: np.ndarray, truth: np.ndarray, alignment: EvoAlignment, **options: Any
-) -> dict[str, Any]:
-    """Run one of evo's two metrics for translation and for rotation, on fresh copies (evo aligns in place)."""
+@contextmanager
+def _evo_refusals() -> Iterator[None]:
+    """Turn the exceptions of evo into EvaluationError."""
     from evo import EvoException
-    from evo.core.metrics import PoseRelation
+
+    try:
+        yield
+    except EvoException as error:
+        raise EvaluationError(f"evo: {' '.join(str(error).split())}") from error
+
+
+def _aligned(estimate: np.ndarray, truth: np.ndarray, alignment: EvoAlignment) -> tuple[PosePath3D, PosePath3D]:
+    """True path and aligned estimate as evo's paths, on copies (evo aligns in place)."""
     from evo.core.trajectory import PosePath3D
 
-    parts = {"translation_m": PoseRelation.translation_part, "rotation_deg": PoseRelation.rotation_angle_deg}
-    result: dict[str, Any] = {}
-    for name, relation in parts.items():
-        path_truth, path_estimate = PosePath3D(poses_se3=list(truth)), PosePath3D(poses_se3=list(np.copy(estimate)))
-        try:
-            outcome = metric(path_truth, path_estimate, relation, **_OPTIONS[alignment], **options)
-        except EvoException as error:
-            raise EvaluationError(f"evo: {' '.join(str(error).split())}") from error
-        result[name] = {key: float(value) for key, value in outcome.stats.items()}
-    return result
+    true_path, path = PosePath3D(poses_se3=list(truth)), PosePath3D(poses_se3=list(np.copy(estimate)))
+    if alignment == "origin":
+        path.align_origin(true_path)
+    elif alignment != "none":
+        path.align(true_path, correct_scale=alignment == "sim3", correct_only_scale=alignment == "scale")
+    return true_path, path
+
+
+def _part(paths: tuple[PosePath3D, PosePath3D], rows: slice) -> tuple[PosePath3D, PosePath3D]:
+    """The same rows of both paths."""
+    from evo.core.trajectory import PosePath3D
+
+    return PosePath3D(poses_se3=paths[0].poses_se3[rows]), PosePath3D(poses_se3=paths[1].poses_se3[rows])
+
+
+def _has_pair(path: PosePath3D, delta: float, delta_unit: object, all_pairs: bool) -> bool:
+    """Whether a stretch is long enough to hold a pair."""
+    from evo.core.filters import FilterException
+    from evo.core.metrics import id_pairs_from_delta
+
+    try:
+        return len(id_pairs_from_delta(path.poses_se3, delta, delta_unit, all_pairs=all_pairs)) > 0
+    except FilterException:
+        return False
+
+
+def _errors(metric: PE, true_path: PosePath3D, path: PosePath3D) -> np.ndarray:
+    """Error of every pose or pair."""
+    metric.process_data((true_path, path))
+    return np.asarray(metric.error)
+
+
+def _both_parts(errors: Callable[[PoseRelation], np.ndarray]) -> EvoErrors:
+    """Statistics of the errors of translation and of rotation."""
+    from evo.core.metrics import PoseRelation
+
+    return {
+        "translation_m": _statistics(errors(PoseRelation.translation_part)),
+        "rotation_deg": _statistics(errors(PoseRelation.rotation_angle_deg)),
+    }
+
+
+def _statistics(errors: np.ndarray) -> Statistics:
+    """evo's statistics of some errors (``evo.core.metrics.PE.get_statistic``)."""
+    square = np.square(errors)
+    return {
+        "rmse": float(np.sqrt(square.mean())),
+        "mean": float(errors.mean()),
+        "median": float(np.median(errors)),
+        "std": float(errors.std()),
+        "min": float(errors.min()),
+        "max": float(errors.max()),
+        "sse": float(square.sum()),
+    }

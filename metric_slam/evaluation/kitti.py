@@ -6,10 +6,12 @@ github.com/Huangying-Zhan/kitti-odom-eval. Every trajectory is first expressed r
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 import numpy as np
 
+from metric_slam.evaluation.gaps import Gaps, left_out_reason
 from metric_slam.geometry.alignment import umeyama, uncentred_scale
 
 Alignment = Literal["none", "scale", "6dof", "7dof", "scale_7dof"]
@@ -27,6 +29,40 @@ SEGMENT_LENGTHS_M = (100, 200, 300, 400, 500, 600, 700, 800)
 SHORT_SEGMENT_LENGTHS_M = (25, 50)
 START_STEP = 10
 """A segment starts at every tenth pose."""
+
+
+class MeanDrift(TypedDict):
+    """Mean errors over some segments; null where there are none."""
+
+    t_rel_percent: float | None
+    r_rel_deg_per_100m: float | None
+    n_segments: int
+
+
+class DriftFigures(MeanDrift):
+    """Drift over all segments, and over those of each length."""
+
+    n_segments_left_out: int
+    """Segments that span a gap."""
+
+    covered_m: float
+    """Metres of the true path that lie in at least one segment: segments overlap, so n x length says little."""
+
+    per_length_m: dict[str, MeanDrift]
+
+    reason: str | None
+    """Why there is no figure."""
+
+
+class KittiFigures(DriftFigures):
+    """All figures of the evaluator."""
+
+    ate_rmse_m: float
+    rpe_mean_m: float | None
+    rpe_mean_deg: float | None
+    n_rpe_pairs: int
+    n_rpe_pairs_left_out: int
+    protocol: str
 
 
 def relative_to_first(T_world_cam: np.ndarray) -> np.ndarray:
@@ -56,25 +92,59 @@ def aligned_poses(estimate: np.ndarray, truth: np.ndarray, alignment: Alignment)
     return scaled
 
 
-def segment_errors(estimate: np.ndarray, truth: np.ndarray, lengths_m: tuple[int, ...]) -> np.ndarray:
-    """Errors of all segments, float64 [S, 4]: first pose, length [m], translation error [m], rotation error [rad].
+@dataclass(frozen=True)
+class Segments:
+    """Segments of fixed length along the true path."""
+
+    first: np.ndarray
+    """First pose of each segment, int64 [S]."""
+
+    last: np.ndarray
+    """Last pose, int64 [S]."""
+
+    length_m: np.ndarray
+    """Nominal length in metres, int64 [S]."""
+
+    left_out: int
+    """Segments that are not among them because they span a gap."""
+
+
+def segments(truth: np.ndarray, lengths_m: tuple[int, ...], gaps: Gaps | None = None) -> Segments:
+    """Segments of the true path [N, 4, 4] that span no gap.
 
     A segment starts at every tenth pose and ends at the first pose whose distance along the truth is *more* than the
-    length away. Error pose: inv(relative estimate) @ relative truth.
+    length away.
     """
     distance_m = path_distances_m(truth)
-    first, last, length_m = [], [], []
+    found: list[tuple[int, int, int]] = []
     for start in range(0, len(truth), START_STEP):
         for length in lengths_m:
             end = int(np.searchsorted(distance_m, distance_m[start] + length, side="right"))
             if end < len(truth):
-                first.append(start), last.append(end), length_m.append(length)
-    if not first:
-        return np.zeros((0, 4))
-    delta_truth = np.linalg.inv(truth[first]) @ truth[last]
-    delta_estimate = np.linalg.inv(estimate[first]) @ estimate[last]
+                found.append((start, end, length))
+    first, last, length_m = np.array(found, np.int64).reshape(-1, 3).T
+    kept = np.ones(len(first), bool) if gaps is None else ~gaps.spanned(first, last)
+    return Segments(first[kept], last[kept], length_m[kept], int((~kept).sum()))
+
+
+def covered_m(truth: np.ndarray, parts: Segments) -> float:
+    """Metres of the true path [N, 4, 4] that lie in at least one segment."""
+    steps_m = np.diff(path_distances_m(truth))
+    inside = np.zeros(len(steps_m) + 1, np.int64)
+    np.add.at(inside, parts.first, 1)
+    np.add.at(inside, parts.last, -1)
+    return float(steps_m[np.cumsum(inside)[:-1] > 0].sum())
+
+
+def segment_errors(estimate: np.ndarray, truth: np.ndarray, parts: Segments) -> np.ndarray:
+    """Errors of S segments, float64 [S, 2]: translation [m], rotation [rad] of inv(relative estimate) @ relative truth.
+
+    ``estimate``, ``truth`` [N, 4, 4].
+    """
+    delta_truth = np.linalg.inv(truth[parts.first]) @ truth[parts.last]
+    delta_estimate = np.linalg.inv(estimate[parts.first]) @ estimate[parts.last]
     error = np.linalg.inv(delta_estimate) @ delta_truth
-    return np.stack([first, length_m, np.linalg.norm(error[:, :3, 3], axis=1), rotation_angles_rad(error)], axis=1)
+    return np.stack([np.linalg.norm(error[:, :3, 3], axis=1), rotation_angles_rad(error)], axis=1)
 
 
 def rotation_angles_rad(T: np.ndarray) -> np.ndarray:
@@ -83,46 +153,66 @@ def rotation_angles_rad(T: np.ndarray) -> np.ndarray:
     return np.arccos(np.clip(cosine, -1.0, 1.0))
 
 
-def drift(estimate: np.ndarray, truth: np.ndarray, lengths_m: tuple[int, ...]) -> dict[str, Any]:
+def drift(
+    estimate: np.ndarray, truth: np.ndarray, lengths_m: tuple[int, ...], gaps: Gaps | None = None
+) -> DriftFigures:
     """Mean drift over all segments of the given lengths, and per length; null with the reason where there is none.
 
     ``estimate``, ``truth`` [N, 4, 4], relative to their first poses and aligned as wished.
     """
-    errors = segment_errors(estimate, truth, lengths_m)
-    result = _mean_drift(errors)
-    result["n_segments"] = len(errors)
-    result["per_length_m"] = {str(length): _mean_drift(errors[errors[:, 1] == length]) for length in lengths_m}
-    total_m = float(path_distances_m(truth)[-1])
-    too_short = f"the path is {total_m:.1f} m long: it holds no segment of {lengths_m[0]} m"
-    result["reason"] = None if len(errors) else too_short
-    return result
-
-
-def _mean_drift(errors: np.ndarray) -> dict[str, Any]:
-    if len(errors) == 0:
-        return {"t_rel_percent": None, "r_rel_deg_per_100m": None}
+    parts = segments(truth, lengths_m, gaps)
+    errors = segment_errors(estimate, truth, parts)
+    reason = None
+    if not len(errors):
+        total_m = float(path_distances_m(truth)[-1])
+        reason = f"the path is {total_m:.1f} m long: it holds no segment of {lengths_m[0]} m"
+        reason = f"no segment is left: {left_out_reason(parts.left_out, 'segments')}" if parts.left_out else reason
+    per_length = {
+        str(m): _mean_drift(errors[parts.length_m == m], parts.length_m[parts.length_m == m]) for m in lengths_m
+    }
     return {
-        "t_rel_percent": float(np.mean(errors[:, 2] / errors[:, 1]) * 100.0),
-        "r_rel_deg_per_100m": float(np.degrees(np.mean(errors[:, 3] / errors[:, 1])) * 100.0),
+        **_mean_drift(errors, parts.length_m),
+        "n_segments": len(errors),
+        "n_segments_left_out": parts.left_out,
+        "covered_m": covered_m(truth, parts),
+        "per_length_m": per_length,
+        "reason": reason,
     }
 
 
-def kitti_errors(estimate: np.ndarray, truth: np.ndarray, alignment: Alignment) -> dict[str, Any]:
+def _mean_drift(errors: np.ndarray, length_m: np.ndarray) -> MeanDrift:
+    if len(errors) == 0:
+        return {"t_rel_percent": None, "r_rel_deg_per_100m": None, "n_segments": 0}
+    return {
+        "t_rel_percent": float(np.mean(errors[:, 0] / length_m) * 100.0),
+        "r_rel_deg_per_100m": float(np.degrees(np.mean(errors[:, 1] / length_m)) * 100.0),
+        "n_segments": len(errors),
+    }
+
+
+def kitti_errors(
+    estimate: np.ndarray, truth: np.ndarray, alignment: Alignment, gaps: Gaps | None = None
+) -> KittiFigures:
     """All figures of the evaluator for one alignment.
 
-    ``estimate``, ``truth`` [N, 4, 4] with N >= 2. Returns t_rel_percent, r_rel_deg_per_100m, n_segments, per_length_m,
-    reason, ate_rmse_m (RMSE of positions), rpe_mean_m and rpe_mean_deg (means over consecutive poses) and the protocol.
+    ``estimate``, ``truth`` [N, 4, 4] with N >= 2; ``gaps`` of these N poses, None: there are none. ATE is the RMSE of
+    positions; RPE is the mean over neighbouring poses, null where a gap separates all of them.
     Raises EvaluationError where the alignment does not exist.
     """
     truth = relative_to_first(truth)
     estimate = aligned_poses(relative_to_first(estimate), truth, alignment)
-    result = drift(estimate, truth, SEGMENT_LENGTHS_M)
     position_error_m = np.linalg.norm(estimate[:, :3, 3] - truth[:, :3, 3], axis=1)
-    step_truth = np.linalg.inv(truth[:-1]) @ truth[1:]
-    step_estimate = np.linalg.inv(estimate[:-1]) @ estimate[1:]
+    first = np.arange(len(truth) - 1)
+    kept = first if gaps is None else first[~gaps.spanned(first, first + 1)]
+    step_truth = np.linalg.inv(truth[kept]) @ truth[kept + 1]
+    step_estimate = np.linalg.inv(estimate[kept]) @ estimate[kept + 1]
     step_error = np.linalg.inv(step_truth) @ step_estimate
-    result["ate_rmse_m"] = float(np.sqrt(np.mean(position_error_m**2)))
-    result["rpe_mean_m"] = float(np.mean(np.linalg.norm(step_error[:, :3, 3], axis=1)))
-    result["rpe_mean_deg"] = float(np.degrees(np.mean(rotation_angles_rad(step_error))))
-    result["protocol"] = ALIGNMENTS[alignment]
-    return result
+    return {
+        **drift(estimate, truth, SEGMENT_LENGTHS_M, gaps),
+        "ate_rmse_m": float(np.sqrt(np.mean(position_error_m**2))),
+        "rpe_mean_m": float(np.mean(np.linalg.norm(step_error[:, :3, 3], axis=1))) if len(kept) else None,
+        "rpe_mean_deg": float(np.degrees(np.mean(rotation_angles_rad(step_error)))) if len(kept) else None,
+        "n_rpe_pairs": len(kept),
+        "n_rpe_pairs_left_out": len(first) - len(kept),
+        "protocol": ALIGNMENTS[alignment],
+    }

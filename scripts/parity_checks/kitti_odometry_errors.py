@@ -71,7 +71,8 @@ def _evo_rows(estimate: np.ndarray, truth: np.ndarray, results: dict[str, Any]) 
 
 
 def _statistics_rows(name: str, ours: dict[str, Any], reference: dict[str, Any]) -> Iterator[Row]:
-    for part, statistics in ours.items():
+    for part in ("translation_m", "rotation_deg"):
+        statistics = ours[part]
         yield _row(f"{name} {part}", list(statistics.values()), [reference[part][key] for key in statistics])
 
 

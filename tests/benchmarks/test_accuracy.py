@@ -32,7 +32,8 @@ def test_one_case_from_command_to_table(tiny_data: Path, tmp_path: Path) -> None
     metrics = json.loads((out / "kitti04-fast" / "metrics.json").read_text())
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:1] == "|"]
     row = dict(zip(table[0], table[2], strict=True))
-    assert len(table) == 3 and row["case"] == "kitti04-fast" and row["frames"] == "12"
+    assert len(table) == 3 and row["case"] == "kitti04-fast ‡" and row["frames"] == "12"
+    assert row["n"] == "0" and row["covers m"] == "0" and "‡ tuned on" in done.stdout
     assert float(row["end point %"]) == pytest.approx(metrics["end_point"]["error_percent"], abs=0.005)
     assert float(row["ATE Sim(3) m"]) == pytest.approx(
         metrics["ate"]["alignments"]["sim3"]["translation_m"]["rmse"], abs=5e-4

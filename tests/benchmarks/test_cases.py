@@ -78,5 +78,20 @@ def test_the_motorway_is_the_fast_part(cases: ModuleType) -> None:
 
 
 def test_absent_data_are_named(cases: ModuleType, tmp_path: Path) -> None:
-    assert "seven_scenes_redkitchen" in cases.CASES["7scenes-sensor-320x240"].missing(tmp_path)
+    assert "seven_scenes_redkitchen" in cases.CASES["7scenes-320x240-accurate"].missing(tmp_path)
     assert cases.CASES["demo-ground-fast"].missing(tmp_path) is None
+
+
+def test_cases_that_were_tuned_on_are_marked(cases: ModuleType) -> None:
+    tuned = {name.rsplit("-", 1)[0] for name, case in cases.CASES.items() if case.tuned_on}
+    assert tuned == {"raw0013", "kitti04", "7scenes", "7scenes-320x240", "demo-ground", "motorway"}
+    assert cases.CASES["raw0013-fast"].shown_name == f"raw0013-fast {cases.TUNED_MARK}"
+    assert cases.CASES["kitti39-fast"].shown_name == "kitti39-fast"
+
+
+def test_absolute_commands_name_their_data_from_anywhere(cases: ModuleType, tmp_path: Path) -> None:
+    words = cases.CASES["town-fast"].command(tmp_path, "x", absolute=True)
+    folders = [word for word in words if "/" in word]
+    assert len(folders) == 2 and all(Path(word).is_absolute() for word in folders)
+    shown = cases.CASES["town-fast"].command(tmp_path, "x")
+    assert not Path(shown[shown.index("--precomputed-depth") + 1]).is_absolute()

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from metric_slam.evaluation.gaps import find_gaps
 from metric_slam.evaluation.kitti import (
     SEGMENT_LENGTHS_M,
     SHORT_SEGMENT_LENGTHS_M,
     Alignment,
+    covered_m,
     drift,
     kitti_errors,
     path_distances_m,
     relative_to_first,
-    segment_errors,
+    segments,
 )
 
 
@@ -25,9 +27,34 @@ def straight_path(n: int, step_m: float = 1.0) -> np.ndarray:
 
 
 def test_segments_start_every_tenth_pose_and_end_past_the_length() -> None:
-    errors = segment_errors(straight_path(131), straight_path(131), (100,))
+    parts = segments(straight_path(131), (100,))
     # "more than 100 m away" is pose start + 101, so starts 0, 10, 20 fit into 131 poses and 30 does not
-    assert errors[:, 0].tolist() == [0, 10, 20]
+    assert parts.first.tolist() == [0, 10, 20] and parts.last.tolist() == [101, 111, 121]
+    assert covered_m(straight_path(131), parts) == 121.0
+
+
+def test_a_segment_does_not_span_a_gap() -> None:
+    truth = straight_path(400)
+    known = np.ones(400, bool)
+    known[150:155] = False
+    gaps = find_gaps(known)
+    estimate = truth.copy()
+    estimate[155:, 0, 3] += 30.0  # whatever happened in the gap
+    result = kitti_errors(estimate[known], truth[known], "none", gaps)
+    # of the segments of 100 m, starts at rows 0..40 end before the gap, rows 50..140 span it, rows 150..290 lie behind
+    assert result["per_length_m"]["100"]["n_segments"] == 5 + 15
+    assert result["per_length_m"]["200"]["n_segments"] == 5 and result["per_length_m"]["300"]["n_segments"] == 0
+    all_of_them = kitti_errors(truth[known], truth[known], "none")
+    assert result["n_segments"] + result["n_segments_left_out"] == all_of_them["n_segments"]
+    assert result["t_rel_percent"] == pytest.approx(0.0, abs=1e-9)
+    assert result["rpe_mean_m"] == pytest.approx(0.0, abs=1e-9) and result["n_rpe_pairs_left_out"] == 1
+    assert result["covered_m"] == 141.0 + 241.0
+
+
+def test_covered_metres_are_counted_once() -> None:
+    truth = straight_path(131)
+    result = kitti_errors(truth, truth, "none")
+    assert result["n_segments"] == 3 and result["covered_m"] == pytest.approx(121.0)
 
 
 def test_a_scale_error_is_its_percentage_times_the_overshoot() -> None:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from scipy.spatial.transform import Rotation
 
-from metric_slam.errors import EvaluationError, MissingDependencyError, OutputError
+from metric_slam.errors import EvaluationError, InputError, MissingDependencyError, OutputError
 from metric_slam.evaluation import evaluate, evaluate_files, format_table, write_metrics
 from metric_slam.evaluation.metrics import UNDEFINED_WITHOUT_SCALE
 from metric_slam.trajectory import write_kitti, write_tum
@@ -89,7 +89,58 @@ def test_rows_without_truth_are_left_out() -> None:
     known = np.isfinite(truth[:, 0, 0])
     only_known = evaluate(estimate[known], truth[known], scale_known=True)
     assert metrics["n_poses"] == 60 and metrics["n_poses_compared"] == int(known.sum())
-    assert metrics["headline"] == only_known["headline"]
+    for figure in ("ate_rmse_m", "end_point_error_percent", "fitted_scale", "path_length_m"):
+        assert metrics["headline"][figure] == only_known["headline"][figure]
+    assert metrics["gaps"]["frames_without_truth"] == 9 and metrics["gaps"]["missing_truth"] == 8
+    assert "8 pairs of neighbouring poses span a gap" in metrics["headline"]["left_out"]
+
+
+def with_a_jump(n: int, at: int, jump_m: float) -> np.ndarray:
+    """A path that is off by a step from one pose on."""
+    T = curved_path(n)
+    T[at:, 0, 3] += jump_m
+    return T
+
+
+@pytest.mark.parametrize("kind", ["missing truth", "lost time"])
+def test_no_pair_and_no_segment_spans_a_gap(kind: str) -> None:
+    """The estimate jumps by 5 m in the gap: only figures that bridge the gap can see it."""
+    pytest.importorskip("evo", reason="evo is optional")
+    truth, times_s = curved_path(300), 0.1 * np.arange(300)
+    if kind == "missing truth":
+        truth[150:160] = np.nan
+    else:
+        times_s[150:] += 2.0
+    metrics = evaluate(with_a_jump(300, 150, 5.0), truth, times_s=times_s, scale_known=True)
+    closed = evaluate(with_a_jump(300, 150, 5.0), curved_path(300), scale_known=True)
+    gap = metrics["gaps"]
+    assert (gap["missing_truth"], gap["lost_time"]) == ((1, 0) if kind == "missing truth" else (0, 1))
+    assert gap["longest_s"] == pytest.approx(1.1 if kind == "missing truth" else 2.1)
+    kitti, ours = (m["kitti"]["alignments"]["none"] for m in (closed, metrics))
+    assert kitti["t_rel_percent"] > 1.0 and ours["t_rel_percent"] == pytest.approx(0.0, abs=1e-6)
+    assert ours["n_segments"] > 0 and ours["n_segments_left_out"] > 0 and kitti["n_segments_left_out"] == 0
+    assert ours["rpe_mean_m"] == pytest.approx(0.0, abs=1e-9) and ours["n_rpe_pairs_left_out"] == 1
+    one_frame, closed_frame = (m["rpe_1_frame"]["alignments"]["none"] for m in (metrics, closed))
+    assert closed_frame["translation_m"]["max"] == pytest.approx(5.0, abs=0.1)
+    assert one_frame["translation_m"]["max"] == pytest.approx(0.0, abs=1e-9)
+    assert (one_frame["n_pairs"], one_frame["n_pairs_left_out"]) == (len(truth) - gap["frames_without_truth"] - 2, 1)
+    far = metrics["rpe_100_m"]["alignments"]["none"]
+    assert (far["n_pairs"], far["n_pairs_left_out"]) == (2, 1) and far["translation_m"]["max"] < 1e-9
+    assert "segments span a gap" in metrics["headline"]["left_out"] and "left out: " in as_text(metrics)
+    assert metrics["path_length_m"]["bridged_m"] > 0
+
+
+def test_where_every_segment_spans_a_gap_there_is_no_drift_but_a_reason() -> None:
+    truth = curved_path(150)
+    truth[::7] = np.nan
+    headline = evaluate(curved_path(150), truth, scale_known=True)["headline"]
+    assert headline["t_rel_percent"] is None and headline["n_segments"] == 0
+    assert "segments span a gap" in headline["reason"]
+
+
+def test_times_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(InputError, match="times_s has shape"):
+        evaluate(curved_path(20), curved_path(20), times_s=np.arange(19.0), scale_known=True)
 
 
 @pytest.mark.parametrize("n_known", [0, 1])
@@ -130,6 +181,10 @@ def test_the_table_fits_one_screen_and_shows_the_numbers() -> None:
     metrics = evaluate(curved_path(150, 1.05), curved_path(150), scale_known=True)
     text = as_text(metrics)
     assert len(text.splitlines()) <= 24
+    headline = metrics["headline"]
+    assert headline["n_segments"] == 5 and headline["covered_m"] == pytest.approx(141, abs=1)
+    assert {"n", "covers", "r_rel"} <= set(text.split()) and f"{headline['r_rel_deg_per_100m']:.3f}" in text
+    assert f"true path {headline['path_length_m']:.1f} m" in text
     assert f"{metrics['headline']['t_rel_percent']:.2f}" in text and "fitted scale 0.9524" in text
 
 

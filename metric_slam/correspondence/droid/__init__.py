@@ -1,1 +1,1 @@
-"""Correspondence by the DROID-SLAM network: encoders, correlation, recurrent update; takes the weights of droid.pth."""
+"""The DROID-SLAM network as a correspondence model, with the weights of droid.pth; only the factory imports it."""

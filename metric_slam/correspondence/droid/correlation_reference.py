@@ -1,4 +1,4 @@
-"""Correlation lookup in plain torch: the slow, obvious twin of the compiled kernels.
+"""Correlation lookup in plain torch: the slow, obvious reference implementation of the compiled kernels.
 
 The correlation of a source cell p with a target cell q is the scalar product of their features, each divided by 4. It
 is averaged over the target into levels of half the size, 2 x 2 at a time; a row or column left over is dropped. A
@@ -9,7 +9,7 @@ lookup reads, on every level, the square window around the predicted position, b
 
 with dx the slow index, as in DROID-SLAM (droid_slam/modules/corr.py). Since averaging is linear, correlating with the
 averaged features gives the same numbers: :class:`CorrelationVolume` keeps all of them (memory E (h w)^2),
-:class:`CorrelationOnTheFly` computes them anew for every lookup. Both run on any device and are differentiable.
+:class:`CorrelationOnTheFly` recomputes them at every lookup. Both run on any device and are differentiable.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 
 FEATURE_DIVISOR = 4.0
-"""Both sides are divided by it; the released weights expect it whatever the count of channels."""
+"""Divisor of both sides; the released weights expect it whatever the number of channels."""
 
 EDGES_AT_ONCE = 8
 VALUES_AT_ONCE = 2**24
-"""Bounds of the slice of the volume that the lookup without volume holds: 64 MB in float32."""
+"""Bounds of the slice of the volume that is in memory at a time without a stored volume: 64 MB in float32."""
 
 Reader = Callable[[int, torch.Tensor], torch.Tensor]
 """(level, positions in the target map of that level [E, P, K]) -> correlations [E, P, K]."""
@@ -34,20 +34,20 @@ Reader = Callable[[int, torch.Tensor], torch.Tensor]
 class _Window(NamedTuple):
     """The (2 radius + 2)^2 cells around each position; all window entries share one fraction, hence one more a side."""
 
-    index: torch.Tensor  # [E, P, K], into a map of h * w cells
+    cell: torch.Tensor  # [E, P, K], into a map of h * w cells
     outside: torch.Tensor  # [E, P, K]
     fraction: torch.Tensor  # [E, P, 2], x and y
 
 
 def halved(maps: torch.Tensor) -> torch.Tensor:
-    """Averages of 2 x 2 cells, [M, C, h, w] -> [M, C, h // 2, w // 2]; possibly with no cell left."""
+    """Average 2 x 2 cells, [M, C, h, w] -> [M, C, h // 2, w // 2]; possibly no cell is left."""
     if min(maps.shape[-2:]) < 2:
         return maps.new_zeros(*maps.shape[:-2], maps.shape[-2] // 2, maps.shape[-1] // 2)
     return F.avg_pool2d(maps, 2)
 
 
 class CorrelationVolume:
-    """All correlations of E edges, made once and read many times."""
+    """All correlations of E edges, computed once and read many times."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class CorrelationVolume:
         self.volumes = [v.reshape(E, h * w, *v.shape[-2:]) for v in pyramid]  # [E, h w, h_level, w_level]
 
     def lookup(self, coords: torch.Tensor) -> torch.Tensor:
-        """Windows around positions [E, h, w, 2] (x, y, grid cells of the target) -> [E, levels (2r+1)^2, h, w]."""
+        """Read windows around positions [E, h, w, 2] (x, y, grid cells of the target) -> [E, levels (2r+1)^2, h, w]."""
         assert coords.shape == (*self.shape, 2), (coords.shape, self.shape)
         E, h, w = self.shape
 
@@ -81,7 +81,7 @@ class CorrelationVolume:
 
 
 class CorrelationOnTheFly:
-    """The same numbers from a slice of the volume at a time: little memory, but the work anew at every lookup."""
+    """The same numbers from a slice of the volume at a time: little memory, but recomputed at every lookup."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class CorrelationOnTheFly:
         self.targets = targets  # [E, C, h_level, w_level]
 
     def lookup(self, coords: torch.Tensor) -> torch.Tensor:
-        """Windows around positions [E, h, w, 2] (x, y, grid cells of the target) -> [E, levels (2r+1)^2, h, w]."""
+        """Read windows around positions [E, h, w, 2] (x, y, grid cells of the target) -> [E, levels (2r+1)^2, h, w]."""
         assert coords.shape == (*self.shape, 2), (coords.shape, self.shape)
         E, h, w = self.shape
         positions = coords.reshape(E, h * w, 2)
@@ -123,7 +123,7 @@ class CorrelationOnTheFly:
 
 
 def _slices(count: int, at_once: int) -> list[slice]:
-    """0 .. count in pieces; one empty piece of nothing."""
+    """Slices of 0 .. count; one empty slice for none."""
     return [slice(begin, min(begin + at_once, count)) for begin in range(0, max(count, 1), at_once)]
 
 
@@ -138,7 +138,7 @@ def _looked_up(
             levels.append(like.new_zeros(E, (2 * radius + 1) ** 2, P))
             continue
         window = _window(positions / 2**level, height, width, radius)
-        cells = read(level, window.index).masked_fill(window.outside, 0.0)
+        cells = read(level, window.cell).masked_fill(window.outside, 0.0)
         values = _interpolated(cells, window.fraction.to(cells.dtype), 2 * radius + 2)
         levels.append(values.transpose(1, 2))
     return torch.cat(levels, dim=1)

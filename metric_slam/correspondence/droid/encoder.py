@@ -1,4 +1,4 @@
-"""Residual encoder from an image to a map of 1/8 its size, once for features and once for context.
+"""Residual encoder from an image to a map of 1/8 its size, used for features and for context.
 
 Layout and names of the weights follow DROID-SLAM (droid_slam/modules/extractor.py, class BasicEncoder): a 7 x 7
 convolution of stride 2, three stages of two residual blocks with strides 1, 2, 2, and a 1 x 1 convolution.
@@ -16,7 +16,7 @@ Norm = Literal["instance", "none"]
 
 
 def normalised(maps: torch.Tensor, norm: Norm) -> torch.Tensor:
-    """Zero mean and unit variance of every channel of every image [N, C, h, w], without parameters; or nothing."""
+    """Normalise every channel of every image [N, C, h, w] to zero mean and unit variance, unless ``norm`` is "none"."""
     return F.instance_norm(maps, eps=1e-5) if norm == "instance" else maps
 
 
@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
         self.downsample = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride=stride)) if resize else None
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """[N, C_in, h, w] -> [N, C_out, h / stride, w / stride]."""
+        """Map [N, C_in, h, w] to [N, C_out, h / stride, w / stride]."""
         residual = F.relu(normalised(self.conv1(maps), self.norm), inplace=True)
         residual = F.relu(normalised(self.conv2(residual), self.norm), inplace=True)
         if self.downsample is not None:
@@ -44,7 +44,7 @@ class FeatureEncoder(nn.Module):
     """Normalised RGB [N, 3, H, W] -> maps [N, C, H/8, W/8].
 
     Sizes that are no multiple of 8 are rounded up. With ``norm="instance"`` the maps of an image do not depend on its
-    contrast; on the other images of the batch they never do.
+    contrast; they never depend on the other images of the batch.
     """
 
     def __init__(self, channels_out: int, norm: Norm, stages: tuple[int, int, int] = (32, 64, 128)) -> None:
@@ -62,6 +62,7 @@ class FeatureEncoder(nn.Module):
         return nn.Sequential(first, ResidualBlock(channels_out, channels_out, self.norm, stride=1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps of normalised images [N, 3, H, W]."""
+        """Encode normalised images [N, 3, H, W]."""
         maps = F.relu(normalised(self.conv1(images), self.norm), inplace=True)
-        return self.conv2(self.layer3(self.layer2(self.layer1(maps))))
+        maps = self.layer3(self.layer2(self.layer1(maps)))
+        return F.conv2d(maps, self.conv2.weight, self.conv2.bias)

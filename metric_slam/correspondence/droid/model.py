@@ -1,8 +1,8 @@
 """The DROID network as a correspondence model: features of images, refinement of edges in small steps.
 
-Tensors stay on the network's device. What leaves this file is numpy on the 1/8 grid, or for edges whose reprojections
-are tensors there, tensors: then the host waits for nothing. Edges are refined in batches of bounded size. Those that
-leave the same image are never parted, because the network averages over them.
+Tensors stay on the network's device. Results are numpy arrays on the 1/8 grid, or tensors for edges whose reprojections
+are tensors on the device, which then does not wait for the host. Edges are refined in batches of bounded size; those
+with the same source are never separated, because the network averages over them.
 """
 
 from __future__ import annotations
@@ -20,31 +20,32 @@ from metric_slam.correspondence.droid.correlation import CorrelationOnTheFly
 from metric_slam.correspondence.droid.network import default_precision, motion_features, pixel_grid
 from metric_slam.correspondence.droid.update import UpdateResult
 from metric_slam.correspondence.droid.upsample import upsample_inv_depth
+from metric_slam.errors import InputError
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.grid_array import Array, on_host, uploaded
 
-_FAR_CELLS = 1e4  # a point behind the camera is predicted anywhere; beyond this nothing changes
+_FAR_CELLS = 1e4  # bound on positions, whose prediction is arbitrary behind the camera; beyond this nothing changes
 
-_LARGEST_LOGIT = 1e4  # half precision ends at 65504; a softmax does not know the difference
+_LARGEST_LOGIT = 1e4  # half precision ends at 65504; the softmax is the same
 
 _PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Network(Protocol):
-    """What is asked of the network; shapes as in :class:`metric_slam.correspondence.droid.network.DroidNetwork`."""
+    """Interface of the network; shapes as in :class:`metric_slam.correspondence.droid.network.DroidNetwork`."""
 
     precision: torch.dtype
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Features [N, C, h, w] of uint8 RGB images [N, 3, H, W]."""
+        """Compute features [N, C, h, w] of uint8 RGB images [N, 3, H, W]."""
         ...
 
     def encode_context(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Initial hidden state and context, [N, C, h, w] each."""
+        """Compute initial hidden state and context, [N, C, h, w] each."""
         ...
 
     def context_gates(self, context: torch.Tensor) -> torch.Tensor:
-        """What ``refine`` takes instead of the context."""
+        """Compute what ``refine`` takes instead of the context."""
         ...
 
     def refine(
@@ -57,7 +58,7 @@ class Network(Protocol):
         *,
         context_gates: torch.Tensor | None = None,
     ) -> UpdateResult:
-        """One update of E edges."""
+        """Update E edges once."""
         ...
 
 
@@ -65,7 +66,7 @@ class Correlation(Protocol):
     """Correlation of the features of E edges."""
 
     def lookup(self, coords: torch.Tensor) -> torch.Tensor:
-        """Windows around positions [E, h, w, 2] -> [E, channels, h, w]."""
+        """Read windows around positions [E, h, w, 2]: [E, channels, h, w]."""
         ...
 
 
@@ -76,7 +77,7 @@ correlation."""
 
 @dataclass(eq=False)
 class DroidFeatures:
-    """What the network keeps of an image."""
+    """Features of an image for the network."""
 
     image: np.ndarray
     """uint8 [H, W, 3] RGB."""
@@ -85,11 +86,11 @@ class DroidFeatures:
     """[C, h, w]."""
 
     start: tuple[torch.Tensor, torch.Tensor] | None = None
-    """First hidden state [C, h, w] and gates of the context [3 C, h, w] of edges that leave it; made when needed."""
+    """First hidden state [C, h, w] and gates of the context [3 C, h, w] of edges with this source; made on demand."""
 
 
 class DroidCorrespondence:
-    """Follows :class:`metric_slam.correspondence.base.RecurrentModel`; the same calls give the same bits."""
+    """A :class:`metric_slam.correspondence.base.RecurrentModel`; the same calls give the same bits."""
 
     name = "droid"
     recurrent = True
@@ -104,13 +105,12 @@ class DroidCorrespondence:
 
     @torch.inference_mode()
     def encode(self, image: np.ndarray, camera: PinholeCamera) -> DroidFeatures:
-        """Features of one image; what only sources need follows on demand."""
+        """Compute the features of one image; what only sources need follows on demand."""
         return DroidFeatures(image, self._network.encode(self._batch(image))[0])
 
     @torch.inference_mode()
     def track(self, edges: list[EdgeQuery]) -> list[Correspondence]:
-        """Matches edges by updates alone, as optical flow: no poses agree on anything in between, so that nothing is
-        said of depths."""
+        """Match edges by updates alone, as optical flow: without bundle adjustment in between, and without depths."""
         there = bool(edges) and all(isinstance(edge.predicted, torch.Tensor) for edge in edges)
         memories = [self.begin(self._with_prediction(edge)) for edge in edges]
         found: list[Correspondence] = []
@@ -125,13 +125,13 @@ class DroidCorrespondence:
 
     @torch.inference_mode()
     def begin(self, query: EdgeQuery) -> EdgeMemory:
-        """The source's own hidden state."""
-        assert query.predicted is not None
-        return EdgeMemory(self._start(query.source)[0], _bounded(query.predicted))
+        """Return the source's first hidden state as the memory of an edge. Raises InputError without ``predicted``."""
+        source, _ = query.ends(DroidFeatures)
+        return EdgeMemory(self._start(source)[0], _predicted(query))
 
     @torch.inference_mode()
     def update(self, queries: list[EdgeQuery], memories: list[EdgeMemory]) -> list[tuple[Correspondence, EdgeMemory]]:
-        """One update of every edge, ``edges_at_once`` at a time."""
+        """Update every edge once, ``edges_at_once`` at a time."""
         return self._step(queries, memories, dense=self._config.dense_depth)
 
     def _step(
@@ -145,30 +145,31 @@ class DroidCorrespondence:
 
     @torch.inference_mode()
     def upsampled(self, inv_depth: np.ndarray, upsample_weights: np.ndarray) -> np.ndarray:
-        """Every pixel between the nine cells around it, none outside the image."""
+        """Return each pixel as a convex combination of the cells around it that lie in the image."""
         cells, weights = (
             torch.from_numpy(array)[None].to(self._device, torch.float32) for array in (inv_depth, upsample_weights)
         )
         return upsample_inv_depth(cells, weights, inside_only=True)[0].cpu().numpy()
 
     @torch.inference_mode()
-    def motion_px(self, source: DroidFeatures, target: DroidFeatures) -> float:
-        """One update at the identity without any motion told, as DROID-SLAM's motion filter has it."""
-        hidden, gates = self._start(source)
+    def motion_px(self, source: object, target: object) -> float:
+        """Measure the flow of one update that starts at the identity, as DROID-SLAM's motion filter does."""
+        first, second = EdgeQuery(source, target).ends(DroidFeatures)
+        hidden, gates = self._start(first)
         h, w = hidden.shape[-2:]
         coords = pixel_grid(h, w, device=self._device)[None]
-        ends = torch.stack([source.features, target.features]), *torch.arange(2).split(1)
+        ends = torch.stack([first.features, second.features]), *torch.arange(2).split(1)
         correlation = self._correlate(*ends).lookup(coords)
         result = self._network.refine(hidden[None], None, correlation, context_gates=gates[None])
         return float(result.delta.norm(dim=-1).mean()) * FEATURE_STRIDE
 
     def memory_to_array(self, memory: EdgeMemory) -> np.ndarray:
-        """float16 or float32 [C, h, w], as the network computes; bfloat16, which numpy lacks, as float32."""
-        hidden = memory.hidden.float() if memory.hidden.dtype == torch.bfloat16 else memory.hidden
-        return hidden.cpu().numpy()
+        """Return float16 or float32 [C, h, w], as the network computes; bfloat16, which numpy lacks, as float32."""
+        hidden = _hidden(memory)
+        return on_host(hidden.float() if hidden.dtype == torch.bfloat16 else hidden)
 
     def memory_from_array(self, hidden: np.ndarray, target: np.ndarray) -> EdgeMemory:
-        """Back on the device."""
+        """Rebuild a memory on the device."""
         state = torch.from_numpy(hidden.copy()).to(self._device, self._network.precision)
         return EdgeMemory(state, target.astype(np.float32))
 
@@ -180,14 +181,14 @@ class DroidCorrespondence:
     def _start(self, features: DroidFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         if features.start is None:
             hidden, context = self._network.encode_context(self._batch(features.image))
-            hidden = hidden.to(self._network.precision)  # one for every edge: half of the memory counts
+            hidden = hidden.to(self._network.precision)  # one for every edge: half precision halves the memory
             features.start = hidden[0], self._network.context_gates(context)[0]
         return features.start
 
     def _with_prediction(self, edge: EdgeQuery) -> EdgeQuery:
         if edge.predicted is not None:
             return EdgeQuery(edge.source, edge.target, uploaded(_bounded(edge.predicted), self._device))
-        h, w = edge.source.features.shape[-2:]
+        h, w = edge.ends(DroidFeatures)[0].features.shape[-2:]
         return EdgeQuery(edge.source, edge.target, pixel_grid(h, w, device=self._device))
 
     def _refined(
@@ -195,38 +196,40 @@ class DroidCorrespondence:
     ) -> list[tuple[Correspondence, EdgeMemory]]:
         order: dict[int, int] = {}
         rank = [order.setdefault(id(query.source), len(order)) for query in queries]
-        coords = self._stacked([_bounded(query.predicted) for query in queries])
+        coords = self._stacked([_predicted(query) for query in queries])
         last = self._stacked([memory.target for memory in memories])
         grid = pixel_grid(*coords.shape[1:3], device=self._device)
         correlation = self._correlation(queries)
         result = self._network.refine(
-            torch.stack([memory.hidden for memory in memories]),
+            torch.stack([_hidden(memory) for memory in memories]),
             None,
             correlation.lookup(coords),
             motion_features(coords, grid, last),
-            torch.tensor(rank),  # on the host, which has to know how many there are
-            context_gates=torch.stack([self._start(query.source)[1] for query in queries]),
+            torch.tensor(rank),  # on the host, which needs the number of sources
+            context_gates=torch.stack([self._start(query.ends(DroidFeatures)[0])[1] for query in queries]),
         )
-        targets, confidence = (coords + result.delta).float(), result.confidence
+        on_device = all(isinstance(query.predicted, torch.Tensor) for query in queries)
+
+        def answer(tensor: torch.Tensor, dtype: torch.dtype) -> Array:
+            return tensor if on_device else on_host(tensor.to(dtype))
+
         assert result.depth_damping is not None
-        damping = result.depth_damping.double()
-        weights = _kept_weights(result.upsample_weights if dense else None, len(damping))
-        if all(isinstance(query.predicted, torch.Tensor) for query in queries):
-            answers = targets, targets, confidence.float(), damping
-        else:
-            found = targets.cpu().numpy()
-            answers = found.astype(np.float64), found, confidence.double().cpu().numpy(), damping.cpu().numpy()
-            weights = [None if kept is None else kept.cpu().numpy() for kept in weights]
+        new_targets = (coords + result.delta).float()
+        target, remembered = (answer(new_targets, dtype) for dtype in (torch.float64, torch.float32))
+        confidence = answer(result.confidence.float(), torch.float64)
+        damping = answer(result.depth_damping.double(), torch.float64)
+        kept = _kept_weights(result.upsample_weights if dense else None, len(damping))
+        weights = [None if source is None else answer(source, source.dtype) for source in kept]
         return [
             (
-                Correspondence(answers[0][e], answers[2][e], answers[3][rank[e]], weights[rank[e]]),
-                EdgeMemory(result.hidden[e], answers[1][e]),
+                Correspondence(target[e], confidence[e], damping[rank[e]], weights[rank[e]]),
+                EdgeMemory(result.hidden[e], remembered[e]),
             )
             for e in range(len(queries))
         ]
 
     def _correlation(self, queries: Sequence[EdgeQuery]) -> Correlation:
-        images = {id(end): end for query in queries for end in (query.source, query.target)}
+        images = {id(end): end for query in queries for end in query.ends(DroidFeatures)}
         place = {key: n for n, key in enumerate(images)}
         source, target = (
             torch.tensor([place[id(end)] for end in ends])
@@ -235,14 +238,15 @@ class DroidCorrespondence:
         return self._correlate(torch.stack([image.features for image in images.values()]), source, target)
 
     def _stacked(self, targets: list[Array]) -> torch.Tensor:
-        """From host or device, or some from either: those of a checkpoint are arrays."""
-        if not any(isinstance(target, torch.Tensor) for target in targets):
-            return uploaded(np.stack(targets), self._device)
+        """Stack targets from host or device, or some from either: those of a checkpoint are arrays."""
+        arrays = [target for target in targets if isinstance(target, np.ndarray)]
+        if len(arrays) == len(targets):
+            return uploaded(np.stack(arrays), self._device)
         return torch.stack([uploaded(target, self._device) for target in targets])
 
 
 def by_source(queries: Sequence[EdgeQuery], at_once: int) -> list[list[int]]:
-    """Positions of edges in batches of at most ``at_once``, more only where a single source has more."""
+    """Group the positions of edges into batches of at most ``at_once``, more only where a single source has more."""
     groups: dict[int, list[int]] = {}
     for e, query in enumerate(queries):
         groups.setdefault(id(query.source), []).append(e)
@@ -256,19 +260,33 @@ def by_source(queries: Sequence[EdgeQuery], at_once: int) -> list[list[int]]:
 
 
 def _kept_weights(logits: torch.Tensor | None, count: int) -> list[torch.Tensor] | list[None]:
-    """Upsampling weights of each source [576, h, w], every one an array of its own: they leave memory singly."""
+    """Upsampling weights of each source [576, h, w], every one an array of its own, evicted on its own."""
     if logits is None:
         return [None] * count
     return [half.clone() for half in logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT).half()]
 
 
+def _hidden(memory: EdgeMemory) -> torch.Tensor:
+    """Hidden state of an edge. Raises InputError for the memory of another model."""
+    if not isinstance(memory.hidden, torch.Tensor):
+        raise InputError(f"memory holds a {type(memory.hidden).__name__}, expected the tensor of the DROID network")
+    return memory.hidden
+
+
+def _predicted(query: EdgeQuery) -> Array:
+    """Present reprojection of an edge, finite and in single precision. Raises InputError where there is none."""
+    if query.predicted is None:
+        raise InputError("the query has no predicted positions: an update starts from the present reprojection")
+    return _bounded(query.predicted)
+
+
 def _bounded(coords: Array) -> Array:
-    """Finite and in single precision, as the network takes it."""
+    """Positions, finite and in single precision, as the network takes them."""
     if isinstance(coords, torch.Tensor):
         return coords.nan_to_num(nan=_FAR_CELLS).clamp(-_FAR_CELLS, _FAR_CELLS).float()
     return np.nan_to_num(coords, nan=_FAR_CELLS).clip(-_FAR_CELLS, _FAR_CELLS).astype(np.float32)
 
 
 def _on_host(match: Correspondence) -> Correspondence:
-    """In double precision."""
-    return Correspondence(*(on_host(field.double()) for field in (match.target, match.confidence)))
+    """Target and confidence in memory, in double precision."""
+    return Correspondence(*(on_host(field).astype(np.float64) for field in (match.target, match.confidence)))

@@ -1,4 +1,4 @@
-"""The DROID-SLAM network as the tracker sees it: encode an image once, then refine edges as often as needed.
+"""The DROID-SLAM network: encode an image once, then refine edges as often as needed.
 
     network = load_droid_network(path)                                    # weights.py
     features = network.encode(images)                                     # [N, 128, h, w]
@@ -23,10 +23,10 @@ from metric_slam.correspondence.droid.widths import DroidWidths
 from metric_slam.geometry.camera import FEATURE_STRIDE
 
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet, for values 0..1: what the encoders were trained on."""
+"""Mean and standard deviation of ImageNet, for values 0..1, with which the encoders were trained."""
 
 MOTION_LIMIT = 64.0
-"""Flow and residual that the update operator is shown, grid cells."""
+"""Bound on flow and residual at the input of the update operator, grid cells."""
 
 
 class DroidNetwork(nn.Module):
@@ -53,16 +53,16 @@ class DroidNetwork(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Features [N, 128, h, w] of RGB images [N, 3, H, W], uint8 or float 0..255; sizes are multiples of 8.
+        """Compute features [N, 128, h, w] of RGB images [N, 3, H, W], uint8 or float 0..255; sizes are multiples of 8.
 
-        The reference is fed with BGR and reverses it; here the images are RGB already.
+        DROID-SLAM takes BGR and reverses it; here the images are RGB already.
         """
         with self._autocast(images.device):
             features = self.fnet(self._normalised(images))
         return features.to(self.mean.dtype)
 
     def encode_context(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(initial hidden state, context) of RGB images as for ``encode``, [N, 128, h, w] each."""
+        """Compute initial hidden state and context of RGB images as for ``encode``, [N, 128, h, w] each."""
         with self._autocast(images.device):
             maps = self.cnet(self._normalised(images)).to(self.mean.dtype)
         hidden, context = maps.split([self.widths.hidden, self.widths.context], dim=1)
@@ -78,14 +78,14 @@ class DroidNetwork(nn.Module):
         *,
         context_gates: torch.Tensor | None = None,  # [E, 384, h, w]
     ) -> UpdateResult:
-        """One update of E edges in the chosen precision; arguments as in :class:`UpdateOperator`."""
+        """Update E edges once in the chosen precision; arguments as in :class:`UpdateOperator`."""
         with self._autocast(hidden.device):
-            return self.update(hidden, context, correlation, motion, source, context_gates=context_gates)
+            return self.update.forward(hidden, context, correlation, motion, source, context_gates=context_gates)
 
     def context_gates(self, context: torch.Tensor) -> torch.Tensor:
-        """What ``refine`` may take instead of the context [N, 128, h, w]: computed once, it saves a fifth of an update.
+        """Compute the share of the context [N, 128, h, w] in the gates, [N, 384, h, w], which ``refine`` takes instead.
 
-        Needs three times the memory, [N, 384, h, w].
+        Computed once, it saves a fifth of every update, for three times the memory.
         """
         with self._autocast(context.device):
             return self.update.context_gates(context)
@@ -98,18 +98,18 @@ class DroidNetwork(nn.Module):
     def _autocast(self, device: torch.device) -> AbstractContextManager[object]:
         if self.precision in (torch.float16, torch.bfloat16):
             return torch.autocast(device.type, dtype=self.precision)
-        return nullcontext()  # some devices know no autocast, not even one that is off
+        return nullcontext()  # some devices have no autocast, not even one that is off
 
 
 def default_precision(device: torch.device) -> torch.dtype:
-    """Half precision on an accelerator, as the reference has it; float32 on a CPU."""
+    """Return half precision for a GPU, as in DROID-SLAM, and float32 for a CPU."""
     return torch.float32 if device.type == "cpu" else torch.float16
 
 
 def pixel_grid(
     height: int, width: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
-    """Positions (x, y) of the cells themselves, [h, w, 2]."""
+    """Return the positions (x, y) of the cells themselves, [h, w, 2]."""
     y, x = torch.meshgrid(
         torch.arange(height, device=device, dtype=dtype), torch.arange(width, device=device, dtype=dtype), indexing="ij"
     )
@@ -121,10 +121,10 @@ def motion_features(
     grid: torch.Tensor,  # [h, w, 2]
     target: torch.Tensor,  # [E, h, w, 2]
 ) -> torch.Tensor:
-    """What an update is told about the motion, [E, 4, h, w] in grid cells.
+    """Compute the motion input of an update, [E, 4, h, w] in grid cells, limited to +-64.
 
-    Flow from each cell to its present reprojection ``coords``, and the way from there to the ``target`` of the last
-    update, on which bundle adjustment did not agree; limited to +-64.
+    Flow from each cell to its present reprojection ``coords``, and the residual of the bundle adjustment: from there to
+    the ``target`` of the last update.
     """
     motion = torch.cat([coords - grid, target - coords], dim=-1)
     return motion.clamp(-MOTION_LIMIT, MOTION_LIMIT).permute(0, 3, 1, 2).contiguous()

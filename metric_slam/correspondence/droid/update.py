@@ -1,6 +1,6 @@
-"""The recurrent update: from what was looked up at the present flow to a correction of it, with a confidence.
+"""The recurrent update: from correlations at the present flow to a correction of it, with a confidence.
 
-Place in the flow: every edge has a hidden state. One update reads the correlation around the present reprojections and
+Every edge has a hidden state. One update reads the correlation around the present reprojections and
 the motion, changes the hidden state, and derives from it a correction of the flow, its confidence, and, for every
 source keyframe from all of its edges, a damping of the inverse depths and weights for upsampling them. Bundle
 adjustment comes next, then the following update.
@@ -29,7 +29,7 @@ DAMPING_SCALE = 0.01
 
 
 class UpdateResult(NamedTuple):
-    """What one update of E edges gives; U is the count of different sources."""
+    """Result of one update of E edges; U is the number of different sources."""
 
     hidden: torch.Tensor
     """New state, [E, hidden, h, w]."""
@@ -38,7 +38,7 @@ class UpdateResult(NamedTuple):
     """Correction of the target positions, grid cells (x, y), [E, h, w, 2]."""
 
     confidence: torch.Tensor
-    """Of the corrected positions in x and in y, 0..1, [E, h, w, 2]."""
+    """Confidence of the corrected positions in x and in y, 0..1, [E, h, w, 2]."""
 
     depth_damping: torch.Tensor | None
     """One map for every source in ascending order, > 0, [U, h, w]; None without ``source``."""
@@ -48,15 +48,15 @@ class UpdateResult(NamedTuple):
 
 
 class ConvGRU(nn.Module):
-    """Convolutional gated recurrent unit whose gates also see a summary of the whole image.
+    """Convolutional gated recurrent unit whose gates also take a summary of the whole image.
 
         g = mean over cells of sigmoid(w * h) h
         z = sigmoid(convz * [h, x] + convz_glo * g),  r = sigmoid(convr * [h, x] + convr_glo * g)
         q = tanh(convq * [r h, x] + convq_glo * g),   h <- (1 - z) h + z q
 
     The inputs x are the context, then everything else. A convolution of stacked channels is the sum of the convolutions
-    of the parts, so that the context's part can be computed once for all updates (:meth:`context_gates`), and the
-    parts of the inputs in one go for all three gates.
+    of the parts, so that the context's part is computed once for all updates (:meth:`context_gates`), and the parts of
+    the inputs together for all three gates.
     """
 
     def __init__(self, hidden: int, context: int, inputs: int) -> None:
@@ -72,10 +72,11 @@ class ConvGRU(nn.Module):
         self.convq_glo = nn.Conv2d(hidden, hidden, 1)
 
     def context_gates(self, context: torch.Tensor) -> torch.Tensor:
-        """What the context [N, context, h, w] and the biases add to the gates z, r, q: [N, 3 hidden, h, w]."""
+        """Compute what the context [N, context, h, w] and the biases add to the gates z, r, q: [N, 3 hidden, h, w]."""
         gates = (self.convz, self.convr, self.convq)
         weight = torch.cat([self._split(gate)[1] for gate in gates])
-        return F.conv2d(context, weight, torch.cat([gate.bias for gate in gates]), padding=1)
+        biases = [gate.bias for gate in gates if gate.bias is not None]
+        return F.conv2d(context, weight, torch.cat(biases), padding=1)
 
     def forward(
         self,
@@ -83,26 +84,26 @@ class ConvGRU(nn.Module):
         context_gates: torch.Tensor,  # [E, 3 hidden, h, w]
         inputs: torch.Tensor,  # [E, inputs, h, w]
     ) -> torch.Tensor:
-        """The next hidden state, [E, hidden, h, w]."""
+        """Compute the next hidden state, [E, hidden, h, w]."""
         z_parts, r_parts, q_parts = (self._split(gate) for gate in (self.convz, self.convr, self.convq))
         fixed = F.conv2d(inputs, torch.cat([z_parts[2], r_parts[2], q_parts[2]]), padding=1) + context_gates
         fixed_z, fixed_r, fixed_q = fixed.chunk(3, dim=1)
-        glance = (torch.sigmoid(self.w(hidden)) * hidden).mean(dim=(2, 3), keepdim=True)
+        summary = (torch.sigmoid(self.w(hidden)) * hidden).mean(dim=(2, 3), keepdim=True)
 
         z, r = F.conv2d(hidden, torch.cat([z_parts[0], r_parts[0]]), padding=1).chunk(2, dim=1)
-        z = torch.sigmoid(z + fixed_z + self.convz_glo(glance))
-        r = torch.sigmoid(r + fixed_r + self.convr_glo(glance))
+        z = torch.sigmoid(z + fixed_z + self.convz_glo(summary))
+        r = torch.sigmoid(r + fixed_r + self.convr_glo(summary))
         q = F.conv2d(r * hidden, q_parts[0], padding=1)
-        q = torch.tanh(q + fixed_q + self.convq_glo(glance))
+        q = torch.tanh(q + fixed_q + self.convq_glo(summary))
         return torch.lerp(hidden, q.to(hidden.dtype), z.to(hidden.dtype))
 
     def _split(self, gate: nn.Conv2d) -> tuple[torch.Tensor, ...]:
-        """A gate's weights for hidden state, context and inputs."""
+        """Weights of a gate for hidden state, context and inputs."""
         return gate.weight.split(self.channels, dim=1)
 
 
 class GraphAggregation(nn.Module):
-    """Depth damping and upsampling weights of a keyframe, from the mean over all edges that start there."""
+    """Depth damping and upsampling weights of a keyframe, from the mean over all edges with it as source."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -116,7 +117,7 @@ class GraphAggregation(nn.Module):
         hidden: torch.Tensor,  # [E, hidden, h, w]
         source: torch.Tensor,  # int64 [E]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(depth_damping [U, h, w], upsample_weights [U, 576, h, w]), one per different source in ascending order."""
+        """Compute depth damping [U, h, w] and upsampling weights [U, 576, h, w], sources in ascending order."""
         maps = mean_by_source(F.relu(self.conv1(hidden)), source)
         maps = F.relu(self.conv2(maps))
         return DAMPING_SCALE * F.softplus(_widened(self.eta(maps))).squeeze(1), _widened(self.upmask(maps))
@@ -128,7 +129,7 @@ class UpdateOperator(nn.Module):
     def __init__(self, widths: DroidWidths = DroidWidths()) -> None:  # noqa: B008 (frozen)
         super().__init__()
         hidden, correlation, motion = widths.hidden, widths.correlation_code, widths.motion_code
-        # layers without weights hold the places that give the others their numbers in the released file
+        # layers without weights count: the names in the released file hold the positions of the others
         self.corr_encoder = nn.Sequential(
             nn.Conv2d(widths.correlation_channels, hidden, 1),
             nn.ReLU(inplace=True),
@@ -147,7 +148,7 @@ class UpdateOperator(nn.Module):
         self.agg = GraphAggregation(hidden)
 
     def context_gates(self, context: torch.Tensor) -> torch.Tensor:
-        """The share of context maps [N, context, h, w] in the gates, [N, 3 hidden, h, w]: once a keyframe is enough."""
+        """Compute the share of context maps [N, context, h, w] in the gates, [N, 3 hidden, h, w], once per keyframe."""
         return self.gru.context_gates(context)
 
     def forward(
@@ -160,9 +161,9 @@ class UpdateOperator(nn.Module):
         *,
         context_gates: torch.Tensor | None = None,  # [E, 3 hidden, h, w]
     ) -> UpdateResult:
-        """Refine E edges. Without ``motion`` it is zero; without ``source`` nothing is said about keyframes.
+        """Refine E edges. ``motion`` None: zero; ``source`` None: no damping and no upsampling weights.
 
-        ``context_gates``, from the method of that name, stands in for ``context``.
+        ``context_gates``, from the method of that name, replaces ``context``.
         """
         E, _, h, w = hidden.shape
         assert E > 0, hidden.shape
@@ -183,9 +184,9 @@ def mean_by_source(
     maps: torch.Tensor,  # [E, C, h, w]
     source: torch.Tensor,  # int64 [E]
 ) -> torch.Tensor:
-    """Means over the edges of the same source, [U, C, h, w], sources in ascending order; summed in full precision.
+    """Average over the edges with the same source, [U, C, h, w], sources in ascending order; summed in full precision.
 
-    ``source`` may lie on the host while the maps are on a device: to count sources there would mean waiting for it.
+    ``source`` may lie on the host while the maps are on a GPU: counting the sources there would wait for it.
     """
     assert source.shape == maps.shape[:1], (source.shape, maps.shape)
     _, position, count = source.unique(return_inverse=True, return_counts=True)
@@ -196,7 +197,7 @@ def mean_by_source(
 
 
 def _means_by_matrix(maps: torch.Tensor, position: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """The same as one product of matrices: sums by index on a GPU add up in an order of chance."""
+    """The same as one matrix product: sums by index have no fixed order on a GPU."""
     share = torch.zeros(len(count), len(maps), dtype=_widened(maps).dtype, device=position.device)
     share[position, torch.arange(len(maps), device=position.device)] = 1.0 / count[position].to(share.dtype)
     with torch.autocast(maps.device.type, enabled=False):
@@ -205,12 +206,12 @@ def _means_by_matrix(maps: torch.Tensor, position: torch.Tensor, count: torch.Te
 
 
 def _head(hidden: int) -> nn.Sequential:
-    """Two numbers for every cell."""
+    """Layers that predict two numbers for every cell."""
     return nn.Sequential(
         nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(hidden, 2, 3, padding=1)
     )
 
 
 def _widened(maps: torch.Tensor) -> torch.Tensor:
-    """Half precision ends here: what leaves the network is float32 (float64 stays)."""
+    """Convert half precision to float32, in which results leave the network; float64 stays."""
     return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps

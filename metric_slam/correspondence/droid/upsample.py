@@ -1,4 +1,4 @@
-"""From inverse depth on the grid to every pixel, as a learned convex combination of the nine cells around it."""
+"""Upsampling of inverse depth from the grid to every pixel, as a learned convex combination of nine cells."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def upsample_inv_depth(
     *,
     inside_only: bool = False,
 ) -> torch.Tensor:
-    """Inverse depth of every pixel, [N, H, W] with H = 8 h, W = 8 w.
+    """Compute the inverse depth of every pixel, [N, H, W] with H = 8 h, W = 8 w.
 
     ``upsample_weights`` are logits; channel = neighbour * 64 + y * 8 + x for the pixel (x, y) of a cell, neighbours row
     by row (RAFT's convex upsampling; Teed and Deng, ECCV 2020). The released network was trained with zeros around the
-    image, which pulls pixels of border cells down where the weights point outside; with ``inside_only`` the weights of
-    neighbours outside are left out instead, so that every pixel lies between its neighbours.
+    image, which lowers pixels of border cells where the weights point outside; ``inside_only`` leaves out neighbours
+    outside the image, so that every pixel lies between its neighbours.
     """
     N, h, w = inv_depth.shape
     expected = (N, UPSAMPLE_NEIGHBOURS * FEATURE_STRIDE**2, h, w)

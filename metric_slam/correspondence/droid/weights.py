@@ -1,4 +1,4 @@
-"""Reads the released weights of the DROID-SLAM network, ``droid.pth``, and what our own training writes.
+"""Weights of the DROID-SLAM network: the released ``droid.pth``, and files of our own training.
 
 The released file is the state of an ``nn.DataParallel``: an ordered dictionary whose keys start with ``module.``. Its
 last layers for flow and confidence have a third output that the network does not use; the reference loader (DROID-SLAM,
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 _PREFIX = "module."
 
 _USED_OUTPUTS = 2
-"""x and y; of flow corrections and of confidences."""
+"""Outputs x and y of flow corrections and of confidences."""
 
 _HEADS = tuple(f"update.{head}.2.{part}" for head in ("weight", "delta") for part in ("weight", "bias"))
-"""The layers whose surplus outputs are dropped."""
+"""Layers whose surplus outputs are dropped."""
 
 _REMEDY = "get the released droid.pth with `metric-slam weights download droid`"
 
 
 def load_droid_network(path: Path, device: str = "cpu") -> DroidNetwork:
-    """The network with the weights of a file, on ``device``, in evaluation mode and without gradients.
+    """Load the network with the weights of a file, on ``device``, in evaluation mode and without gradients.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds the weights of another network.
@@ -44,7 +44,7 @@ def load_droid_network(path: Path, device: str = "cpu") -> DroidNetwork:
 
 
 def released_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by the names that the network gives them, on the CPU.
+    """Read the tensors of a weights file under the network's own names, on the CPU.
 
     Raises:
         WeightsError: the file is missing or damaged, is no dictionary of tensors, or would run code when unpacked.
@@ -57,7 +57,7 @@ def released_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def load_into(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Copy every tensor of ``state`` into ``network``; ``path`` is where they came from, for messages.
+    """Copy every tensor of ``state`` into ``network``; messages name ``path``, the file they were read from.
 
     Raises:
         WeightsError: a tensor is missing, is not the network's or has another shape; ``network`` is unchanged then.

@@ -1,11 +1,11 @@
-"""How many channels the DROID network has at each place; the defaults are those of the released weights."""
+"""Numbers of channels of the DROID network; the defaults are those of the released weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 UPSAMPLE_NEIGHBOURS = 9
-"""A pixel's inverse depth is a convex combination of its cell and the eight around it."""
+"""Cells whose convex combination is a pixel's inverse depth: its own and the eight around it."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class DroidWidths:
     """State of the recurrent unit; also the inner width of the update operator."""
 
     context: int = 128
-    """What the recurrent unit is told about the source image at every update."""
+    """Input of the recurrent unit that describes the source image at every update."""
 
     correlation_code: int = 128
     motion_code: int = 64
@@ -32,5 +32,5 @@ class DroidWidths:
 
     @property
     def correlation_channels(self) -> int:
-        """Channels of a lookup: a square window on every level."""
+        """Number of channels of a lookup: a square window on every level."""
         return self.correlation_levels * (2 * self.correlation_radius + 1) ** 2
