@@ -1,18 +1,21 @@
 """Builds the native modules with plain setuptools; all metadata is in pyproject.toml.
 
-Of lietorch and droid_backends each: the kernels for the CPU, and where nvcc is found those for NVIDIA GPUs, in a module
-of their own so that what fails to load there harms nothing else.
+lietorch and droid_backends each get a module of CPU kernels and, on a machine with an NVIDIA GPU and nvcc, a second one
+of CUDA kernels, so that a CUDA module that fails to load leaves the CPU module usable.
 
-METRIC_SLAM_CUDA=auto|0|1         build for GPUs: if nvcc is there (default), never, or fail without
-METRIC_SLAM_CUDA_ARCHITECTURES    for which ones, as in "86;90"; default: those of the GPUs here, else all the usual
-METRIC_SLAM_EMULATION=1           also build the GPU kernels for the CPU, slow and strict, for the tests (make does);
-                                  sanitize: with the sanitizers of g++ (scripts/sanitize_kernels.sh)
-METRIC_SLAM_NATIVE=1              -march=native (faster here, not portable)
-METRIC_SLAM_JOBS                  how many files compile at once
+METRIC_SLAM_CUDA=auto|0|1         build the CUDA kernels: where a GPU and nvcc are present (default), never, or always
+                                  (an error without nvcc)
+METRIC_SLAM_CUDA_ARCHITECTURES    targets, as in "86;90", or "all" (ARCHITECTURES below); default: those of the GPUs
+                                  that are present, else all
+METRIC_SLAM_EMULATION=1           also compile the CUDA kernels for the CPU, slow and strict, for the tests
+                                  (`make test` does); sanitize: with g++'s sanitizers (scripts/sanitize_kernels.sh)
+METRIC_SLAM_NATIVE=1              -march=native (faster on this machine, not portable)
+METRIC_SLAM_JOBS                  number of files compiled in parallel; default: the number of cores
 
-After a change of native code `python setup.py build_ext --inplace` compiles what has changed.
+`python setup.py build_ext --inplace` compiles what has changed; `--only cuda` builds the CUDA modules alone.
 """
 
+import glob
 import os
 import re
 import shutil
@@ -22,6 +25,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import nanobind
 from setuptools import Extension, find_packages, setup
@@ -38,28 +42,34 @@ EMULATION = THIRDPARTY / "lietorch" / "src" / "cuda" / "emulation.cpp"
 DEVICE = THIRDPARTY / "lietorch" / "src" / "cuda" / "device.cu"
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-"""A100, RTX 30, RTX 40, H100, B100, RTX 50; older ones lack tensor operations that are used. The newest also as PTX,
-which later GPUs compile themselves."""
+"""A100, RTX 30, RTX 40, H100, B100, RTX 50. Older GPUs lack tensor-core operations that the kernels use. The newest is
+also embedded as PTX, which the driver of a later GPU compiles."""
 
+NVIDIA_DEVICE_FILES = "/dev/nvidia[0-9]*"
+"""Device files that the NVIDIA driver creates, one per GPU, also in containers without nvidia-smi."""
 
-EMULATION_WISH = os.environ.get("METRIC_SLAM_EMULATION", "0")
+EMULATION_REQUEST = os.environ.get("METRIC_SLAM_EMULATION", "0")
+JOBS = int(os.environ.get("METRIC_SLAM_JOBS") or os.cpu_count() or 1)
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-omit-frame-pointer"]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One of the modules of a package."""
+    """Kind of native module that a package has."""
 
+    name: str
     suffix: str
     with_cuda: bool = False
     emulated: bool = False
 
 
-CPU, GPU, EMULATED = Kind(""), Kind("_cuda", with_cuda=True), Kind("_emulated", emulated=True)
+CPU = Kind("cpu", "")
+GPU = Kind("cuda", "_cuda", with_cuda=True)
+EMULATED = Kind("emulated", "_emulated", emulated=True)
 
 
 def native_extension(package: str, kind: Kind) -> Extension:
-    """The nanobind module of a package: what lies below src, or below src/cuda."""
+    """Declare a nanobind module of a package, from the sources below src or, for the CUDA kernels, below src/cuda."""
     folder = THIRDPARTY / package / "src"
     cuda = folder / "cuda"
     if kind is CPU:
@@ -68,7 +78,7 @@ def native_extension(package: str, kind: Kind) -> Extension:
         sources = sorted({*cuda.glob("*.cu"), *cuda.glob("*.cpp"), DEVICE} - {EMULATION})
         sources += [EMULATION] if kind.emulated else []
     if not sources:
-        raise SystemExit(f"{folder} lacks its sources: the checkout is incomplete, fetch it again")
+        raise SystemExit(f"{folder} has no sources: the checkout is incomplete, clone it again")
     extension = Extension(
         f"{package}._{package}{kind.suffix}",
         [str(path.relative_to(ROOT)) for path in sources],
@@ -80,104 +90,137 @@ def native_extension(package: str, kind: Kind) -> Extension:
 
 
 def compile_flags() -> tuple[list[str], list[str]]:
-    """(compiler flags, linker flags) for this platform."""
-    openmp = ["-fopenmp"] if sys.platform.startswith("linux") else []  # elsewhere the loops run on one thread
+    """Compiler and linker flags for this platform."""
+    openmp = ["-fopenmp"] if sys.platform.startswith("linux") else []  # single-threaded on other systems
     native = ["-march=native"] if os.environ.get("METRIC_SLAM_NATIVE") == "1" else []
     warnings = ["-Wall", "-Wextra", "-Wno-psabi"]
-    math = ["-fno-math-errno", "-fno-trapping-math"]  # square roots and selections in vector registers
+    math = ["-fno-math-errno", "-fno-trapping-math"]  # let square roots and selections be vectorised
     return ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", *math, *openmp, *native, *warnings], openmp
 
 
+def gpu_architectures() -> list[int]:
+    """Compute capabilities of the NVIDIA GPUs that nvidia-smi lists, as in [86, 90]; empty without one."""
+    smi = shutil.which("nvidia-smi")
+    if not smi:
+        return []
+    query = [smi, "--query-gpu=compute_cap", "--format=csv,noheader"]
+    listed = subprocess.run(query, check=False, capture_output=True, text=True).stdout
+    return sorted({int(major) * 10 + int(minor) for major, minor in re.findall(r"^(\d+)\.(\d)$", listed, re.M)})
+
+
+def gpu_is_present() -> bool:
+    """True if this machine has an NVIDIA GPU. Does not import torch, which is not needed to build."""
+    return bool(gpu_architectures() or glob.glob(NVIDIA_DEVICE_FILES))
+
+
+def requested_architectures() -> list[int]:
+    """Compute capabilities to compile for (see METRIC_SLAM_CUDA_ARCHITECTURES)."""
+    chosen = os.environ.get("METRIC_SLAM_CUDA_ARCHITECTURES", "")
+    if chosen == "all":
+        return list(ARCHITECTURES)
+    numbers = sorted({int(number) for number in re.findall(r"\d+", chosen)})
+    if chosen and not numbers:
+        raise SystemExit(f'METRIC_SLAM_CUDA_ARCHITECTURES={chosen} names no architecture; write it as "86;90" or all')
+    return numbers or gpu_architectures() or list(ARCHITECTURES)
+
+
 class Nvcc:
-    """The CUDA compiler and what it can make."""
+    """The CUDA compiler, the architectures it compiles for and its flags."""
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.version = re.search(r"release ([\d.]+)", self._ask("--version")).group(1)
-        known = {int(name.removeprefix("compute_")) for name in self._ask("--list-gpu-arch").split()}
-        wanted = self._wanted()
-        self.architectures = [a for a in wanted if a in known and a >= ARCHITECTURES[0]]
+        release = re.search(r"release ([\d.]+)", self._output_of("--version"))
+        if release is None:
+            raise OSError(f"{path} --version prints no release number")
+        self.version = release.group(1)
+        supported = {int(name.removeprefix("compute_")) for name in self._output_of("--list-gpu-arch").split()}
+        requested = requested_architectures()
+        self.architectures = [a for a in requested if a in supported and a >= ARCHITECTURES[0]]
         if not self.architectures:
             raise OSError(
-                f"CUDA {self.version} and these sources have nothing for sm_{', sm_'.join(map(str, wanted))}; "
-                f"sm_{ARCHITECTURES[0]} is the oldest that they know"
+                f"CUDA {self.version} and these sources support none of sm_{', sm_'.join(map(str, requested))}; "
+                f"the oldest supported architecture is sm_{ARCHITECTURES[0]}"
             )
 
-    def _ask(self, *arguments: str) -> str:
+    def _output_of(self, *arguments: str) -> str:
         return subprocess.run([self.path, *arguments], check=True, capture_output=True, text=True).stdout
 
-    @staticmethod
-    def _wanted() -> list[int]:
-        chosen = os.environ.get("METRIC_SLAM_CUDA_ARCHITECTURES")
-        if chosen:
-            return sorted({int(number) for number in re.findall(r"\d+", chosen)})
-        smi = shutil.which("nvidia-smi")
-        if smi:
-            asked = [smi, "--query-gpu=compute_cap", "--format=csv,noheader"]
-            here = subprocess.run(asked, check=False, capture_output=True, text=True).stdout
-            found = sorted({int(major) * 10 + int(minor) for major, minor in re.findall(r"^(\d+)\.(\d)$", here, re.M)})
-            if found:
-                return found
-        return list(ARCHITECTURES)
-
     def flags(self) -> list[str]:
-        """Of every .cu file."""
+        """Flags for every .cu file."""
         targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in self.architectures]
         newest = self.architectures[-1]
         targets.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
-        host = "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wno-psabi"
+        host = "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wno-psabi,-Wno-unknown-pragmas"
         return ["-std=c++17", "-O3", "-DNDEBUG", "--expt-relaxed-constexpr", "-diag-suppress=20012", host, *targets]
 
     def libraries(self) -> list[str]:
-        """Linker flags for a static CUDA runtime, so that only the driver must be there to run."""
+        """Linker flags for a static CUDA runtime, so that a machine that runs the kernels needs only the driver."""
         planned = subprocess.run([self.path, "--dryrun", "x.cu"], check=False, capture_output=True, text=True).stderr
         folders = re.findall(r'"-L([^"]+)"', planned)
         return [*(f"-L{folder}" for folder in folders), "-lcudart_static", "-lrt", "-ldl", "-lpthread"]
 
 
 def find_nvcc() -> Nvcc | None:
-    """The CUDA compiler as METRIC_SLAM_CUDA wants it; says in one line what it found."""
-    wish = os.environ.get("METRIC_SLAM_CUDA", "auto")
-    if wish not in ("auto", "0", "1"):
-        raise SystemExit(f"METRIC_SLAM_CUDA={wish} is none of auto, 0 and 1")
-    if wish == "0":
-        print("CUDA kernels: left out (METRIC_SLAM_CUDA=0)")
+    """Find the CUDA compiler if METRIC_SLAM_CUDA asks for it; prints the decision and its reason in one line."""
+    request = os.environ.get("METRIC_SLAM_CUDA", "auto")
+    if request not in ("auto", "0", "1"):
+        raise SystemExit(f"METRIC_SLAM_CUDA={request}: must be auto, 0 or 1")
+    if request == "0":
+        print("CUDA kernels: not built (METRIC_SLAM_CUDA=0)")
+        return None
+    if request == "auto" and not gpu_is_present():
+        print("CUDA kernels: not built (no NVIDIA GPU on this machine; METRIC_SLAM_CUDA=1 builds them all the same)")
         return None
     homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")] + ["/usr/local/cuda"]
     candidates = [str(Path(home) / "bin" / "nvcc") for home in homes if home] + [shutil.which("nvcc")]
     path = next((c for c in candidates if c and os.access(c, os.X_OK)), None)
     try:
         if path is None:
-            raise FileNotFoundError("no nvcc in CUDA_HOME, PATH or /usr/local/cuda")
+            raise FileNotFoundError("no nvcc in CUDA_HOME, PATH or /usr/local/cuda: install the CUDA toolkit")
         nvcc = Nvcc(path)
-    except (OSError, subprocess.SubprocessError, AttributeError) as error:
-        if wish == "1":
+    except (OSError, subprocess.SubprocessError) as error:
+        if request == "1":
             raise SystemExit(f"METRIC_SLAM_CUDA=1, but the CUDA kernels cannot be built: {error}") from error
-        print(f"CUDA kernels: left out ({error})")
+        print(f"CUDA kernels: not built ({error})")
         return None
     print(f"CUDA kernels: built with CUDA {nvcc.version} for sm_{', sm_'.join(map(str, nvcc.architectures))}")
     return nvcc
 
 
 def modules(nvcc: Nvcc | None) -> list[Extension]:
-    """All modules that are built here."""
-    kinds = [CPU] + ([GPU] if nvcc else []) + ([EMULATED] if EMULATION_WISH in ("1", "sanitize") else [])
+    """Declare every module that is built on this machine."""
+    kinds = [CPU] + ([GPU] if nvcc else []) + ([EMULATED] if EMULATION_REQUEST in ("1", "sanitize") else [])
     return [native_extension(package, kind) for kind in kinds for package in PACKAGES]
 
 
 class BuildNative(build_ext):
-    """Compiles all files of a module in parallel, skipping those whose object is newer than every header."""
+    """Compile the files of a module in parallel, except those whose object is newer than the source and all headers."""
+
+    user_options: ClassVar = [*build_ext.user_options, ("only=", None, "build one kind of module: cpu, cuda, emulated")]
+
+    def initialize_options(self) -> None:
+        """Build all kinds by default."""
+        super().initialize_options()
+        self.only: str | None = None
+
+    def finalize_options(self) -> None:
+        """Select the modules of ``--only``."""
+        super().finalize_options()
+        if self.only is not None:
+            self.extensions = [ext for ext in self.extensions if ext.kind.name == self.only]
+            if not self.extensions:
+                raise SystemExit(f"build_ext --only {self.only}: no such modules are built on this machine")
 
     def build_extension(self, ext: Extension) -> None:
-        """One module; a GPU module that cannot be built is left out, unless it was demanded."""
+        """Build one module; a CUDA module that fails to build is skipped unless METRIC_SLAM_CUDA=1."""
         try:
             self._build(ext)
         except (CompileError, LinkError, subprocess.CalledProcessError) as error:
             what = f"{ext.name} cannot be built: {getattr(error, 'stderr', None) or error}"
             if not ext.optional:
                 raise SystemExit(what) from error
-            print(f"CUDA kernels: left out ({what})")
-            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)  # not one of another time
+            print(f"CUDA kernels: not built ({what})")
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)  # never keep an outdated module
 
     def _build(self, ext: Extension) -> None:
         kind: Kind = ext.kind
@@ -186,10 +229,10 @@ class BuildNative(build_ext):
             flags = [*flags, f"-DGPU_MODULE={ext.name.split('.')[-1]}"]
         if kind.emulated:
             flags = [*flags, "-O1", "-DMETRIC_SLAM_EMULATED", "-Wno-unknown-pragmas"]
-        sanitizers = SANITIZERS if kind.emulated and EMULATION_WISH == "sanitize" else []
+        sanitizers = SANITIZERS if kind.emulated and EMULATION_REQUEST == "sanitize" else []
         flags, link_flags = [*flags, *sanitizers], [*link_flags, *sanitizers]
         headers = [path for package in PACKAGES for path in (THIRDPARTY / package).rglob("*.h")]
-        # one object folder per interpreter, binding library and set of flags, so that none is reused for another
+        # one object folder per interpreter, binding library and set of flags: objects of another set are never reused
         tag = f"{sys.implementation.cache_tag}-nanobind{nanobind.__version__}"
         folder = ROOT / "build" / (f"native-{tag}" + ("-march" if "-march=native" in flags else "") + kind.suffix)
         folder = folder.with_name(folder.name + "-sanitize") if sanitizers else folder
@@ -205,7 +248,7 @@ class BuildNative(build_ext):
             return self.compile_source(source, depends, folder, flags)
 
         shared = folder.with_name(f"native-{tag}" + ("-march" if "-march=native" in flags else ""))
-        with ThreadPoolExecutor(int(os.environ.get("METRIC_SLAM_JOBS", "2"))) as pool:
+        with ThreadPoolExecutor(JOBS) as pool:
             plain = [*compile_flags()[0], "-fno-strict-aliasing", "-w"]
             first = pool.submit(self.compile_source, *library, shared, plain)
             objects = [*pool.map(compile_one, own), first.result()]
@@ -215,7 +258,7 @@ class BuildNative(build_ext):
         self.compiler.link_shared_object(objects, target, extra_postargs=[*link_flags, *libraries], target_lang="c++")
 
     def compile_source(self, source: str, depends: Sequence[Path], folder: Path, flags: list[str]) -> str:
-        """Object file of one source, compiled only when something it depends on is newer."""
+        """Compile one source unless its object is newer than all its dependencies; returns the object's path."""
         name = "nb_combined.cpp" if source.startswith(str(NANOBIND)) else source
         target = folder / (name + ".o")
         if is_newer(target, depends):
@@ -227,7 +270,7 @@ class BuildNative(build_ext):
             output_dir=str(work),
             include_dirs=includes,
             macros=[("NDEBUG", None)],
-            extra_preargs=["-x", "c++"],  # kernels that are emulated, too
+            extra_preargs=["-x", "c++"],  # also for the .cu files of the emulation
             extra_postargs=flags,
         )
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +278,7 @@ class BuildNative(build_ext):
         return str(target)
 
     def compile_cuda(self, source: str, depends: Sequence[Path], folder: Path) -> str:
-        """The same of a .cu file by nvcc; CalledProcessError tells what it says."""
+        """Compile one .cu file with nvcc like compile_source; the CalledProcessError carries nvcc's messages."""
         target = folder / "-".join(map(str, NVCC.architectures)) / (source + ".o")
         if is_newer(target, depends):
             return str(target)
@@ -244,13 +287,14 @@ class BuildNative(build_ext):
         includes = [f"-I{path}" for path in INCLUDES]
         command = [NVCC.path, *NVCC.flags(), *includes, "-c", "-o", str(work), source]
         print(" ".join(command))
-        subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
+        print(done.stderr, end="")
         os.replace(work, target)
         return str(target)
 
 
 def is_newer(target: Path, depends: Sequence[Path]) -> bool:
-    """Is a file there and newer than all that it depends on?"""
+    """True if the file exists and is newer than all its dependencies."""
     return target.exists() and all(target.stat().st_mtime > path.stat().st_mtime for path in depends)
 
 

@@ -1,16 +1,24 @@
 """Dense monocular SLAM that outputs metres: a video of one calibrated camera in, a metric trajectory and map out.
 
-The names below are the library's front door; they load on first use, so that ``import metric_slam`` stays cheap.
+The names in ``__all__`` are the public API. They are imported on first use, so that ``import metric_slam`` stays cheap.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from metric_slam.config.schema import Config
+    from metric_slam.datasets import open_dataset
+    from metric_slam.frame import Frame
+    from metric_slam.geometry.camera import PinholeCamera
+    from metric_slam.result import SlamResult
+    from metric_slam.slam import MetricSlam, build_slam
 
-_HOMES = {
+__version__ = "0.2.0.dev0"
+
+_MODULE_OF = {
     "Config": "metric_slam.config.schema",
     "Frame": "metric_slam.frame",
     "FrameState": "metric_slam.result",
@@ -20,11 +28,20 @@ _HOMES = {
     "open_dataset": "metric_slam.datasets",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]
+__all__ = [
+    "Config",
+    "Frame",
+    "MetricSlam",
+    "PinholeCamera",
+    "SlamResult",
+    "__version__",
+    "build_slam",
+    "open_dataset",
+]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a public name from its module on first use (PEP 562)."""
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULE_OF[name]), name)

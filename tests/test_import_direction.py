@@ -1,12 +1,12 @@
-"""The house has one direction: who may import whom, where third-party doors are, and what every file owes its reader.
+"""The order of imports, the files in which third-party libraries may be imported, and docstrings and annotations.
 
-Everything is read from the source with ``ast``; nothing is imported.
+Everything is read from the source with ``ast``; nothing is imported. Limits on size and ownership: test_house.py.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("geometry", "config", "frame", "disk_store", "weights"),
+    ("optimization.cuda.kernels", "optimization.cuda.arrays"),
     ("correspondence", "depth", "datasets"),
     ("optimization",),
     ("result", "trajectory"),
@@ -31,10 +32,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("single_image",),
     ("cli", "__main__"),
 )
-"""Rooms of the package from the ground up; a room imports from its own floor and from those below."""
+"""Folders and modules of the package from the lowest layer up; each imports from its own layer and those below.
 
-APART = {"correspondence", "depth", "datasets"}
-"""Rooms of one floor that do not know each other."""
+A module that is listed itself has that layer instead of its folder's.
+"""
+
+INDEPENDENT = {"correspondence", "depth", "datasets"}
+"""Folders of one layer that do not import each other: their implementations are interchangeable."""
 
 DOORS = {
     "lietorch": {"geometry/lie.py"},
@@ -71,8 +75,8 @@ def name_of(file: Path) -> str:
     return file.relative_to(PACKAGE).as_posix()
 
 
-def room_of(module: str) -> str:
-    """``metric_slam.geometry.camera`` -> ``geometry``; the package itself has no room."""
+def folder_of(module: str) -> str:
+    """``metric_slam.geometry.camera`` -> ``geometry``; empty for the package itself."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""
 
@@ -94,7 +98,7 @@ def imports_of(file: Path) -> Iterator[str]:
 
 
 def own_module(name: str) -> str | None:
-    """The module of this package that an imported name means; None for other packages."""
+    """The module of this package that an imported name belongs to; None for other packages."""
     if name.split(".")[0] != "metric_slam":
         return None
     modules = {module_of(file) for file in FILES}
@@ -103,48 +107,73 @@ def own_module(name: str) -> str | None:
     return name
 
 
-FLOOR = {room: floor for floor, rooms in enumerate(LAYERS) for room in rooms}
-EDGES = {module_of(file): {m for n in imports_of(file) if (m := own_module(n)) is not None} for file in FILES}
+LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
+IMPORTS = {module_of(file): {m for n in imports_of(file) if (m := own_module(n)) is not None} for file in FILES}
+FOLDER_IMPORTS: dict[str, set[str]] = {folder_of(module): set() for module in IMPORTS if folder_of(module)}
+for _module, _others in IMPORTS.items():
+    if folder_of(_module):
+        FOLDER_IMPORTS[folder_of(_module)] |= {folder_of(other) for other in _others} - {folder_of(_module), ""}
 
 
-def test_every_file_has_a_floor() -> None:
-    homeless = sorted({room_of(module) for module in EDGES} - set(FLOOR) - {""})
-    assert not homeless, f"give these a floor in LAYERS: {homeless}"
+def layer_of(module: str) -> int | None:
+    """Layer of a module; None for the package itself, which names the public API of all layers."""
+    name = module.removeprefix("metric_slam").lstrip(".")
+    return LAYER.get(name, LAYER.get(name.split(".")[0])) if name else None
+
+
+def test_every_folder_has_a_layer() -> None:
+    missing = sorted(module for module in IMPORTS if folder_of(module) and layer_of(module) is None)
+    assert not missing, f"add the folders of these to LAYERS: {missing}"
+    unused = [name for name in LAYER if name not in FOLDER_IMPORTS and f"metric_slam.{name}" not in IMPORTS]
+    assert not unused, f"LAYERS lists what does not exist: {unused}"
 
 
 def test_imports_go_down() -> None:
     wrong = [
         f"{module} imports {other}"
-        for module, others in EDGES.items()
+        for module, others in IMPORTS.items()
         for other in others
-        if room_of(module) and room_of(other) and FLOOR[room_of(other)] > FLOOR[room_of(module)]
+        if (lower := layer_of(module)) is not None and (layer_of(other) or 0) > lower
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_interchangeable_parts_do_not_know_each_other() -> None:
+def test_interchangeable_parts_do_not_import_each_other() -> None:
     wrong = [
         f"{module} imports {other}"
-        for module, others in EDGES.items()
+        for module, others in IMPORTS.items()
         for other in others
-        if {room_of(module), room_of(other)} <= APART and room_of(module) != room_of(other)
+        if {folder_of(module), folder_of(other)} <= INDEPENDENT and folder_of(module) != folder_of(other)
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_no_cycles() -> None:
+def first_cycle(imports: Mapping[str, set[str]]) -> tuple[str, ...]:
+    """The first circle of imports, as the names along it; empty if there is none."""
     done: set[str] = set()
 
-    def visit(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, " -> ".join((*path, module))
-        if module in done:
-            return
-        for other in EDGES[module] - {module}:
-            visit(other, (*path, module))
-        done.add(module)
+    def visit(name: str, path: tuple[str, ...]) -> tuple[str, ...]:
+        if name in path:
+            return (*path[path.index(name) :], name)
+        if name in done:
+            return ()
+        for other in sorted(imports[name] - {name}):
+            if found := visit(other, (*path, name)):
+                return found
+        done.add(name)
+        return ()
 
-    for module in EDGES:
-        visit(module, ())
+    return next((found for name in sorted(imports) if (found := visit(name, ()))), ())
+
+
+@pytest.mark.parametrize("imports", [IMPORTS, FOLDER_IMPORTS], ids=["modules", "folders"])
+def test_no_cycles(imports: Mapping[str, set[str]]) -> None:
+    assert not (cycle := first_cycle(imports)), " -> ".join(cycle)
+
+
+def test_a_cycle_is_found() -> None:
+    assert first_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ("b", "c", "b")
+    assert first_cycle({"a": {"a", "b"}, "b": set()}) == ()
 
 
 @pytest.mark.parametrize("library", DOORS)

@@ -30,7 +30,6 @@ REQUIRED_MODULES = {
     "matplotlib": "matplotlib",
     "jinja2": "jinja2",
     "gtsam": "gtsam",
-    "faiss": "faiss-cpu",
 }
 """Module and distribution of what the main job cannot do without."""
 

@@ -1,6 +1,6 @@
 """Absolute and relative trajectory error through evo (github.com/MichaelGrupp/evo), the tool that papers quote.
 
-evo is GPL-3 and therefore optional: imported here only, inside functions; a run without it still reports drift.
+evo is GPL-3 software: only this module imports it, inside functions. Where it is missing, a run still reports drift.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ALIGNMENTS: dict[EvoAlignment, str] = {
 }
 """Name of each alignment and what evo does to the estimate."""
 
-MISSING_EVO = "the optional package evo is not installed: pip install evo"
+MISSING_EVO = "evo is not installed: pip install evo"
 
 
 class Statistics(TypedDict):

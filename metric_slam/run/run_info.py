@@ -25,7 +25,6 @@ VERSIONED_PACKAGES = (
     "evo",
     "scipy",
     "gtsam",
-    "faiss-cpu",
     "pydantic",
 )
 """Distributions whose versions can change a result."""

@@ -22,7 +22,7 @@ why_no_cuda = ""
 try:
     cuda = import_module("._droid_backends_cuda", __name__)
 except ModuleNotFoundError:
-    why_no_cuda = "the CUDA kernels were not built: no nvcc was found"
+    why_no_cuda = "the CUDA kernels were not built"
 except ImportError as error:
     why_no_cuda = f"the CUDA kernels cannot be loaded ({error})"
 
