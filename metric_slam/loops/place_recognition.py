@@ -8,12 +8,12 @@ a vehicle passes on the same lane; what it proposes is verified geometrically.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from metric_slam.checkpointable import StateTree, array_in
 from metric_slam.errors import InputError
 
 
@@ -140,7 +140,7 @@ class PlaceIndex:
             "descriptors": self._matrix[: len(self._positions)].copy(),
         }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def restore(self, state: StateTree) -> None:
         """Replaces the index by a :meth:`state`."""
-        self._positions = state["positions"].tolist()
-        self._matrix = np.array(state["descriptors"], np.float32)
+        self._positions = array_in(state, "positions").tolist()
+        self._matrix = np.array(array_in(state, "descriptors"), np.float32)
