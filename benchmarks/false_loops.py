@@ -21,6 +21,9 @@ from metric_slam.loops.pose_graph import PoseLink, optimise_pose_graph
 from metric_slam.loops.route import DriftBound, Route
 
 STEP_M, BLOCK_M = 1.2, 72.0
+TURN_STEPS = 10
+"""Keyframes over which the heading follows a corner: 12 m, no vehicle turns on the spot."""
+
 AGAIN = 50
 """Keyframes between two visits of a place."""
 
@@ -44,14 +47,16 @@ DRIFT, DRIFT_FLOOR = 0.03, 0.15
 def drive(count: int, rng: np.random.Generator) -> np.ndarray:
     """True poses T_world_cam [N, 4, 4]: straight on, left or right at every crossing, three blocks wide."""
     place, ahead, T = np.zeros(2), np.array([0.0, 1.0]), []
+    steps, heading = round(BLOCK_M / STEP_M), 0.0
     while len(T) < count:
-        angle = np.arctan2(ahead[0], ahead[1])
-        for k in range(round(BLOCK_M / STEP_M)):
+        turn = np.angle(np.exp(1j * (np.arctan2(ahead[0], ahead[1]) - heading)))
+        for k in range(steps):
             pose = np.eye(4)
+            angle = heading + turn * min(k / TURN_STEPS, 1.0)
             pose[:3, :3] = Rotation.from_euler("y", angle).as_matrix()
             pose[[0, 2], 3] = place + k * STEP_M * ahead
             T.append(pose)
-        place = place + BLOCK_M * ahead
+        heading, place = heading + turn, place + BLOCK_M * ahead
         turns = [np.array([ahead[1] * s, -ahead[0] * s]) if s else ahead for s in (0, 1, -1)]
         inside = [t for t in turns if (np.abs(place + BLOCK_M * t) <= 1.5 * BLOCK_M).all()]
         ahead = inside[rng.integers(len(inside))]

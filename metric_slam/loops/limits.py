@@ -169,7 +169,8 @@ class LinkSigmas:
     """
 
     step: float = 0.10
-    """Of a step of the chain, share of its length; far above its scatter, since neighbouring steps err alike."""
+    """Of a step of the chain, share of its travel (see Route.travel); far above its scatter, since neighbouring steps
+    err alike. Turns count because from flow they are hard to tell from sideways moves."""
 
     step_depths: float = 0.0008
     """Added to it, depths."""

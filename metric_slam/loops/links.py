@@ -13,11 +13,11 @@ from metric_slam.loops.route import Route
 def chain_links(route: Route, sigmas: LinkSigmas | None = None) -> list[PoseLink]:
     """Links between neighbouring keyframes of the same submap."""
     sigmas = sigmas or LinkSigmas()
-    T_cam_world, depth = lie.inverse(route.T_world_cam), route.scene_depth
+    T_cam_world, depth, travel = lie.inverse(route.T_world_cam), route.scene_depth, np.diff(route.travel)
     links = []
     for i in np.flatnonzero(route.submap[1:] == route.submap[:-1]).tolist():
         T = T_cam_world[i + 1] @ route.T_world_cam[i]
-        sigma_m = sigmas.step_depths * float(depth[i]) + sigmas.step * float(np.linalg.norm(T[:3, 3]))
+        sigma_m = sigmas.step_depths * float(depth[i]) + sigmas.step * float(travel[i])
         links.append(PoseLink(i, i + 1, T, sigma_m, sigmas.step_rad, 0.0, sigmas.step_log_scale))
     return links
 
