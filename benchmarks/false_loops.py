@@ -16,10 +16,14 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from metric_slam.geometry import lie
-from metric_slam.loops.links import DriftBound, Loop, chain_links
-from metric_slam.loops.pose_graph import optimise_pose_graph
+from metric_slam.loops.links import chain_links, loop_link
+from metric_slam.loops.pose_graph import PoseLink, optimise_pose_graph
+from metric_slam.loops.route import DriftBound, Route
 
 STEP_M, BLOCK_M = 1.2, 72.0
+TURN_STEPS = 10
+"""Keyframes over which the heading follows a corner: 12 m, no vehicle turns on the spot."""
+
 AGAIN = 50
 """Keyframes between two visits of a place."""
 
@@ -33,19 +37,26 @@ DRIFTS = {
 
 SCATTER, SCATTER_RAD = 0.01, 0.0005
 LOOP_M, LOOP_RAD = 0.04, 0.002
+DEPTH_M = 12.5
+"""Median depth of the scene, as on a road."""
+
+DRIFT, DRIFT_FLOOR = 0.03, 0.15
+"""Share of the way and median depths: the defaults of the configuration."""
 
 
 def drive(count: int, rng: np.random.Generator) -> np.ndarray:
     """True poses T_world_cam [N, 4, 4]: straight on, left or right at every crossing, three blocks wide."""
     place, ahead, T = np.zeros(2), np.array([0.0, 1.0]), []
+    steps, heading = round(BLOCK_M / STEP_M), 0.0
     while len(T) < count:
-        angle = np.arctan2(ahead[0], ahead[1])
-        for k in range(round(BLOCK_M / STEP_M)):
+        turn = np.angle(np.exp(1j * (np.arctan2(ahead[0], ahead[1]) - heading)))
+        for k in range(steps):
             pose = np.eye(4)
+            angle = heading + turn * min(k / TURN_STEPS, 1.0)
             pose[:3, :3] = Rotation.from_euler("y", angle).as_matrix()
             pose[[0, 2], 3] = place + k * STEP_M * ahead
             T.append(pose)
-        place = place + BLOCK_M * ahead
+        heading, place = heading + turn, place + BLOCK_M * ahead
         turns = [np.array([ahead[1] * s, -ahead[0] * s]) if s else ahead for s in (0, 1, -1)]
         inside = [t for t in turns if (np.abs(place + BLOCK_M * t) <= 1.5 * BLOCK_M).all()]
         ahead = inside[rng.integers(len(inside))]
@@ -82,16 +93,22 @@ def pairs_of(T: np.ndarray, limit_m: np.ndarray | float, rng: np.random.Generato
     return rng.permutation(np.argwhere(near))
 
 
-def loops_of(truth: np.ndarray, start: np.ndarray, rng: np.random.Generator) -> tuple[list[Loop], np.ndarray]:
+def route_of(T_world_cam: np.ndarray) -> Route:
+    """One submap in a scene of constant depth."""
+    return Route(T_world_cam, np.zeros(len(T_world_cam), int), np.full(len(T_world_cam), DEPTH_M))
+
+
+def loops_of(truth: np.ndarray, start: np.ndarray, rng: np.random.Generator) -> tuple[list[PoseLink], np.ndarray]:
     """Up to 24 true loops and some seven false ones, and which are true."""
     loops, true = [], []
-    bound = DriftBound(start[:, :3, 3], np.zeros(len(start), int), [], 0.03, 2.0)
+    bound = DriftBound(route_of(start), [], DRIFT, DRIFT_FLOOR)
     allowed_m = np.stack([bound.between(q) for q in range(len(start))])
     apart_m = np.linalg.norm(truth[:, None, :3, 3] - truth[:, :3, 3], axis=2)
     for query, match in pairs_of(truth, 3.0, rng):
         off_m = np.linalg.norm(start[query, :3, 3] - (start[match] @ lie.relative(truth[match], truth[query]))[:3, 3])
         if off_m < allowed_m[query, match] and len(loops) < 24:
-            loops.append(Loop(int(query), int(match), noisy(lie.relative(truth[query], truth[match]), rng), 0.0, 0.0))
+            T = noisy(lie.relative(truth[query], truth[match]), rng)
+            loops.append(loop_link(int(match), int(query), T, DEPTH_M))
             true.append(True)
     candidates = [p for p in pairs_of(start, allowed_m, rng) if apart_m[tuple(p)] > 8.0 and p[0] < len(start) - 9]
     for n, (query, match) in enumerate(candidates[:5]):
@@ -99,7 +116,7 @@ def loops_of(truth: np.ndarray, start: np.ndarray, rng: np.random.Generator) -> 
         alike[:3, 3] = rng.normal(0, 1.0, 3) * (1.0, 0.1, 1.0)
         for k in (0, 4, 8) if n == 0 else (0,):
             moved = lie.relative(start[query + k], start[query]) @ alike @ lie.relative(start[match], start[match + k])
-            loops.append(Loop(int(query + k), int(match + k), noisy(moved, rng), 0.0, 0.0))
+            loops.append(loop_link(int(match + k), int(query + k), noisy(moved, rng), DEPTH_M))
             true.append(False)
     return loops, np.array(true, bool)
 
@@ -112,8 +129,7 @@ def counts(steady: tuple[float, float], drives: int, keyframes: int) -> tuple[in
         truth = drive(keyframes, rng)
         start = drifted(truth, steady, rng)
         loops, true = loops_of(truth, start, rng)
-        links = chain_links(lie.inverse(start), np.zeros(len(start), int))
-        result = optimise_pose_graph(start, links, [loop.link() for loop in loops], {0}, scale_known=True)
+        result = optimise_pose_graph(start, chain_links(route_of(start)), loops, {0}, scale_known=True)
         believed = result.loop_weights >= 0.5
         total += [(true & ~believed).sum(), true.sum(), (~true & believed).sum(), (~true).sum()]
     lost, n_true, kept, n_false = total.tolist()

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "metric_slam"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "checkpointable"),
     ("geometry", "config", "frame", "disk_store", "weights"),
     ("optimization.cuda.kernels", "optimization.cuda.arrays"),
     ("correspondence", "depth", "datasets"),

@@ -146,16 +146,24 @@ class LoopConfig(Section):
     """Recognising places and closing loops."""
 
     enabled: bool = Field(True, description="close loops")
-    every: int = Field(4, ge=1, description="keyframes between two looks for loops")
-    min_path_m: float = Field(
-        40.0, gt=0, description="shortest way round a loop, metres (or median steps of a keyframe without a scale)"
+    every: int = Field(4, ge=1, description="keyframes between two searches for loops")
+    min_way: float = Field(
+        1.0,
+        gt=0,
+        description="shortest way round a loop, view changes: 1 is a turn of 1 rad, a sideways move of the median "
+        "depth of the scene, or a forward move of three of them",
     )
     drift: float = Field(
-        0.03, gt=0, description="believed drift of the position, share of the way: how far off a place may be"
+        0.03,
+        gt=0,
+        description="expected drift of the position, share of the way: bounds how far off a place may be; a turn of "
+        "1 rad counts as much as a sideways move of the median depth",
     )
-    drift_floor_m: float = Field(2.0, gt=0, description="added to it, metres")
-    candidates: int = Field(4, ge=1, description="places that are looked at more closely")
-    min_similarity: float = Field(0.0, ge=-1, le=1, description="of a place's descriptor to be looked at more closely")
+    drift_floor: float = Field(0.15, gt=0, description="added to it, median depths of the scene")
+    candidates: int = Field(4, ge=1, description="places that are verified for each search")
+    min_similarity: float = Field(
+        0.0, ge=-1, le=1, description="cosine between the descriptors of two places from which they are verified"
+    )
 
 
 class StateConfig(Section):

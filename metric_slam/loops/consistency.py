@@ -1,12 +1,12 @@
-"""Which loops of a pose graph can be true together, found before any of them may bend the trajectory.
+"""Loops of a pose graph that can be true together, found before any of them may bend the trajectory.
 
 A loop and the chain between its ends form a cycle that ought to close; so do two loops and the chains between their
-ends. What a cycle fails to close by is compared with the covariances along it, to first order. A robust kernel cannot
-do this: it sees the residual of the loop alone, and a long chain gives way so far that little of it remains.
+ends. The closing error of each cycle is compared with the covariances along it, to first order. A robust kernel cannot
+do this: it weighs the residual of the loop alone, and a long chain yields until little of it remains.
 
-The standard deviation of a step covers scatter, whose sum grows with the root of the number of steps, and what is
-steady (a scale, a heading that creeps), whose sum grows with their number. Held apart, a short way is as sure as it is,
-and a long one may drift. The steady part of a way and of the same way driven again cancels, as it does in truth.
+The standard deviation of a step has two parts: scatter, whose sum grows with the root of the number of steps, and
+steady errors (of scale, of heading), whose sum grows with their number. Kept apart, a short way is certain and a long
+one may drift; the steady errors of a way and of the same way travelled again cancel.
 
 Mangelson et al., *Pairwise consistent measurement set maximization for robust multi-robot map merging*, ICRA 2018; as
 there, loops that contradict others leave until all pairs agree, but one by one (greedy) instead of by largest clique.
@@ -15,16 +15,17 @@ there, loops that contradict others leave until all pairs agree, but one by one 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import chi2
 
-_SCATTER, _STEADY = 0.3, 0.2
-"""Shares of a step's standard deviation: of what is new in every step, and of what all steps have in common."""
+from metric_slam.loops.groups import LieGroup, of_kind
 
-_IMPROBABLE = 1e-9  # of a cycle between true loops; covariances to first order are rough, so not closer
+_SCATTER, _STEADY = 0.3, 0.2
+"""Shares of a step's standard deviation: new in every step, and common to all steps."""
+
+_IMPROBABLE = 1e-9  # probability of a cycle between true loops; first-order covariances are too rough for more
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Motions:
     target: np.ndarray
     """int64 [L]."""
 
-    T_target_source: Any
+    T_target_source: LieGroup
     """``lie.SE3`` or ``lie.Sim3`` of batch shape [L], float64."""
 
     variance: np.ndarray
@@ -56,18 +57,21 @@ def pieces(count: int, chain: Motions) -> np.ndarray:
     return np.cumsum(begins) - 1
 
 
-def closing_errors(T_world_cam: Any, loops: Motions) -> Any:
-    """T_target_world T_source_world^-1 by every loop: the motion that brings the source's side of the map to where the
-    target's side has it, a group of batch shape [L]; the identity where the loop agrees with the poses [N]."""
+def closing_errors(T_world_cam: LieGroup, loops: Motions) -> LieGroup:
+    """Motions T_target_world T_source_world^-1 by every loop, a group of batch shape [L].
+
+    Each brings the source's side of the map to where the target's side has it: the identity where the loop agrees with
+    the poses [N].
+    """
     return T_world_cam[loops.target] * loops.T_target_source * T_world_cam[loops.source].inv()
 
 
-def agreeing_loops(T_world_cam: Any, chain: Motions, loops: Motions) -> np.ndarray:
+def agreeing_loops(T_world_cam: LieGroup, chain: Motions, loops: Motions) -> np.ndarray:
     """Loops that fit the chain and one another, bool [L].
 
     ``T_world_cam``: ``lie.SE3`` or ``lie.Sim3`` of batch shape [N], the poses along the chain. Every link of the chain
-    leads from a keyframe to the next; where there is none, the two sides know nothing of each other, and loops between
-    them are compared only with loops between the same two pieces.
+    leads from a keyframe to the next. Where a link is missing the chain has two pieces, and loops between them are
+    compared only with loops between the same two pieces.
     """
     sides = _Sides.of(T_world_cam, chain, loops)
     limit = chi2.isf(_IMPROBABLE, sides.error.shape[-1])
@@ -75,7 +79,7 @@ def agreeing_loops(T_world_cam: Any, chain: Motions, loops: Motions) -> np.ndarr
     alone = np.where(inside, sides.against_chain(), 0.0 * sides.error[:, 0])
     keep = alone <= limit  # false for NaN
     apart = np.zeros((len(keep), len(keep)), bool)
-    for a in np.flatnonzero(keep):
+    for a in np.flatnonzero(keep).tolist():
         others = np.flatnonzero(keep & (np.arange(len(keep)) > a) & (sides.piece == sides.piece[a]).all(axis=1))
         apart[a, others] = apart[others, a] = ~(sides.against(a, others) <= limit)
     while apart.any():
@@ -87,19 +91,19 @@ def agreeing_loops(T_world_cam: Any, chain: Motions, loops: Motions) -> np.ndarr
 
 @dataclass(frozen=True)
 class _Sides:
-    """Loops seen in the world frame, led from their earlier end to their later one."""
+    """Loops in the world frame, directed from their earlier end to their later one."""
 
     early: np.ndarray
     late: np.ndarray
     piece: np.ndarray  # [L, 2] of the two ends
     error: np.ndarray  # [L, K] logarithms of the closing errors
-    motion: Any  # the closing errors
+    motion: LieGroup  # the closing errors
     covariance: np.ndarray  # [L, K, K] of the measurements
     scatter: np.ndarray  # [N, K, K] covariance of the chain from the first keyframe on
     steady: np.ndarray  # [N, K, K] error of the chain there for one standard deviation of each steady error
 
     @classmethod
-    def of(cls, T_world_cam: Any, chain: Motions, loops: Motions) -> _Sides:
+    def of(cls, T_world_cam: LieGroup, chain: Motions, loops: Motions) -> _Sides:
         count = T_world_cam.shape[0]
         piece = pieces(count, chain)
         scatter = np.zeros((count, chain.variance.shape[1], chain.variance.shape[1]))
@@ -114,14 +118,14 @@ class _Sides:
             Ad = _adjoint(turned)
             covariance = np.where(backward[:, None, None], Ad @ covariance @ Ad.swapaxes(1, 2), covariance)
             data = torch.where(torch.from_numpy(backward)[:, None], turned.data, motion.data)
-            motion = type(motion)(data)
+            motion = of_kind(motion, data)
         early, late = np.minimum(loops.source, loops.target), np.maximum(loops.source, loops.target)
         ends = np.stack([piece[early], piece[late]], axis=1)
         sums = np.cumsum(scatter, axis=0), np.cumsum(steady, axis=0)
         return cls(early, late, ends, motion.log().numpy(), motion, covariance, *sums)
 
     def against_chain(self) -> np.ndarray:
-        """Squared Mahalanobis length of every closing error, [L]; it means nothing where the chain is interrupted."""
+        """Squared Mahalanobis length of every closing error, [L]; without meaning where the chain is interrupted."""
         steady = self.steady[self.late] - self.steady[self.early]
         scatter = self._scatter_between(self.early, self.late)
         return _mahalanobis(self.error, self.covariance + scatter + steady @ steady.swapaxes(1, 2))
@@ -142,14 +146,14 @@ class _Sides:
         return self.scatter[np.maximum(i, j)] - self.scatter[np.minimum(i, j)]
 
 
-def _adjoint(T: Any) -> np.ndarray:
+def _adjoint(T: LieGroup) -> np.ndarray:
     """Adjoint matrices [L, K, K] of a group of batch shape [L]."""
     K = T.manifold_dim
     basis = torch.eye(K, dtype=torch.float64).expand(T.shape[0], K, K)
     return T[:, None].adj(basis).numpy().swapaxes(1, 2)
 
 
-def _spread(T: Any, variance: np.ndarray) -> np.ndarray:
+def _spread(T: LieGroup, variance: np.ndarray) -> np.ndarray:
     """Covariances [L, K, K] in the world of diagonal ones in frames T [L]."""
     Ad = _adjoint(T)
     return (Ad * variance[:, None, :]) @ Ad.swapaxes(1, 2)

@@ -1,36 +1,45 @@
-"""Places that look alike: a global descriptor of every keyframe in a faiss index.
+"""Retrieval of places that look alike: one global descriptor per keyframe, compared by cosine similarity.
 
 The descriptor is a histogram of oriented gradients (Dalal and Triggs, CVPR 2005) of a small picture: the layout of
 edges in the image, which a change of brightness leaves alone. Its square root is taken (Arandjelovic and Zisserman,
-CVPR 2012, do so with SIFT), which makes it forgive a shifted view. It needs no training and tells places apart that a
-vehicle passes on the same lane; what it proposes is verified geometrically.
+CVPR 2012, do so with SIFT), which makes it tolerate a shifted view. It needs no training and distinguishes places that
+a vehicle passes on the same lane; what it proposes is verified geometrically.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 
 import cv2
 import numpy as np
 
-from metric_slam.errors import MissingDependencyError
+from metric_slam.checkpointable import StateTree, array_in
+from metric_slam.errors import InputError
 
-_CELL_PX = 16
-_LONG_SIDE_PX = 192
-_ORIENTATIONS = 8
-_FLOOR = 10.0
-"""Gradient of a block, grey levels, below which it counts for less."""
 
-_DISTINCT = 10
-"""Keyframes nearer to each other on the way show the same place."""
+@dataclass(frozen=True)
+class DescriptorLayout:
+    """Sizes of the histogram of oriented gradients; chosen once, results change little with either."""
+
+    cell_px: int = 16
+    """Side of a cell of the small picture, pixels."""
+
+    long_side_px: int = 192
+    """Longer side of the small picture, pixels."""
+
+    orientations: int = 8
+    """Bins of the gradient's direction over 180 degrees."""
+
+    gradient_floor: float = 10.0
+    """Gradient of a block, grey levels, below which it counts for less."""
+
+    distinct: int = 10
+    """Keyframes that are fewer positions apart show the same place."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A keyframe that looks like the one asked for."""
+    """A keyframe that resembles the query."""
 
     position: int
     similarity: float
@@ -38,41 +47,46 @@ class Place:
 
 
 class PlaceIndex:
-    """Descriptors of keyframes, in the order of the video."""
+    """Descriptors of keyframes in the order of the video; one matrix product answers a query."""
 
-    def __init__(self) -> None:
-        self._faiss = _faiss()
-        self._index = None
+    def __init__(self, layout: DescriptorLayout | None = None) -> None:
+        self._layout = layout or DescriptorLayout()
+        self._matrix = np.zeros((0, 0), np.float32)  # rows beyond the number of positions are spare
         self._positions: list[int] = []
 
+    def __len__(self) -> int:
+        return len(self._positions)
+
     def add(self, position: int, image: np.ndarray) -> None:
-        """Takes in a keyframe, uint8 [H, W, 3] RGB; positions grow."""
-        assert not self._positions or position > self._positions[-1], (position, self._positions[-1:])
-        self._append(position, self._described(image))
+        """Adds a keyframe, uint8 [H, W, 3] RGB; positions must grow, and all images have one size."""
+        if self._positions and position <= self._positions[-1]:
+            raise InputError(f"position {position} must be greater than {self._positions[-1]}, the last one added")
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(f"image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        self._append(position, self._describe(image))
 
     def query(self, position: int, *, exclude_after: int, count: int) -> list[Place]:
-        """Up to ``count`` distinct places among keyframes up to ``exclude_after`` that look like keyframe ``position``,
-        the most alike first."""
+        """Up to ``count`` distinct places among the keyframes up to ``exclude_after``, most similar to keyframe
+        ``position`` first."""
         among = int(np.searchsorted(self._positions, exclude_after, side="right"))
-        if self._index is None or among == 0:
+        if among == 0:
             return []
-        descriptor = self._descriptor(position)
-        allowed = self._faiss.SearchParameters(sel=self._faiss.IDSelectorRange(0, among))
-        similarity, rows = self._index.search(descriptor[None], min(among, count * 2 * _DISTINCT), params=allowed)
+        similarity = self._matrix[:among] @ self._descriptor(position)
         places: list[Place] = []
-        for value, row in zip(similarity[0].tolist(), rows[0].tolist(), strict=True):
-            if row < 0 or len(places) == count:
+        for row in np.argsort(-similarity, kind="stable").tolist():
+            if len(places) == count:
                 break
             candidate = self._positions[row]
-            if all(abs(candidate - place.position) >= _DISTINCT for place in places):
-                places.append(Place(candidate, value))
+            if all(abs(candidate - place.position) >= self._layout.distinct for place in places):
+                places.append(Place(candidate, float(similarity[row])))
         return places
 
     def most_alike(self, position: int, among: np.ndarray, *, count: int, apart: int) -> list[int]:
-        """Up to ``count`` of the keyframes ``among`` [M] that look most like keyframe ``position``, at least ``apart``
-        positions from each other, the most alike first."""
-        asked = self._descriptor(position)
-        similarity = np.array([float(self._descriptor(other) @ asked) for other in among.tolist()])
+        """Up to ``count`` of the keyframes ``among`` [M] most similar to keyframe ``position``, at least ``apart``
+        positions from each other, the most similar first; positions that were never added are skipped."""
+        among = np.intersect1d(among, self._positions)
+        rows = np.searchsorted(self._positions, among)
+        similarity = self._matrix[rows] @ self._descriptor(position)
         chosen: list[int] = []
         for other in among[np.argsort(-similarity, kind="stable")].tolist():
             if len(chosen) < count and all(abs(other - one) >= apart for one in chosen):
@@ -80,55 +94,53 @@ class PlaceIndex:
         return chosen
 
     def _descriptor(self, position: int) -> np.ndarray:
-        assert self._index is not None, position
-        return self._index.reconstruct(int(np.searchsorted(self._positions, position)))
+        row = int(np.searchsorted(self._positions, position))
+        if row == len(self._positions) or self._positions[row] != position:
+            raise InputError(f"position {position} was never added to the place index")
+        return self._matrix[row]
 
     def _append(self, position: int, descriptor: np.ndarray) -> None:
-        if self._index is None:
-            self._index = self._faiss.IndexFlatIP(len(descriptor))
-        self._index.add(descriptor[None])
+        count, length = len(self._positions), len(descriptor)
+        if count and self._matrix.shape[1] != length:
+            raise InputError("image must have the size of the images added before")
+        if count == len(self._matrix):  # doubling keeps the copies linear in the number of keyframes
+            grown = np.zeros((max(64, 2 * count), length), np.float32)
+            grown[:count] = self._matrix.reshape(count, length)
+            self._matrix = grown
+        self._matrix[count] = descriptor
         self._positions.append(position)
 
-    def _described(self, image: np.ndarray) -> np.ndarray:
+    def _describe(self, image: np.ndarray) -> np.ndarray:
         """Unit vector, float32 [D]."""
+        layout = self._layout
         height, width = image.shape[:2]
-        shrink = _LONG_SIDE_PX / max(height, width)
-        columns, rows = (max(2, round(side * shrink / _CELL_PX)) for side in (width, height))
+        shrink = layout.long_side_px / max(height, width)
+        columns, rows = (max(2, round(side * shrink / layout.cell_px)) for side in (width, height))
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        grey = cv2.resize(grey, (columns * _CELL_PX, rows * _CELL_PX), interpolation=cv2.INTER_AREA)
+        grey = cv2.resize(grey, (columns * layout.cell_px, rows * layout.cell_px), interpolation=cv2.INTER_AREA)
         gx, gy = (cv2.Sobel(grey, cv2.CV_32F, *axes, ksize=3) for axes in ((1, 0), (0, 1)))
-        length = cv2.magnitude(gx, gy)
-        turn = np.mod(cv2.phase(gx, gy), np.pi) * (_ORIENTATIONS / np.pi)  # light on dark is as good as dark on light
-        bins = [
-            np.maximum(1.0 - np.minimum(np.abs(turn - k), _ORIENTATIONS - np.abs(turn - k)), 0.0) * length
-            for k in range(_ORIENTATIONS)
-        ]
-        cells = np.stack([cv2.resize(b, (columns, rows), interpolation=cv2.INTER_AREA) for b in bins], axis=-1)
+        length, bins = cv2.magnitude(gx, gy), layout.orientations
+        turn = np.mod(cv2.phase(gx, gy), np.pi) * (bins / np.pi)  # light on dark is as good as dark on light
+        shares = [np.maximum(1.0 - np.minimum(np.abs(turn - k), bins - np.abs(turn - k)), 0.0) for k in range(bins)]
+        cells = np.stack(
+            [cv2.resize(share * length, (columns, rows), interpolation=cv2.INTER_AREA) for share in shares], axis=-1
+        )
         # each block of 2 x 2 cells is normalised on its own: a shadow changes its part of the image alone
         blocks = np.concatenate([cells[:-1, :-1], cells[:-1, 1:], cells[1:, :-1], cells[1:, 1:]], axis=-1)
-        blocks /= np.sqrt((blocks**2).sum(axis=-1, keepdims=True) + _FLOOR**2)
+        blocks /= np.sqrt((blocks**2).sum(axis=-1, keepdims=True) + layout.gradient_floor**2)
         # roots: one strong edge, which lies in another block from a metre aside, must not outweigh all others
         descriptor = np.sqrt(blocks).reshape(-1).astype(np.float32)
         descriptor -= descriptor.mean()
         return descriptor / max(float(np.linalg.norm(descriptor)), 1e-9)
 
     def state(self) -> dict[str, np.ndarray]:
-        """As plain arrays, for a checkpoint."""
-        n = len(self._positions)
-        descriptors = self._index.reconstruct_n(0, n) if n else np.zeros((0, 0), np.float32)
-        return {"positions": np.array(self._positions, np.int64), "descriptors": descriptors}
+        """Positions and descriptors as arrays, for a checkpoint."""
+        return {
+            "positions": np.array(self._positions, np.int64),
+            "descriptors": self._matrix[: len(self._positions)].copy(),
+        }
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes over a :meth:`state`."""
-        for position, descriptor in zip(state["positions"].tolist(), state["descriptors"], strict=True):
-            self._append(position, descriptor)
-
-
-def _faiss() -> ModuleType:
-    """The one door to faiss."""
-    try:
-        faiss = importlib.import_module("faiss")
-    except ImportError as error:
-        raise MissingDependencyError(f"loop closure needs faiss ({error}): `pip install faiss-cpu`") from error
-    faiss.omp_set_num_threads(1)
-    return faiss
+    def restore(self, state: StateTree) -> None:
+        """Replaces the index by a :meth:`state`."""
+        self._positions = array_in(state, "positions").tolist()
+        self._matrix = np.array(array_in(state, "descriptors"), np.float32)

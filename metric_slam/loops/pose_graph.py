@@ -1,29 +1,28 @@
-"""A pose graph over all keyframes: the chain of neighbours, and loops of which some may be false.
+"""Pose graph over all keyframes: the chain of neighbours, and loops of which some may be false.
 
-    loops -> those that fit the chain and one another (loop_consistency) -> Levenberg-Marquardt
-          -> residuals improbable? graduated non-convexity over what is left, and once more without the rejected
+    loops -> those that fit the chain and one another (consistency) -> Levenberg-Marquardt
+          -> residuals improbable? graduated non-convexity over the rest, and once more without the rejected
 
-SE(3) where lengths are metres; Sim(3) where the unit of length drifts along the drive. Solved by GTSAM, whose tangent
-vectors are (rotation, translation[, log-scale]); those of ``lie`` begin with the translation.
+SE(3) where lengths are metres; Sim(3) where the unit of length drifts along the drive. Solved by GTSAM.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
 from scipy.stats import chi2
 
-from metric_slam.errors import MissingDependencyError
+from metric_slam.errors import InputError
 from metric_slam.geometry import lie
 from metric_slam.loops.consistency import Motions, agreeing_loops, closing_errors, pieces
+from metric_slam.loops.groups import LieGroup, identity, of_kind
+from metric_slam.loops.gtsam_door import Factor, Graph, Values, load_gtsam
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ class PoseLink:
 
 @dataclass(frozen=True)
 class PoseGraphResult:
-    """The optimised graph of N keyframes and L loops. A failure leaves the poses and believes no loop."""
+    """The optimised graph of N keyframes and L loops; after a failure the start, with weight 0 for every loop."""
 
     T_world_cam: np.ndarray
     """float64 [N, 4, 4]."""
@@ -65,15 +64,16 @@ class PoseGraphResult:
     """log(new unit / old unit) [N]: depths of a keyframe are to be multiplied by its exponential; zeros for SE(3)."""
 
     loop_weights: np.ndarray
-    """0..1, how much of each loop was believed, [L]."""
+    """Weight of each loop, 0..1, [L]."""
 
     iterations: int
     """Of Levenberg-Marquardt, all solves together."""
 
     cost_initial: float
-    """Half the sum of squared residuals, in standard deviations, of the chain and the believed loops at the start."""
+    """Half the sum of squared residuals, in standard deviations, of chain and accepted loops at the start."""
 
     cost_final: float
+    """The same at the end."""
 
 
 def optimise_pose_graph(
@@ -84,16 +84,19 @@ def optimise_pose_graph(
     *,
     scale_known: bool,
 ) -> PoseGraphResult:
-    """Poses that chain and true loops agree on.
+    """Optimise poses over the chain and the loops that prove true.
 
     ``T_world_cam`` [N, 4, 4] is the start and goes along the chain (gaps between its pieces may be wrong: a piece
     without a fixed pose is moved as a whole to where the loops put it). ``chain`` leads from keyframes to the next
-    ones and is trusted. ``fixed`` poses stay exactly; a part of the graph that holds none keeps its first pose.
+    ones and is never rejected. ``fixed`` poses stay exactly; a part of the graph that holds none keeps its first pose.
 
     Raises:
         MissingDependencyError: GTSAM is not installed.
+        InputError: an array has the wrong shape, a link names a missing keyframe or has no standard deviation.
     """
-    gtsam = _gtsam()
+    gtsam = load_gtsam()
+    if np.ndim(T_world_cam) != 3 or np.shape(T_world_cam)[1:] != (4, 4):
+        raise InputError(f"T_world_cam must be [N, 4, 4], not {list(np.shape(T_world_cam))}")
     graph = _Graph(np.asarray(T_world_cam, dtype=np.float64), list(chain), list(loops), fixed, scale_known, gtsam)
     if not loops:
         return graph.unchanged()
@@ -119,17 +122,9 @@ def optimise_pose_graph(
     return result
 
 
-def _gtsam() -> ModuleType:
-    """The one door to GTSAM."""
-    try:
-        return importlib.import_module("gtsam")
-    except ImportError as error:
-        raise MissingDependencyError(f"loop closure needs GTSAM ({error}): `pip install gtsam`") from error
-
-
 @dataclass(frozen=True)
 class _Solution:
-    values: Any
+    values: Values
     weights: np.ndarray
     iterations: int
     cost_initial: float
@@ -149,13 +144,13 @@ class _Graph:
 
     @property
     def limit(self) -> float:
-        """Squared residual beyond which a loop is not believed."""
+        """Squared residual beyond which a loop is rejected."""
         return float(chi2.isf(_IMPROBABLE, 6 if self.scale_known else 7))
 
     # ---- in lie's terms
 
     @cached_property
-    def start(self) -> Any:
+    def start(self) -> LieGroup:
         """Start poses, of batch shape [N]."""
         return self._group(self.T_world_cam, np.zeros(len(self.T_world_cam)))
 
@@ -167,7 +162,7 @@ class _Graph:
     def loop_motions(self) -> Motions:
         return self._motions(self.loops)
 
-    def _group(self, T: np.ndarray, log_scale: np.ndarray) -> Any:
+    def _group(self, T: np.ndarray, log_scale: np.ndarray) -> LieGroup:
         vec = lie.matrix_to_pose_vec(T)
         if self.scale_known:
             return lie.SE3(torch.from_numpy(vec))
@@ -179,9 +174,11 @@ class _Graph:
         T[:, :3, 3] *= np.exp(shrink)[:, None]
         sigma = np.array([[link.sigma_m] * 3 + [link.sigma_rad] * 3 + [link.sigma_log_scale] for link in links])
         sigma = sigma.reshape(-1, 7)[:, : 6 if self.scale_known else 7]
-        assert (sigma > 0).all(), "standard deviations of links must be positive"
+        if not (sigma > 0).all():
+            raise InputError("standard deviations of links must be positive")
         ends = np.array([[link.source, link.target] for link in links], np.int64).reshape(-1, 2)
-        assert (ends >= 0).all() and (ends < len(self.T_world_cam)).all(), "a link names a keyframe that is not there"
+        if not ((ends >= 0) & (ends < len(self.T_world_cam))).all():
+            raise InputError("a link names a keyframe that is not in T_world_cam")
         return Motions(ends[:, 0], ends[:, 1], self._group(T, shrink), sigma**2)
 
     # ---- in GTSAM's terms
@@ -194,7 +191,7 @@ class _Graph:
         solved = optimizer.optimize()
         return _Solution(solved, weights, before + optimizer.iterations(), cost_initial, graph.error(solved))
 
-    def graduated_weights(self, values: Any, keep: np.ndarray) -> np.ndarray:
+    def graduated_weights(self, values: Values, keep: np.ndarray) -> np.ndarray:
         """Weights [L] of the loops by graduated non-convexity (truncated least squares) from ``values`` on.
 
         Yang et al., *Graduated non-convexity for robust spatial perception*, IEEE RA-L 5(2), 2020.
@@ -211,7 +208,7 @@ class _Graph:
         weights[keep] = np.clip(gnc.getWeights()[trusted:], 0.0, 1.0)
         return weights
 
-    def loop_errors(self, values: Any, keep: np.ndarray) -> np.ndarray:
+    def loop_errors(self, values: Values, keep: np.ndarray) -> np.ndarray:
         """Squared residuals, in standard deviations, of some loops."""
         return np.array([2.0 * self._between(self.loops[n], 1.0).error(values) for n in np.flatnonzero(keep)])
 
@@ -234,15 +231,15 @@ class _Graph:
         )
 
     def unchanged(self) -> PoseGraphResult:
-        """The start, with no loop believed."""
+        """The start, with weight 0 for every loop."""
         count = len(self.T_world_cam)
         return PoseGraphResult(self.T_world_cam.copy(), np.zeros(count), np.zeros(len(self.loops)), 0, 0.0, 0.0)
 
-    def _build(self, weights: np.ndarray) -> tuple[Any, Any]:
+    def _build(self, weights: np.ndarray) -> tuple[Graph, Values]:
         """(factors, start): anchors, chain, and then the loops of positive weight."""
         gtsam, graph = self.gtsam, self.gtsam.NonlinearFactorGraph()
-        believed = [n for n in range(len(self.loops)) if weights[n] > 0]
-        placed, anchors = self._place_pieces(believed)
+        accepted = [n for n in range(len(self.loops)) if weights[n] > 0]
+        placed, anchors = self._place_pieces(accepted)
         values = self._values(placed)
         dimensions = 6 if self.scale_known else 7
         hold = gtsam.noiseModel.Isotropic.Sigma(dimensions, _ANCHOR_SIGMA)
@@ -252,33 +249,33 @@ class _Graph:
             graph.add(prior(n, at(n), hold))
         for link in self.chain:
             graph.add(self._between(link, 1.0))
-        for n in believed:
+        for n in accepted:
             graph.add(self._between(self.loops[n], float(weights[n])))
         return graph, values
 
-    def _place_pieces(self, believed: list[int]) -> tuple[Any, list[int]]:
+    def _place_pieces(self, accepted: list[int]) -> tuple[LieGroup, list[int]]:
         """(start poses, anchors): pieces of the chain without a fixed pose moved to where the first loop puts them."""
         piece = pieces(len(self.T_world_cam), self.chain_motions)
         ends = piece[np.stack([self.loop_motions.source, self.loop_motions.target], axis=1)]
         closing = closing_errors(self.start, self.loop_motions)
-        identity = closing.Identity(dtype=torch.float64)
+        unmoved = identity(closing)
         anchors = sorted(self.fixed)
-        moves = {int(p): identity for p in piece[anchors]}
+        moves = {int(p): unmoved for p in piece[anchors]}
         for number, first in enumerate(np.flatnonzero(np.diff(piece, prepend=-1)).tolist()):
-            self._reach(moves, ends, closing, believed)
+            self._reach(moves, ends, closing, accepted)
             if number not in moves:  # nothing leads there from a fixed pose
-                moves[number] = identity
+                moves[number] = unmoved
                 anchors.append(first)
-        self._reach(moves, ends, closing, believed)
+        self._reach(moves, ends, closing, accepted)
         steps = torch.stack([moves[int(p)].data for p in piece])
-        return type(self.start)(steps) * self.start, anchors
+        return of_kind(self.start, steps) * self.start, anchors
 
-    def _reach(self, moves: dict[int, Any], ends: np.ndarray, closing: Any, believed: list[int]) -> None:
-        """Adds the moves T_new_old of all pieces that loops lead to from those in ``moves``."""
+    def _reach(self, moves: dict[int, LieGroup], ends: np.ndarray, closing: LieGroup, accepted: list[int]) -> None:
+        """Adds to ``moves`` T_new_old of all pieces that loops connect with those in it."""
         grows = True
         while grows:
             grows = False
-            for n in believed:
+            for n in accepted:
                 source, target = ends[n].tolist()
                 if source in moves and target not in moves:
                     moves[target] = moves[source] * closing[n].inv()
@@ -288,7 +285,7 @@ class _Graph:
                     continue
                 grows = True
 
-    def _values(self, poses: Any) -> Any:
+    def _values(self, poses: LieGroup) -> Values:
         """Poses of batch shape [N] as GTSAM's values, keys 0..N-1."""
         gtsam, values = self.gtsam, self.gtsam.Values()
         data = poses.data.numpy()
@@ -300,11 +297,11 @@ class _Graph:
                 values.insert(n, self._similarity(T[n], data[n, 7]))
         return values
 
-    def _similarity(self, T: np.ndarray, scale: float) -> Any:
+    def _similarity(self, T: np.ndarray, scale: float) -> object:
         """x -> scale R x + t; GTSAM multiplies t by the scale too."""
         return self.gtsam.Similarity3(self.gtsam.Rot3(T[:3, :3]), T[:3, 3] / scale, float(scale))
 
-    def _between(self, link: PoseLink, weight: float) -> Any:
+    def _between(self, link: PoseLink, weight: float) -> Factor:
         """The factor of a link. GTSAM's measurement is T_first_second, so the target comes first."""
         gtsam = self.gtsam
         sigmas = np.array([link.sigma_rad] * 3 + [link.sigma_m] * 3) / np.sqrt(weight)
@@ -317,7 +314,7 @@ class _Graph:
         noise = gtsam.noiseModel.Diagonal.Sigmas(np.append(sigmas, link.sigma_log_scale / np.sqrt(weight)))
         return gtsam.BetweenFactorSimilarity3(link.target, link.source, self._similarity(T, scale), noise)
 
-    def _parameters(self) -> Any:
+    def _parameters(self) -> object:
         parameters = self.gtsam.LevenbergMarquardtParams()
         parameters.setMaxIterations(_MAX_ITERATIONS)
         parameters.setRelativeErrorTol(1e-6)

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from metric_slam.errors import InputError
 from metric_slam.loops.place_recognition import PlaceIndex
 
 
@@ -60,6 +61,45 @@ def test_the_most_alike_of_some_are_chosen() -> None:
     assert index.most_alike(7, among, count=2, apart=4) == [30, 35], "31 is next to 30"
     assert index.most_alike(7, among, count=2, apart=1) == [30, 31]
     assert index.most_alike(7, among[:0], count=2, apart=4) == []
+
+
+def test_a_query_equals_a_loop_over_all_descriptors() -> None:
+    """Also beyond the rows that the matrix begins with, and where many keyframes show nearly the same."""
+    index = PlaceIndex()
+    for position in range(150):
+        index.add(3 * position, view(position // 5, shift_px=2 * (position % 5)))
+    state = index.state()
+    descriptors = dict(zip(state["positions"].tolist(), state["descriptors"], strict=True))
+    assert len(index) == 150 and all(abs(np.linalg.norm(d) - 1.0) < 1e-5 for d in descriptors.values())
+    for query, last in ((447, 440), (300, 149), (6, 3)):
+        similarity = {p: float(np.dot(d, descriptors[query])) for p, d in descriptors.items() if p <= last}
+        expected: list[int] = []
+        for position in sorted(similarity, key=lambda p: -similarity[p]):
+            if len(expected) < 5 and all(abs(position - other) >= 10 for other in expected):
+                expected.append(position)
+        found = index.query(query, exclude_after=last, count=5)
+        assert [place.position for place in found] == expected
+        np.testing.assert_allclose([p.similarity for p in found], [similarity[p] for p in expected], atol=1e-5)
+
+
+def test_keyframes_that_were_never_added_are_not_compared() -> None:
+    index = PlaceIndex()
+    for position in (1, 2, 8):
+        index.add(position, view(position))
+    assert index.most_alike(8, np.array([0, 1, 2, 5]), count=4, apart=1) in ([1, 2], [2, 1])
+    with pytest.raises(InputError, match="position 0 was never added"):
+        index.query(0, exclude_after=8, count=1)
+
+
+def test_wrong_arguments_are_refused() -> None:
+    index = PlaceIndex()
+    index.add(4, view(0))
+    with pytest.raises(InputError, match="position 4 must be greater than 4"):
+        index.add(4, view(1))
+    with pytest.raises(InputError, match=r"image must be uint8 \[H, W, 3\]"):
+        index.add(5, np.zeros((96, 320), np.uint8))
+    with pytest.raises(InputError, match="size of the images added before"):
+        index.add(5, np.zeros((96, 96, 3), np.uint8))
 
 
 def test_a_checkpoint_gives_the_same_answers(index: PlaceIndex) -> None:

@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
+from metric_slam.errors import InputError
 from metric_slam.geometry import lie
+from metric_slam.loops.limits import VerificationLimits
 from metric_slam.loops.verification import (
     LoopRejection,
     LoopVerifier,
     LoopView,
-    VerificationLimits,
     VerifiedLoop,
-    choose,
 )
 from tests.scene import CAMERA, Street, grid_depth_m, pose, rotation
 
@@ -68,6 +68,36 @@ def test_metres_must_agree_and_an_unknown_scale_is_measured() -> None:
 def test_depth_that_is_a_guess_verifies_nothing() -> None:
     guess = replace(seen(50, pose(z_m=0.5)), confidence=np.zeros((12, 40)))
     assert isinstance(LoopVerifier(CAMERA).verify(guess, seen(3, HERE)), LoopRejection)
+
+
+def test_a_whole_scene_of_another_size_gives_the_same_answer() -> None:
+    """Lengths are compared with the depth: a street of a tenth of the size is as good, and as strict."""
+    there = pose(0.3, 1.2, R=rotation(0.02, 0.0, 0.05))
+    full = LoopVerifier(CAMERA).verify(seen(50, there), seen(3, HERE))
+    small = LoopVerifier(CAMERA).verify(seen(50, there, scale=0.1), seen(3, HERE, scale=0.1))
+    assert isinstance(full, VerifiedLoop) and isinstance(small, VerifiedLoop)
+    np.testing.assert_allclose(small.T_query_match[:3, 3], 0.1 * full.T_query_match[:3, 3], atol=1e-3)
+    assert small.inliers == full.inliers
+
+
+def test_features_are_computed_once() -> None:
+    verifier = LoopVerifier(CAMERA)
+    here, there = seen(3, HERE), seen(50, pose(z_m=0.5, R=rotation(0.01)))
+    first = verifier.verify(there, here)
+    assert verifier.has_features(3) and verifier.has_features(50) and not verifier.has_features(4)
+    assert isinstance(first, VerifiedLoop)
+    again = verifier.verify(replace(there, image=None), replace(here, image=None))
+    assert isinstance(again, VerifiedLoop) and again.inliers == first.inliers
+    with pytest.raises(InputError, match="image must be given for position 4"):
+        verifier.verify(there, replace(here, position=4, image=None))
+
+
+def test_features_of_few_keyframes_stay_in_memory() -> None:
+    verifier = LoopVerifier(CAMERA, VerificationLimits(features_kept=2))
+    views = [seen(n, pose(z_m=0.2 * n)) for n in range(3)]
+    verifier.verify(views[0], views[1])
+    verifier.verify(views[0], views[2])
+    assert [verifier.has_features(n) for n in range(3)] == [True, False, True]
 
 
 def test_an_empty_image_is_rejected() -> None:
@@ -141,9 +171,13 @@ CENTRES = np.column_stack([np.arange(100.0), np.zeros((100, 2))])
 
 
 def test_the_place_with_most_inliers_wins() -> None:
-    winner = choose([verified(10, 80), verified(50, 30), verified(12, 75)], CENTRES)
+    loops = [verified(10, 80), verified(50, 30), verified(12, 75)]
+    winner = LoopVerifier(CAMERA).choose(loops, CENTRES, 12.5)
     assert winner is not None and winner.match == 10
 
 
 def test_two_places_that_fit_equally_well_are_ambiguous() -> None:
-    assert choose([verified(10, 80), verified(50, 70)], CENTRES) is None
+    loops = [verified(10, 80), verified(50, 70)]
+    assert LoopVerifier(CAMERA).choose(loops, CENTRES, 12.5) is None
+    assert LoopVerifier(CAMERA).choose(loops, CENTRES, 100.0) is not None, "one place of a scene so large"
+    assert LoopVerifier(CAMERA).choose([], CENTRES, 12.5) is None
