@@ -30,11 +30,11 @@ from rich.table import Table
 from tables import markdown_table
 from torch import Tensor
 
+from metric_slam.choices import choose_correspondence, choose_prior, working_camera
 from metric_slam.config.resolve import resolve_config
 from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.droid import correlation
 from metric_slam.datasets import open_dataset
-from metric_slam.factory import choose_correspondence, choose_prior, working_camera
 from metric_slam.optimization.bundle_adjustment import BaWindow, reproject, solve_window
 from metric_slam.optimization.cuda.kernels import Accelerator, emulated_accelerator, emulation, find_accelerator
 from metric_slam.optimization.frame_distance import frame_distance

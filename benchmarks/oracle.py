@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import torch
 
+from metric_slam.choices import choose_prior, working_camera
 from metric_slam.config.resolve import resolve_config
 from metric_slam.config.schema import Config
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
@@ -25,7 +26,6 @@ from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.correspondence.droid.update import UpdateResult
 from metric_slam.datasets.base import Dataset
 from metric_slam.datasets.synthetic import open_demo
-from metric_slam.factory import choose_prior, working_camera
 from metric_slam.geometry import lie
 from metric_slam.geometry.alignment import umeyama
 from metric_slam.geometry.camera import PinholeCamera

@@ -18,13 +18,14 @@ from types import TracebackType
 import numpy as np
 
 from metric_slam.checkpointable import StateTree, array_in, tree_in
+from metric_slam.choices import InputFacts
 from metric_slam.config.schema import Config
 from metric_slam.correspondence.base import CorrespondenceModel
 from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
 from metric_slam.disk_store import DiskStore
 from metric_slam.errors import InputError
-from metric_slam.factory import InputFacts, SlamParts, build_parts, library_config
+from metric_slam.factory import SlamParts, build_parts, library_config
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera

@@ -14,11 +14,12 @@ from functools import lru_cache
 
 import numpy as np
 
+from metric_slam.choices import InputFacts
 from metric_slam.config.schema import BundleAdjustmentConfig, Config, GlobalBaConfig, SlidingWindowConfig
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
 from metric_slam.depth.base import DepthPrior
 from metric_slam.disk_store import DiskStore
-from metric_slam.factory import InputFacts, build_parts
+from metric_slam.factory import build_parts
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera

@@ -18,7 +18,7 @@ from metric_slam.depth.sensor import SensorDepth
 from metric_slam.disk_store import DiskStore
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
-from metric_slam.grid_array import uploaded
+from metric_slam.geometry.grid_array import uploaded
 from metric_slam.optimization.bundle_adjustment import reproject
 from metric_slam.optimization.cuda.kernels import Accelerator
 from metric_slam.optimization.cuda.solver import CudaSolver

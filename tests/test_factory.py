@@ -11,15 +11,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from metric_slam.choices import camera_mount, choose_correspondence, choose_prior, working_camera
 from metric_slam.config.schema import Config, InputConfig
 from metric_slam.errors import ConfigError, DatasetError, WeightsError
-from metric_slam.factory import (
-    camera_mount,
-    choose_accelerator,
-    choose_correspondence,
-    choose_prior,
-    working_camera,
-)
+from metric_slam.factory import choose_accelerator
 from metric_slam.frame import CameraMount
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.optimization.cuda import kernels as accelerator_module
@@ -116,7 +111,7 @@ def test_learned_depth_is_taken_with_weights_and_a_gpu(no_weights: Path, monkeyp
         assert prior.name == otherwise
         told = "without a GPU" in reason and str(weights) in reason and "--prior metric3d" in reason
         assert told == (drive is HANDHELD)
-    monkeypatch.setattr("metric_slam.factory.resolve_device", lambda _: "cuda")
+    monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda")
     road = "ground_plane"  # measured on real drives, which the network is not yet
     for drive, name in ((CAR, road), (HANDHELD, "metric3d"), (RGBD, "sensor"), (CAR_WITH_DEPTH, road)):
         prior, reason = choose_prior(config(), drive)
@@ -151,14 +146,14 @@ def test_bundle_adjustment_runs_where_the_networks_do(monkeypatch: pytest.Monkey
         return "a GPU", "CUDA on a GPU"
 
     monkeypatch.setattr("metric_slam.optimization.cuda.kernels.find_accelerator", find)
-    monkeypatch.setattr("metric_slam.factory.resolve_device", lambda name: {"auto": "cuda"}.get(name, name))
+    monkeypatch.setattr("metric_slam.choices.resolve_device", lambda name: {"auto": "cuda"}.get(name, name))
     assert choose_accelerator(config()) == ("a GPU", "CUDA on a GPU")
     choose_accelerator(config(device="cuda:1"))
     assert asked == ["cuda", "cuda:1"]
 
 
 def test_without_our_kernels_the_cpu_solves_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metric_slam.factory.resolve_device", lambda _: "cuda")
+    monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda")
     monkeypatch.setattr("droid_backends.cuda", None)
     monkeypatch.setattr("droid_backends.why_no_cuda", "the CUDA kernels were not built: no nvcc was found")
     accelerator, reason = choose_accelerator(config())
@@ -171,7 +166,7 @@ def test_kernels_that_cannot_run_on_the_gpu_are_left_alone(
 ) -> None:
     """Built for other GPUs, or for a newer driver: an answer in words instead of an error in the first solve."""
     kernels = SimpleNamespace(why_not=lambda index: why_not)
-    monkeypatch.setattr("metric_slam.factory.resolve_device", lambda _: "cuda:3")
+    monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda:3")
     monkeypatch.setattr("droid_backends.cuda", kernels)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda index: f"GPU {index}")
     accelerator_module._why_not.cache_clear()
@@ -184,7 +179,7 @@ def test_kernels_that_cannot_run_on_the_gpu_are_left_alone(
 
 def test_without_weights_nothing_of_torch_is_imported() -> None:
     code = (
-        "import sys; from metric_slam.factory import choose_correspondence; "
+        "import sys; from metric_slam.choices import choose_correspondence; "
         "from metric_slam.config.schema import Config; "
         "choose_correspondence(Config(correspondence='dis')); "
         "assert not [m for m in sys.modules if m.startswith('metric_slam.correspondence.droid')]; "
@@ -197,7 +192,7 @@ def test_inverse_search_is_taken_when_asked_for(no_weights: Path, monkeypatch: p
     model, reason = choose_correspondence(config(correspondence="inverse_search", device="cpu"))
     assert model.name == "inverse_search" and not model.recurrent and reason == "as asked for; on cpu"
     assert "inverse_search" not in choose_correspondence(config(device="cpu")).reason
-    monkeypatch.setattr("metric_slam.factory.resolve_device", lambda _: "cuda")
+    monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda")
     model, reason = choose_correspondence(config())
     assert model.name == "dis" and "no weights here" in reason
     assert "inverse_search" in reason and "not measured yet" in reason

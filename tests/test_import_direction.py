@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "checkpointable"),
-    ("geometry", "config", "frame", "disk_store", "weights"),
+    ("geometry", "config", "frame", "disk_store", "checkpointable", "weights"),
     ("optimization.cuda.kernels", "optimization.cuda.arrays"),
     ("correspondence", "depth", "datasets"),
     ("optimization",),
@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("odometry",),
     ("loops",),
     ("reconstruction",),
-    ("slam", "factory"),
+    ("choices", "factory", "slam"),
     ("evaluation", "report", "training"),
     ("run",),
     ("single_image",),

@@ -11,8 +11,8 @@ import torch
 from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuery
 from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.disk_store import DiskArray, DiskStore
+from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph import factor_graph
-from metric_slam.grid_array import on_host
 from metric_slam.odometry.droid.active_edges import ActiveEdges
 from metric_slam.optimization.cuda.kernels import Accelerator
 from metric_slam.result import SlamResult

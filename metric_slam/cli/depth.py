@@ -56,7 +56,7 @@ def depth_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
 ) -> None:
     """Metric depth of single images: png (256 a metre), npy, picture, cloud in metres, and normals if there are any."""
-    from metric_slam.factory import resolve_device
+    from metric_slam.choices import resolve_device
     from metric_slam.single_image import depth as single_image
 
     config = network_config(model, weights, size)
@@ -118,7 +118,7 @@ def register(app: typer.Typer) -> None:
 
 def _image(path: Path, options: FocalOptions, config: Metric3DConfig, device: str) -> tuple[DepthView, np.ndarray, str]:
     """What can be measured on, what to draw on, and a name for the picture."""
-    from metric_slam.factory import resolve_device
+    from metric_slam.choices import resolve_device
     from metric_slam.single_image import depth as single_image
     from metric_slam.single_image.measure import network_view
 

@@ -89,9 +89,9 @@ def evaluate_depth_command(
 
 def _network(model: str | None, weights: Path | None, device: str) -> tuple[str, Predict]:
     """What the network is, and its predictions. Raises ConfigError, WeightsError."""
+    from metric_slam.choices import resolve_device
     from metric_slam.depth.metric3d.prior import make_predictor
     from metric_slam.evaluation.annotated import from_network
-    from metric_slam.factory import resolve_device
 
     if model is not None and model not in _MODELS:
         raise ConfigError(f"--model {model}: choose from {', '.join(_MODELS)}")

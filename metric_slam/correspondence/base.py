@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metric_slam.errors import InputError
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.grid_array import Array, on_host
+from metric_slam.geometry.grid_array import Array, on_host
 
 _AXES = 2  # no grid is that narrow
 

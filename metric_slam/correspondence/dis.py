@@ -27,7 +27,7 @@ from metric_slam.correspondence.forward_backward import (
     with_reverses,
 )
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
-from metric_slam.grid_array import on_host
+from metric_slam.geometry.grid_array import on_host
 
 _PRESETS = {
     "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,

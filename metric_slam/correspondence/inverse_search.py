@@ -28,7 +28,7 @@ from metric_slam.correspondence.forward_backward import (
 )
 from metric_slam.correspondence.patch_search import PATCH_PX, LevelSearch, PatchGrid, make_grid, per_pixel
 from metric_slam.geometry.camera import FEATURE_STRIDE, GRID_OFFSET_PX, PinholeCamera
-from metric_slam.grid_array import on_host
+from metric_slam.geometry.grid_array import on_host
 
 _STRIDE_PX = 4
 _PIXELS_AT_ONCE = 1_000_000

@@ -12,8 +12,8 @@ from metric_slam.checkpointable import StateTree, array_in
 from metric_slam.correspondence.base import Correspondence, packed
 from metric_slam.disk_store import DiskArray
 from metric_slam.geometry.camera import PinholeCamera
+from metric_slam.geometry.grid_array import GridArray
 from metric_slam.graph.offload import Offloader
-from metric_slam.grid_array import GridArray
 from metric_slam.optimization.solver import Solver
 
 _MATCH_DTYPE = "<f4"

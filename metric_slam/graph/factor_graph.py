@@ -15,12 +15,12 @@ from metric_slam.correspondence.base import (
     packed,
     unpacked,
 )
+from metric_slam.geometry.grid_array import Array, in_reach, on_host
 from metric_slam.graph.baselines import BaselineFactor, BaselineSet
 from metric_slam.graph.edges import EdgeSet
 from metric_slam.graph.keyframes import KeyframeStore
 from metric_slam.graph.moving_mask import mask_all_moving, mask_moving
 from metric_slam.graph.window import WindowParts, build_window
-from metric_slam.grid_array import Array, in_reach, on_host
 from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow
 from metric_slam.optimization.solver import Solver
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from metric_slam.config.schema import GlobalBaConfig
 from metric_slam.geometry import lie
+from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph.slam_map import SlamMap
-from metric_slam.grid_array import on_host
 from metric_slam.optimization.bundle_adjustment import BaReport
 from metric_slam.optimization.ordering import narrow_order
 

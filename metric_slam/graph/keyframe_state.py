@@ -8,8 +8,8 @@ import numpy as np
 
 from metric_slam.checkpointable import StateTree, array_in, tree_in
 from metric_slam.disk_store import DiskArray, DiskImage
+from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph.keyframes import PRIOR_FIELDS, Keyframe, KeyframeStore
-from metric_slam.grid_array import on_host
 
 Rebuild = Callable[[int], tuple[object, object]]
 """Features and prior state of the frame with this index."""

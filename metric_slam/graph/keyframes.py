@@ -16,8 +16,8 @@ from metric_slam.disk_store import DiskArray, DiskImage
 from metric_slam.errors import InputError
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
+from metric_slam.geometry.grid_array import Array, on_host
 from metric_slam.graph.offload import Offloader
-from metric_slam.grid_array import Array, on_host
 
 PRIOR_FIELDS = ("prior_depth_m", "prior_confidence", "prior_weight", "road_depth_m")
 """Grids [h, w] that leave memory with the window and are read again for global problems."""

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from metric_slam.correspondence.base import Correspondence, confidence_per_cell, in_memory
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+from metric_slam.geometry.grid_array import on_host, uploaded
 from metric_slam.geometry.triangulation import triangulate
-from metric_slam.grid_array import on_host, uploaded
 
 MOVING_FOR = 40
 """Keyframes for which a cell counts as moving after it was last detected."""

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from metric_slam.disk_store import DiskArray, DiskImage, DiskStore
-from metric_slam.grid_array import Array, on_host
+from metric_slam.geometry.grid_array import Array, on_host
 
 Stored = TypeVar("Stored", DiskArray, DiskImage)
 

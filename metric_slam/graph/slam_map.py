@@ -12,12 +12,12 @@ from metric_slam.correspondence.base import Correspondence, CorrespondenceModel
 from metric_slam.disk_store import DiskStore
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
+from metric_slam.geometry.grid_array import Array, on_host
 from metric_slam.graph.factor_graph import FactorGraph
 from metric_slam.graph.keyframe_state import Rebuild, keyframes_from_state, keyframes_to_state
 from metric_slam.graph.keyframes import Keyframe, KeyframeStore
 from metric_slam.graph.offload import Offloader
 from metric_slam.graph.submaps import Submaps
-from metric_slam.grid_array import Array, on_host
 from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow
 from metric_slam.optimization.solver import Solver
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metric_slam.geometry.grid_array import Array
 from metric_slam.graph.baselines import BaselineSet
 from metric_slam.graph.edges import EdgeSet
 from metric_slam.graph.keyframes import KeyframeStore
-from metric_slam.grid_array import Array
 from metric_slam.optimization.bundle_adjustment import Baselines, BaWindow
 from metric_slam.optimization.solver import Solver
 

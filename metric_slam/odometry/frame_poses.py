@@ -17,8 +17,8 @@ from metric_slam.checkpointable import StateTree, array_in, tree_in
 from metric_slam.correspondence.base import packed, unpacked
 from metric_slam.disk_store import DiskArray
 from metric_slam.geometry import lie
+from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph.slam_map import SlamMap
-from metric_slam.grid_array import on_host
 from metric_slam.odometry.tracking import FrameTracker, MatchableFrame, TrackedFrame
 
 MIN_INLIERS = 0.5

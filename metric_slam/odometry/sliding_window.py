@@ -14,11 +14,11 @@ import numpy as np
 from metric_slam.config.schema import SlidingWindowConfig
 from metric_slam.depth.base import CurrentDepth
 from metric_slam.geometry import lie
+from metric_slam.geometry.grid_array import on_host
 from metric_slam.geometry.triangulation import triangulate
 from metric_slam.graph.keyframes import Keyframe
 from metric_slam.graph.moving_mask import detect_moving, mask_moving, propagate_mask
 from metric_slam.graph.slam_map import PriorGrids, SlamMap
-from metric_slam.grid_array import on_host
 from metric_slam.odometry.base import EncodedFrame
 from metric_slam.odometry.edge_selection import new_keyframe_pairs
 from metric_slam.odometry.keyframe_prior import KeyframePrior

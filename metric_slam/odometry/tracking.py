@@ -24,10 +24,10 @@ from metric_slam.correspondence.base import (
 )
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph.keyframes import Keyframe
 from metric_slam.graph.moving_mask import mask_moving
 from metric_slam.graph.slam_map import SlamMap
-from metric_slam.grid_array import on_host
 from metric_slam.optimization.bundle_adjustment import BaWindow, reproject
 from metric_slam.optimization.solver import Solver
 

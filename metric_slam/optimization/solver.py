@@ -1,6 +1,6 @@
 """The one door to the solver: bundle adjustment and the geometry around it, on the CPU or on a CUDA device.
 
-Which of the two runs is decided once, in :mod:`metric_slam.factory`. Whoever holds a solver hands it arrays wherever
+Which of the two runs is decided once, in :mod:`metric_slam.choices`. Whoever holds a solver hands it arrays wherever
 they lie (memory, device or disk) and never asks where it works.
 """
 
@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from metric_slam.config.schema import BundleAdjustmentConfig
-from metric_slam.grid_array import Array, GridArray, on_host
+from metric_slam.geometry.grid_array import Array, GridArray, on_host
 from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow, reproject, solve_window
 from metric_slam.optimization.frame_distance import frame_distance
 from metric_slam.optimization.view_consistency import count_views_relative

@@ -11,8 +11,8 @@ import numpy as np
 from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.disk_store import DiskArray
 from metric_slam.errors import OutputError
+from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph.slam_map import SlamMap
-from metric_slam.grid_array import on_host
 from metric_slam.reconstruction.consistent_views import consistent_views
 from metric_slam.result import KeyframeResult
 

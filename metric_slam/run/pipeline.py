@@ -199,7 +199,7 @@ def _track(run: _Run, indices: range, stop: Event) -> SlamResult:
 
 
 def _build(run: _Run) -> Slam:
-    from metric_slam.factory import resolve_device
+    from metric_slam.choices import resolve_device
     from metric_slam.slam import Slam
 
     run.record.device = resolve_device(run.config.device)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from metric_slam.choices import InputFacts, choose_prior
 from metric_slam.config.schema import Config
 from metric_slam.datasets.base import PROBED_FRAMES, Dataset, has_depth
-from metric_slam.factory import InputFacts, choose_prior
 from metric_slam.frame import Frame
 from tests.scene import Drive, Street, straight
 

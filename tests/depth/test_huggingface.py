@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from metric_slam.choices import choose_correspondence, choose_prior, working_camera
 from metric_slam.config.huggingface import HuggingFaceConfig
 from metric_slam.config.schema import Config
 from metric_slam.depth.huggingface import (
@@ -21,7 +22,6 @@ from metric_slam.depth.huggingface import (
     make_huggingface_prior,
 )
 from metric_slam.errors import ConfigError, MissingDependencyError, WeightsError
-from metric_slam.factory import choose_correspondence, choose_prior, working_camera
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.slam import MetricSlam

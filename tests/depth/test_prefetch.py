@@ -97,7 +97,7 @@ def test_a_drive_is_the_same_with_and_without(monkeypatch: pytest.MonkeyPatch) -
             super().prefetch(frame, camera)
 
     make = choices._make_prior
-    monkeypatch.setattr("metric_slam.factory._make_prior", lambda *args: Noting(make(*args)))
+    monkeypatch.setattr("metric_slam.choices._make_prior", lambda *args: Noting(make(*args)))
     ahead = run(drive, prior="sensor")
     keyframes = set(ahead.frame_indices[ahead.is_keyframe].tolist())
     assert ahead.scale_source == "sensor" and len(expected) >= 4

@@ -11,6 +11,7 @@ import torch
 from metric_slam.config.schema import BundleAdjustmentConfig, GlobalBaConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery, packed, unpacked
 from metric_slam.disk_store import DiskArray
+from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph.baselines import BaselineFactor
 from metric_slam.graph.global_ba import GlobalBundleAdjustment
 from metric_slam.graph.keyframes import Keyframe

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 import pytest
 
+from metric_slam.choices import resolve_device
 from metric_slam.config.resolve import resolve_config
 from metric_slam.config.schema import Config, InputConfig
 from metric_slam.datasets import open_kitti
 from metric_slam.errors import ConfigError, ImageError, MissingDependencyError, OutputError
-from metric_slam.factory import resolve_device
 from metric_slam.frame import Frame
 from metric_slam.result import SlamResult
 from metric_slam.run import pipeline

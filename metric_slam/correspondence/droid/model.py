@@ -22,7 +22,7 @@ from metric_slam.correspondence.droid.update import UpdateResult
 from metric_slam.correspondence.droid.upsample import upsample_inv_depth
 from metric_slam.errors import InputError
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
-from metric_slam.grid_array import Array, on_host, uploaded
+from metric_slam.geometry.grid_array import Array, on_host, uploaded
 
 _FAR_CELLS = 1e4  # bound on positions, whose prediction is arbitrary behind the camera; beyond this nothing changes
 

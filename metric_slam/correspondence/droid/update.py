@@ -19,7 +19,7 @@ from torch import nn
 
 from metric_slam.correspondence.droid.widths import UPSAMPLE_NEIGHBOURS, DroidWidths
 from metric_slam.geometry.camera import FEATURE_STRIDE
-from metric_slam.grid_array import uploaded
+from metric_slam.geometry.grid_array import uploaded
 
 MOTION_CHANNELS = 4
 """Flow and residual, x and y each."""

@@ -13,9 +13,9 @@ import numpy as np
 
 from metric_slam.checkpointable import StateTree, array_in
 from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuery, RecurrentModel, masked_by_ignored
+from metric_slam.geometry.grid_array import Array
 from metric_slam.graph.moving_mask import mask_all_moving
 from metric_slam.graph.slam_map import SlamMap
-from metric_slam.grid_array import Array
 from metric_slam.odometry.droid.edge_selection import Pair
 
 _DEPTHS_AT_ONCE = 256  # edges whose reprojections are made together

@@ -24,9 +24,9 @@ from metric_slam.correspondence.base import (
     unpacked,
 )
 from metric_slam.geometry import lie
+from metric_slam.geometry.grid_array import Array, on_host
 from metric_slam.graph.moving_mask import mask_all_moving
 from metric_slam.graph.slam_map import SlamMap
-from metric_slam.grid_array import Array, on_host
 from metric_slam.odometry.base import EncodedFrame
 from metric_slam.odometry.frame_poses import FARTHEST_AHEAD, FramePoses, FrameRecord, WaitingFrame
 from metric_slam.odometry.tracking import FrameTracker

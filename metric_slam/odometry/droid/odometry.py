@@ -17,9 +17,9 @@ from metric_slam.checkpointable import StateTree, array_in, tree_in
 from metric_slam.config.droid import DroidConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery, RecurrentModel, confidence_per_cell, in_memory
 from metric_slam.geometry.camera import FEATURE_STRIDE
+from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph.global_ba import GlobalBundleAdjustment
 from metric_slam.graph.slam_map import SlamMap
-from metric_slam.grid_array import on_host
 from metric_slam.odometry.base import EncodedFrame, FeaturesOf, Timed, TrackState
 from metric_slam.odometry.droid.active_edges import ActiveEdges
 from metric_slam.odometry.droid.frame_poses import DroidFramePoses

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from metric_slam.disk_store import DiskArray
-from metric_slam.grid_array import Array
+from metric_slam.geometry.grid_array import Array
 from metric_slam.optimization.cuda.kernels import Accelerator
 
 BUDGET_BYTES = 512 << 20

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.grid_array import uploaded
+from metric_slam.geometry.grid_array import uploaded
 
 
 @dataclass(frozen=True)

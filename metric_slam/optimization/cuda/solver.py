@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metric_slam.config.schema import BundleAdjustmentConfig
-from metric_slam.grid_array import Array, GridArray, on_host
+from metric_slam.geometry.grid_array import Array, GridArray, on_host
 from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow, reproject_on_device, solve_window
 from metric_slam.optimization.cuda.arrays import DeviceArrays
 from metric_slam.optimization.cuda.kernels import Accelerator

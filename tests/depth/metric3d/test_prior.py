@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from metric_slam.choices import choose_correspondence, choose_prior, working_camera
 from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.config.schema import Config, PrecomputedConfig
 from metric_slam.depth.metric3d.cache import DepthCache
@@ -19,7 +20,6 @@ from metric_slam.depth.metric3d.prior import Metric3DPrior
 from metric_slam.depth.metric3d.specs import SPECS
 from metric_slam.depth.precomputed import PrecomputedDepth
 from metric_slam.errors import ConfigError, OutputError, WeightsError
-from metric_slam.factory import choose_correspondence, choose_prior, working_camera
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.slam import MetricSlam

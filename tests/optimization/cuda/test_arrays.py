@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from metric_slam.disk_store import DiskStore
-from metric_slam.grid_array import on_host, uploaded
+from metric_slam.geometry.grid_array import on_host, uploaded
 from metric_slam.optimization.cuda.arrays import DeviceArrays
 from metric_slam.optimization.cuda.kernels import Accelerator
 
