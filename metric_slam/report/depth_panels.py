@@ -27,8 +27,10 @@ def choose_keyframes(keyframes: list[KeyframeResult], count: int = MAX_PANELS) -
 
 
 def optimised_depth(keyframe: KeyframeResult) -> np.ndarray:
-    """Depth [h, w] in metres (or the unknown unit); NaN where the confidence is 0, i.e. where it is only a guess."""
+    """Depth [h, w] in metres (or the unknown unit); NaN in ignored cells and where it is a guess (confidence 0)."""
     known = (keyframe.inv_depth > 0) & (keyframe.confidence > 0)
+    if keyframe.ignore_cells is not None:
+        known &= ~keyframe.ignore_cells
     return np.where(known, 1.0 / np.where(known, keyframe.inv_depth, 1.0), np.nan)
 
 
