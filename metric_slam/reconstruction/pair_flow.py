@@ -195,7 +195,7 @@ class PairMatcher:
 
 
 def _sample(image: np.ndarray, pixels: np.ndarray, outside: float | None = None) -> np.ndarray:
-    """Sample ``image`` bilinearly at ``pixels`` (u, v) float32 [H, W, 2]; beyond it ``outside``, or the nearest edge."""
+    """Sample ``image`` bilinearly at ``pixels`` (u, v) float32 [H, W, 2]; beyond it ``outside`` or the border value."""
     border = cv2.BORDER_REPLICATE if outside is None else cv2.BORDER_CONSTANT
     value = (outside or 0.0,) * 4
     return cv2.remap(  # type: ignore[call-overload]  # the stub has no single map with both coordinates
