@@ -91,6 +91,9 @@ class KeyframeResult:
     consistent_views: np.ndarray | None = None
     """Number of keyframes, among those it shares matches with, with the same depth to about 5 %: uint8 [h, w]."""
 
+    ignore_cells: np.ndarray | None = None
+    """Cells that show the vehicle itself or anything else that must not be used, bool [h, w]; None: none do."""
+
     @property
     def pixels(self) -> np.ndarray:
         """Colour, uint8 [H, W, 3] RGB; decoded on every access where it is kept as png. InputError without an image."""
@@ -126,6 +129,7 @@ class KeyframeResult:
             "prior_depth_m": self.prior_depth_m,
             "prior_confidence": self.prior_confidence,
             "consistent_views": self.consistent_views,
+            "ignore_cells": self.ignore_cells,
         }
         if images and self.image is not None:
             image = self.image if isinstance(self.image, DiskImage) else DiskImage.of(self.image)
@@ -150,6 +154,7 @@ class KeyframeResult:
             prior_log_scale=float(arrays["prior_log_scale"]),
             dense_inv_depth=arrays.get("dense_inv_depth"),
             consistent_views=arrays.get("consistent_views"),
+            ignore_cells=arrays.get("ignore_cells"),
         )
 
 

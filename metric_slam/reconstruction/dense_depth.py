@@ -84,6 +84,8 @@ def densify(view: KeyframeView, observations: Sequence[Observation], max_relativ
     relative_sigma = 1.0 / (inv_depth * np.sqrt(np.maximum(information, 1e-12)))
     smooth = guided_filter(view.grey, inv_depth, 1.0 / np.maximum(relative_sigma, 0.005) ** 2)
     keep = (relative_sigma < max_relative_sigma) & (smooth > 0) & ~_steep(smooth) & ~sky_mask(view.image)
+    if view.ignored is not None:
+        keep &= ~view.ignored
     depth = np.where(keep, 1.0 / np.maximum(smooth, MIN_INV_DEPTH), 0.0)
     return DenseDepth(depth.astype(np.float32), relative_sigma.astype(np.float32))
 

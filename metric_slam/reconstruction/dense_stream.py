@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metric_slam.reconstruction.cells import usable_confidence
 from metric_slam.reconstruction.consistency import DepthView, filter_depth, select_neighbours
 from metric_slam.reconstruction.dense_depth import DenseDepth, Observation, densify
 from metric_slam.reconstruction.images import KeyframeImages
@@ -52,7 +53,7 @@ def median_depth(keyframes: Sequence[KeyframeResult]) -> float | None:
     """Median depth of the supported cells of all keyframes in world units; None where no cell is supported."""
     parts = []
     for keyframe in keyframes:
-        good = (keyframe.confidence > 0.1) & (keyframe.inv_depth > 0)
+        good = (usable_confidence(keyframe) > 0.1) & (keyframe.inv_depth > 0)
         parts.append(1.0 / keyframe.inv_depth[good][::7])
     depths = np.concatenate(parts) if parts else np.empty(0)
     return float(np.median(depths)) if depths.size else None

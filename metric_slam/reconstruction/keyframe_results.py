@@ -1,4 +1,4 @@
-"""What a finished run hands out of every keyframe: its estimate, how sure that is, and who confirms it."""
+"""Builds the results of all keyframes: estimate, confidence, and the number of keyframes that agree with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def keyframe_results(
     slam_map: SlamMap, model: CorrespondenceModel, timed: Callable[[str], AbstractContextManager[None]]
 ) -> list[KeyframeResult]:
-    """One result for each keyframe of the map, in order; ``timed(stage)`` clocks what takes long."""
+    """Build one result for each keyframe of the map, in order; ``timed(stage)`` clocks the long stages."""
     count = len(slam_map)
     T_world_cam = slam_map.T_world_cam()
     confidence = [_confidence(slam_map, position) for position in range(count)]
@@ -54,7 +54,7 @@ def _dense_inv_depths(slam_map: SlamMap, model: CorrespondenceModel) -> list[Dis
             if keyframe.upsample_weights is not None:
                 weights = on_host(keyframe.upsample_weights)
                 found[position] = slam_map.disk.put(model.upsampled(keyframe.inv_depth, weights))
-    except OutputError as error:  # the map can do without
+    except OutputError as error:  # the map works without them
         log.warning("no dense depths of the network from keyframe %d on: %s", position, error)
     return found
 
@@ -69,7 +69,7 @@ def _result(
 ) -> KeyframeResult:
     keyframe = slam_map[position]
     prior_depth_m, prior_confidence = np.asarray(keyframe.prior_depth_m), np.asarray(keyframe.prior_confidence)
-    if not prior_confidence.any():  # then what was measured of the road is shown
+    if not prior_confidence.any():  # then the result shows the measured road
         prior_depth_m = np.asarray(keyframe.road_depth_m)
         prior_confidence = (prior_depth_m > 0).astype(np.float64)
     has_prior = bool(prior_confidence.any())
@@ -86,4 +86,5 @@ def _result(
         prior_log_scale=keyframe.prior_log_scale,
         consistent_views=agreeing,
         dense_inv_depth=dense_inv_depth,
+        ignore_cells=keyframe.ignored,
     )

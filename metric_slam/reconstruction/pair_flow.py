@@ -15,14 +15,13 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from metric_slam.errors import InputError
 from metric_slam.geometry.camera import FEATURE_STRIDE, GRID_OFFSET_PX, PinholeCamera
+from metric_slam.reconstruction.cells import prior_agreement, usable_confidence
 from metric_slam.result import KeyframeResult
 
 MIN_CELL_CONFIDENCE = 0.02
 """Weight of a cell that is only a guess: it fills holes and yields to every supported neighbour."""
-
-PRIOR_AGREEMENT = 0.1
-"""Relative difference of optimised depth and prior beyond which the two no longer confirm each other."""
 
 
 MIN_DEPTH_RATIO = 1e-3
@@ -59,6 +58,11 @@ class KeyframeView:
         """``image``: the decoded image of the keyframe, uint8 [H, W, 3] RGB; None: decode it."""
         self.keyframe = keyframe
         self.image = keyframe.pixels if image is None else image
+        if self.image.shape != (keyframe.camera.height, keyframe.camera.width, 3) or self.image.dtype != np.uint8:
+            raise InputError(
+                f"keyframe {keyframe.index}: the image is {self.image.dtype} {self.image.shape}, but its camera has "
+                f"{keyframe.camera.width}x{keyframe.camera.height} pixels of uint8 RGB"
+            )
         self.camera: PinholeCamera = keyframe.camera
         self.T_world_cam = np.asarray(keyframe.T_world_cam, dtype=np.float64)
         self.width, self.height = keyframe.camera.size
@@ -72,13 +76,13 @@ class KeyframeView:
     def coarse(self) -> tuple[np.ndarray, np.ndarray]:
         """Inverse depth and confidence of the 1/8 grid at every pixel, each float32 [H, W].
 
-        Where a recurrent model said how the pixels lie between the cells, and the cell is more than a guess, it counts.
+        Cells with confidence take the upsampling of a recurrent model where there is one.
         """
         keyframe = self.keyframe
-        inv_depth, confidence = upsample_grid(keyframe.inv_depth, keyframe.confidence, self.width, self.height)
+        usable = usable_confidence(keyframe)
+        inv_depth, confidence = upsample_grid(keyframe.inv_depth, usable, self.width, self.height)
         if keyframe.dense_inv_depth is not None:
-            supported = (np.nan_to_num(keyframe.confidence) > MIN_CELL_CONFIDENCE).repeat(FEATURE_STRIDE, axis=0)
-            supported = supported.repeat(FEATURE_STRIDE, axis=1)
+            supported = _at_pixels(usable > MIN_CELL_CONFIDENCE)
             inv_depth = np.where(supported, np.maximum(np.asarray(keyframe.dense_inv_depth), MIN_INV_DEPTH), inv_depth)
         return inv_depth, confidence
 
@@ -88,11 +92,18 @@ class KeyframeView:
         keyframe = self.keyframe
         if keyframe.prior_depth_m is None or keyframe.prior_confidence is None:
             return np.zeros((self.height, self.width), np.float32)
-        # residual of the prior in the bundle adjustment: d z e^s - 1
-        error = keyframe.inv_depth * keyframe.prior_depth_m * np.float32(np.exp(keyframe.prior_log_scale)) - 1.0
-        support = np.where(keyframe.prior_depth_m > 0, keyframe.prior_confidence, 0.0)
-        support = support * np.exp(-((error / PRIOR_AGREEMENT) ** 2))
+        support = prior_agreement(
+            keyframe.inv_depth, keyframe.prior_depth_m, keyframe.prior_confidence, keyframe.prior_log_scale
+        )
+        if keyframe.ignore_cells is not None:
+            support = np.where(keyframe.ignore_cells, 0.0, support)
         return upsample_grid(support, np.ones_like(support), self.width, self.height)[0]
+
+    @cached_property
+    def ignored(self) -> np.ndarray | None:
+        """Pixels of cells to be ignored, bool [H, W]; None where there are none."""
+        cells = self.keyframe.ignore_cells
+        return None if cells is None or not cells.any() else _at_pixels(cells)
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -123,6 +134,11 @@ class Match:
 
     error_px: np.ndarray
     """Forward-backward error in pixels, float32 [H, W]; infinite outside the other image."""
+
+
+def _at_pixels(cells: np.ndarray) -> np.ndarray:
+    """Value of its cell for every pixel, [H, W]."""
+    return cells.repeat(FEATURE_STRIDE, axis=0).repeat(FEATURE_STRIDE, axis=1)
 
 
 def upsample_grid(
@@ -164,24 +180,41 @@ class PairMatcher:
         forward = self._one_way(first, second)
         backward = self._one_way(second, first)
         return (
-            Match(forward, _forward_backward_error(forward, backward, first.pixels)),
-            Match(backward, _forward_backward_error(backward, forward, second.pixels)),
+            Match(forward, _without_ignored(_forward_backward_error(forward, backward, first.pixels), forward, second)),
+            Match(
+                backward, _without_ignored(_forward_backward_error(backward, forward, second.pixels), backward, first)
+            ),
         )
 
     def _one_way(self, source: KeyframeView, other: KeyframeView) -> np.ndarray:
         """Target pixels, float32 [H, W, 2]: flow towards the other image warped by the coarse depth, undone."""
         predicted = source.epipolar(other).target(source.coarse[0])
-        warped = cv2.remap(other.grey, predicted, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        warped = _sample(other.grey, predicted)
         remainder = self._flow.calc(source.grey, warped, None)
-        return cv2.remap(predicted, source.pixels + remainder, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return _sample(predicted, source.pixels + remainder)
+
+
+def _sample(image: np.ndarray, pixels: np.ndarray, outside: float | None = None) -> np.ndarray:
+    """Sample ``image`` bilinearly at ``pixels`` (u, v) float32 [H, W, 2]; beyond it ``outside`` or the border value."""
+    border = cv2.BORDER_REPLICATE if outside is None else cv2.BORDER_CONSTANT
+    value = (outside or 0.0,) * 4
+    return cv2.remap(  # type: ignore[call-overload]  # the stub has no single map with both coordinates
+        image, pixels, None, cv2.INTER_LINEAR, borderMode=border, borderValue=value
+    )
 
 
 def _forward_backward_error(forward: np.ndarray, backward: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Distance in pixels between each pixel and where following both flows ends, float32 [H, W]."""
     outside = -1e4
-    back = cv2.remap(
-        backward, forward, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(outside,) * 4
-    )
+    back = _sample(backward, forward, outside)
     error = np.hypot(back[..., 0] - pixels[..., 0], back[..., 1] - pixels[..., 1])
     error[error > 1e3] = np.inf
     return error
+
+
+def _without_ignored(error_px: np.ndarray, target: np.ndarray, other: KeyframeView) -> np.ndarray:
+    """Errors [H, W], infinite where the target pixel [H, W, 2] lies in an ignored cell of ``other``."""
+    if other.ignored is None:
+        return error_px
+    hit = _sample(255 * other.ignored.astype(np.uint8), target, 0)
+    return np.where(hit > 0, np.float32(np.inf), error_px)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metric_slam.geometry.camera import FEATURE_STRIDE
+from metric_slam.reconstruction.cells import usable_confidence
 from metric_slam.result import KeyframeResult
 
 
@@ -25,7 +26,7 @@ def point_cloud(keyframes: Sequence[KeyframeResult], min_consistent_views: int =
     """Points of confident cells whose depth at least ``min_consistent_views`` other keyframes agree with."""
     points, colours = [np.zeros((0, 3), np.float32)], [np.zeros((0, 3), np.uint8)]
     for keyframe in keyframes:
-        keep = (keyframe.confidence > 0) & (keyframe.inv_depth > 0)
+        keep = (usable_confidence(keyframe) > 0) & (keyframe.inv_depth > 0)
         if keyframe.consistent_views is not None:
             keep &= keyframe.consistent_views >= min_consistent_views
         X_cam = keyframe.camera.grid().rays()[keep] / keyframe.inv_depth[keep][:, None]

@@ -1,8 +1,6 @@
-"""A few keyframes side by side: image, optimised depth, depth of the prior, confidence."""
+"""Draws a few keyframes side by side: image, optimised depth, depth of the prior, confidence."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -19,18 +17,20 @@ MAX_PANELS = 4
 NOTHING = "#cfcfcf"
 """Colour of pixels without a depth."""
 
-_TICKS = (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500)
+_TICKS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500)
 
 
 def choose_keyframes(keyframes: list[KeyframeResult], count: int = MAX_PANELS) -> list[KeyframeResult]:
-    """Up to ``count`` keyframes, evenly spread: the middles of equal stretches, as the ends are least settled."""
+    """Choose up to ``count`` keyframes in the middles of equal stretches; the ends have the fewest neighbours."""
     count = min(count, len(keyframes))
     return [keyframes[int((slot + 0.5) * len(keyframes) / count)] for slot in range(count)]
 
 
 def optimised_depth(keyframe: KeyframeResult) -> np.ndarray:
-    """Depth [h, w] in metres (or the unknown unit); NaN where the confidence is 0, i.e. where it is only a guess."""
+    """Depth [h, w] in metres (or the unknown unit); NaN in ignored cells and where it is a guess (confidence 0)."""
     known = (keyframe.inv_depth > 0) & (keyframe.confidence > 0)
+    if keyframe.ignore_cells is not None:
+        known &= ~keyframe.ignore_cells
     return np.where(known, 1.0 / np.where(known, keyframe.inv_depth, 1.0), np.nan)
 
 
@@ -53,7 +53,7 @@ def plot_depth_panels(keyframes: list[KeyframeResult], *, scale_known: bool) -> 
         cells[0].set_ylabel(f"frame {keyframe.index}", fontsize=9, color=TEXT)
         depth_image = _show(cells[1], optimised[row], norm, "turbo_r")
         if with_prior:
-            _show(cells[2], priors[row], norm, "turbo_r")
+            _show_prior(cells[2], priors[row], norm)
         confidence_image = _show(cells[-1], keyframe.confidence, Normalize(0, 1), "gray")
     titles = ["image", "optimised depth", *(["depth of the prior"] if with_prior else []), "confidence of the depth"]
     for axes, title in zip(grid[0], titles, strict=True):
@@ -65,7 +65,7 @@ def plot_depth_panels(keyframes: list[KeyframeResult], *, scale_known: bool) -> 
 
 
 def _prior_depth(keyframe: KeyframeResult) -> np.ndarray | None:
-    """Depth of the prior [h, w] as the optimisation used it (scaled by its log-scale), NaN where it says nothing."""
+    """Depth of the prior [h, w] as the optimisation used it (scaled by its log-scale), NaN where it has none."""
     if keyframe.prior_depth_m is None:
         return None
     scaled_m = keyframe.prior_depth_m * np.exp(keyframe.prior_log_scale)
@@ -80,26 +80,39 @@ def _depth_norm(depths: list[np.ndarray]) -> LogNorm:
     return LogNorm(low, max(high, 1.5 * low))
 
 
-def _show(axes: Axes, values: np.ndarray | None, norm: Normalize, colours: str) -> AxesImage | None:
+def _show(axes: Axes, values: np.ndarray, norm: Normalize, colours: str) -> AxesImage:
     axes.set_facecolor(NOTHING)
-    if values is None:
-        axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes, color=TEXT)
-        return None
     colour_map = colormaps[colours].with_extremes(bad=NOTHING)
     return axes.imshow(values, norm=norm, cmap=colour_map, interpolation="nearest")
+
+
+def _show_prior(axes: Axes, depth: np.ndarray | None, norm: Normalize) -> None:
+    if depth is not None:
+        _show(axes, depth, norm, "turbo_r")
+        return
+    axes.set_facecolor(NOTHING)
+    axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes, color=TEXT)
 
 
 def _colour_bars(
     figure: Figure, grid: np.ndarray, depth_image: AxesImage, confidence_image: AxesImage, depth_label: str
 ) -> None:
-    """Below the columns they belong to."""
-    options: dict[str, Any] = {"location": "bottom", "pad": 0.02}
-    under_depths: dict[str, Any] = {"shrink": 0.66, "anchor": (1.0, 0.0), "aspect": 45, "extend": "both"}
-    bar = figure.colorbar(depth_image, ax=list(grid[:, :-1].ravel()), **under_depths, **options)
+    """Draw the colour bars below their columns."""
+    below_depths = list(grid[:, :-1].ravel())
+    bar = figure.colorbar(
+        depth_image,
+        ax=below_depths,
+        location="bottom",
+        pad=0.02,
+        shrink=0.66,
+        anchor=(1.0, 0.0),
+        aspect=45,
+        extend="both",
+    )
     bar.set_label(f"{depth_label}, logarithmic; grey: no depth", fontsize=9)
-    low, high = depth_image.norm.vmin, depth_image.norm.vmax
-    bar.set_ticks([tick for tick in _TICKS if low <= tick <= high])
+    low, high = depth_image.get_clim()
+    bar.set_ticks([tick for tick in _TICKS if (low or 0.0) <= tick <= (high or np.inf)])
     bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bar.ax.xaxis.set_minor_formatter(NullFormatter())
-    bar = figure.colorbar(confidence_image, ax=list(grid[:, -1].ravel()), aspect=22, **options)
-    bar.set_label("0: a guess, 1: sure", fontsize=9)
+    bar = figure.colorbar(confidence_image, ax=list(grid[:, -1].ravel()), location="bottom", pad=0.02, aspect=22)
+    bar.set_label("0: a guess, 1: certain", fontsize=9)

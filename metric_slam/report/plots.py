@@ -6,7 +6,7 @@ the prior, red what was lost.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,40 +15,47 @@ from matplotlib.figure import Figure
 
 from metric_slam.evaluation.along_path import SCALE_WINDOW, PathComparison, local_scale, position_error_m
 from metric_slam.evaluation.table import ROWS
+from metric_slam.report.lookup import Tree, branch, lookup, number, significant
 from metric_slam.result import ScaleObservation, SlamResult
+
+LegendPlace = Literal["best", "upper left", "lower left"]
 
 TRUTH, ESTIMATE, FITTED, PRIOR, LOST = "#555555", "#1b6ca8", "#e08214", "#2a9d6f", "#c0392b"
 GRID, TEXT = "#dddddd", "#222222"
-TITLE: dict[str, Any] = {"loc": "left", "fontsize": 11, "fontweight": "bold", "color": TEXT}
 DPI = 110
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    """An empty figure on the Agg canvas."""
+    """Create an empty figure on the Agg canvas."""
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
 
+def set_title(axes: Axes, title: str) -> None:
+    """Write the title as all plots have it: bold, on the left."""
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=TEXT)
+
+
 def style(axes: Axes, *, x: str, y: str, title: str = "") -> None:
-    """The one look of all axes: labels with units, thin grid, no box."""
+    """Give axes the common style: labels with units, thin grid, no box."""
     axes.set_xlabel(x, color=TEXT)
     axes.set_ylabel(y, color=TEXT)
-    axes.set_title(title, **TITLE)
+    set_title(axes, title)
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
 
 
-def legend(axes: Axes, **options: Any) -> None:
-    """A frameless legend, if anything is labelled."""
+def legend(axes: Axes, loc: LegendPlace = "best", ncols: int = 1) -> None:
+    """Draw a frameless legend, if anything is labelled."""
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9, **options)
+        axes.legend(frameon=False, fontsize=9, loc=loc, ncols=ncols)
 
 
 def plot_top_view(result: SlamResult, paths: PathComparison | None) -> Figure:
-    """The path from above: x and z of the first camera with equal axes, the longer extent drawn across."""
+    """Draw the path from above: x and z of the first camera with equal axes, the longer extent across."""
     T, unit, note = _estimate(result, paths)
     position = T[:, :3, 3]
     everything = position if paths is None else np.concatenate([position, paths.truth[paths.known, :3, 3]])
@@ -63,9 +70,9 @@ def plot_top_view(result: SlamResult, paths: PathComparison | None) -> Figure:
     lost = ~result.tracked
     if lost.any():
         axes.plot(*position[lost][:, [across, up]].T, ".", color=LOST, markersize=5, label="not tracked: motion model")
-    mark: dict[str, Any] = {"markeredgecolor": TEXT, "zorder": 5}
-    axes.plot(*position[0, [across, up]], "o", color="white", markersize=8, label="start", **mark)
-    axes.plot(*position[-1, [across, up]], "s", color=TEXT, markersize=7, label="end", **mark)
+    for end, marker, color, size, label in ((0, "o", "white", 8, "start"), (-1, "s", TEXT, 7, "end")):
+        x, y = position[end, [across, up]]
+        axes.plot(x, y, marker, color=color, markersize=size, label=label, markeredgecolor=TEXT, zorder=5)
     axes.set_aspect("equal", adjustable="datalim")
     if up == 0:
         axes.invert_yaxis()  # driving to the right of the page, a right turn goes down: a map, not its mirror image
@@ -77,7 +84,7 @@ def plot_top_view(result: SlamResult, paths: PathComparison | None) -> Figure:
 
 
 def plot_position_over_time(result: SlamResult, paths: PathComparison | None) -> Figure:
-    """x, y, z and heading of the camera over time, beside the truth where it is known."""
+    """Draw x, y, z and heading of the camera over time, with the truth where it is known."""
     T, unit, note = _estimate(result, paths)
     figure = new_figure(9.5, 7.0)
     all_axes = figure.subplots(4, 1, sharex=True)
@@ -89,62 +96,64 @@ def plot_position_over_time(result: SlamResult, paths: PathComparison | None) ->
             axes.plot(time_s, true_curves[row], color=TRUTH, linewidth=3.0, alpha=0.55, label="ground truth")
         axes.plot(time_s, curves[row], color=_color(paths), linewidth=1.4, label=f"estimate ({note})")
         style(axes, x="time [s]" if row == 3 else "", y=label)
-    all_axes[0].set_title("Position and heading over time", **TITLE)
+    set_title(all_axes[0], "Position and heading over time")
     legend(all_axes[0], loc="best", ncols=2)
     figure.align_ylabels(all_axes)
     return figure
 
 
-def plot_drift(metrics: dict[str, Any], paths: PathComparison) -> Figure:
-    """Left: mean translational drift per segment length. Right: position error along the true path."""
+def plot_drift(metrics: Tree, paths: PathComparison) -> Figure:
+    """Draw the mean translational drift per segment length (left), and the position error along the path (right)."""
     figure = new_figure(9.5, 3.8)
     bars, curve = figure.subplots(1, 2)
-    shown = ["none", "7dof"] if metrics["scale_known"] else ["7dof"]
+    shown = ["none", "7dof"] if lookup(metrics, "scale_known") else ["7dof"]
     lengths: list[str] = []
     for slot, alignment in enumerate(shown):
         drift = drift_per_length(metrics, alignment)
-        lengths = list(drift)
+        lengths, t_rel = list(drift), [number(figures, "t_rel_percent") or 0.0 for figures in drift.values()]
         offset = (slot - (len(shown) - 1) / 2) * 0.4
         color = ESTIMATE if alignment == "none" else FITTED
-        bars.bar(np.arange(len(drift)) + offset, list(drift.values()), 0.38, color=color, label=ROWS[alignment])
+        bars.bar(np.arange(len(drift)) + offset, t_rel, 0.38, color=color, label=ROWS[alignment])
     bars.set_xticks(np.arange(len(lengths)), lengths)
     style(bars, x="segment length [m]", y="t_rel [%]", title="Drift per segment length")
     if lengths:
         legend(bars)
     else:
-        length_m = metrics["path_length_m"]["value"]
-        bars.text(0.5, 0.5, f"path of {length_m:.1f} m:\nno segment of 25 m", ha="center", transform=bars.transAxes)
+        length = significant(number(metrics, "path_length_m", "value"))
+        bars.text(0.5, 0.5, f"path of {length} m:\nno segment of 25 m", ha="center", transform=bars.transAxes)
     distance_m, error_m = position_error_m(paths)
     curve.plot(distance_m, error_m, color=_color(paths), linewidth=1.4)
-    curve.set_ylim(0, 1.2 * max(float(error_m.max()), 1e-3))
+    curve.set_ylim(0, 1.2 * float(error_m.max()) or 1.0)
     style(curve, x="distance along the true path [m]", y="position error [m]", title="Position error along the path")
     curve.text(0.02, 0.95, paths.protocol, transform=curve.transAxes, fontsize=9, color=TEXT, va="top")
     return figure
 
 
-def drift_per_length(metrics: dict[str, Any], alignment: str) -> dict[str, float]:
-    """t_rel in percent by segment length (short ones and KITTI's), only the lengths that exist in the sequence."""
-    drift: dict[str, float] = {}
-    for section in ("short_segments", "kitti"):
-        per_length = metrics[section]["alignments"][alignment]["per_length_m"] or {}
-        drift.update({k: v["t_rel_percent"] for k, v in per_length.items() if v["t_rel_percent"] is not None})
+def drift_per_length(metrics: Tree, alignment: str) -> dict[str, Tree]:
+    """Collect the drift by segment length in metres, short ones and KITTI's; only lengths that the path holds."""
+    drift: dict[str, Tree] = {}
+    for part in ("short_segments", "kitti"):
+        per_length = branch(metrics, part, "alignments", alignment, "per_length_m")
+        found = {length: branch(per_length, length) for length in per_length}
+        drift |= {length: figures for length, figures in found.items() if number(figures, "t_rel_percent") is not None}
     return drift
 
 
 def plot_scale(result: SlamResult, paths: PathComparison | None) -> Figure | None:
-    """Scale along the way: fitted against the truth in sliding windows, and the measurements that held it.
+    """Draw the scale over time: fitted to the truth in sliding windows, and the measurements of the prior.
 
     None where there is neither truth nor a measurement.
     """
     scale = None if paths is None else local_scale(paths.estimate, paths.truth)
-    fitted = scale is not None and np.isfinite(scale).any()
-    if not fitted and not result.scale_observations:
+    if scale is not None and not np.isfinite(scale).any():
+        scale = None
+    if scale is None and not result.scale_observations:
         return None
     figure = new_figure(9.5, 3.8)
     axes = figure.add_subplot()
     axes.axhline(1.0, color=TRUTH, linewidth=1.0)
     in_view = [1.0]
-    if fitted:
+    if scale is not None:
         label = f"fitted to the truth over {SCALE_WINDOW} frames"
         axes.plot(result.frame_indices, scale, color=FITTED, linewidth=1.8, label=label, zorder=3)
         in_view += list(scale[np.isfinite(scale)])
@@ -162,7 +171,7 @@ def plot_scale(result: SlamResult, paths: PathComparison | None) -> Figure | Non
 
 
 def plot_tracking(result: SlamResult) -> Figure | None:
-    """Quality of every frame, lost frames, starts of submaps and loops; None where no inlier_ratio was noted."""
+    """Draw the inlier ratio of every frame, lost frames, starts of submaps and loops; None without inlier ratios."""
     if result.inlier_ratio is None:
         return None
     figure = new_figure(9.5, 3.0)
@@ -173,7 +182,7 @@ def plot_tracking(result: SlamResult) -> Figure | None:
         np.where(result.tracked, result.inlier_ratio, np.nan),
         color=ESTIMATE,
         linewidth=1.0,
-        label="inlier_ratio",
+        label="inlier ratio",
     )
     lost = frames[~result.tracked]
     if len(lost):
@@ -187,13 +196,13 @@ def plot_tracking(result: SlamResult) -> Figure | None:
             marker = "^" if believed else "x"
             axes.plot(seen, np.full(len(seen), 1.04), marker, color=PRIOR, markersize=4, linestyle="", label=label)
     axes.set_ylim(-0.05, 1.1)
-    style(axes, x="frame", y="share of cells that fit", title="Tracking inlier_ratio")
+    style(axes, x="frame", y="share of cells that fit", title="Inlier ratio of tracking")
     legend(axes, loc="lower left", ncols=4)
     return figure
 
 
 def plot_timings(timings_s: dict[str, float], n_frames: int) -> Figure | None:
-    """Seconds per stage, longest first; None without timings."""
+    """Draw the seconds of each stage, longest first; None without timings."""
     stages = sorted(timings_s.items(), key=lambda item: item[1])
     if not stages:
         return None
@@ -229,7 +238,7 @@ def _error_bars(axes: Axes, observations: list[ScaleObservation], face: str, lab
 
 
 def _estimate(result: SlamResult, paths: PathComparison | None) -> tuple[np.ndarray, str, str]:
-    """Poses to draw, their unit, and what was done to them."""
+    """Poses to draw, their unit, and their alignment in words."""
     if paths is not None:
         return paths.estimate, "m", paths.protocol if paths.fitted else "no alignment"
     scale_known = result.scale_source != "unknown"

@@ -22,8 +22,8 @@ from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.depth.base import DepthPrior
 from metric_slam.errors import ConfigError, DatasetError
 from metric_slam.geometry.camera import FEATURE_STRIDE, GRID_OFFSET_PX, PinholeCamera
+from metric_slam.reconstruction.cells import prior_agreement
 from metric_slam.reconstruction.dense_depth import PRIOR_RELATIVE_SIGMA, SUPPORTED_RELATIVE_SIGMA
-from metric_slam.reconstruction.pair_flow import PRIOR_AGREEMENT
 
 _MIN_KNOWN_SHARE = 0.5
 """Of the bilinear weights of a pixel: with less the depth would be that of something beside it."""
@@ -197,10 +197,11 @@ def keyframe_view(folder: Path, index: int) -> DepthView:
             inv_depth, confidence = (archive[name].astype(np.float64) for name in ("inv_depth", "confidence"))
             fx, fy, cx, cy = archive["grid_camera"].tolist()
             support = _prior_support(archive, inv_depth)
+            ignored = archive["ignore_cells"] if "ignore_cells" in archive else np.zeros_like(inv_depth, bool)
     except (OSError, ValueError, LookupError, EOFError, BadZipFile) as error:
         raise DatasetError(f"{path} is damaged ({type(error).__name__}): run again") from error
     h, w = inv_depth.shape
-    known = ((confidence > _GUESS) | (support > _MIN_SUPPORT)) & (inv_depth > 0)
+    known = ((confidence > _GUESS) | (support > _MIN_SUPPORT)) & (inv_depth > 0) & ~ignored
     information = confidence / PRIOR_RELATIVE_SIGMA**2 + support / SUPPORTED_RELATIVE_SIGMA**2
     return DepthView(
         inv_depth=np.where(known, inv_depth, 0.0),
@@ -228,9 +229,8 @@ def _prior_support(archive: Mapping[str, np.ndarray], inv_depth: np.ndarray) -> 
     """0..1 per cell, as :attr:`metric_slam.reconstruction.pair_flow.KeyframeView.prior_support`; 0 without a prior."""
     if "prior_depth_m" not in archive or "prior_confidence" not in archive:
         return np.zeros_like(inv_depth)
-    prior_m = archive["prior_depth_m"].astype(np.float64)
-    error = inv_depth * prior_m * np.exp(float(archive["prior_log_scale"])) - 1.0
-    return np.where(prior_m > 0, archive["prior_confidence"], 0.0) * np.exp(-((error / PRIOR_AGREEMENT) ** 2))
+    prior_m, confidence = (archive[name].astype(np.float64) for name in ("prior_depth_m", "prior_confidence"))
+    return prior_agreement(inv_depth, prior_m, confidence, float(archive["prior_log_scale"]))
 
 
 def _point(view: DepthView, pixel: tuple[float, float]) -> MeasuredPoint:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from metric_slam.errors import OutputError
+from metric_slam.errors import InputError, OutputError
 from metric_slam.evaluation import evaluate
 from metric_slam.evaluation.along_path import compare_paths, local_scale
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.report.depth_panels import choose_keyframes, optimised_depth
-from metric_slam.report.page import flatten, write_report
+from metric_slam.report.lookup import branch, lookup, number, significant
+from metric_slam.report.page import flatten, headline_cards, write_report
 from metric_slam.result import KeyframeResult, ScaleObservation, SlamResult
 
 CAMERA = PinholeCamera(fx=180.0, fy=180.0, cx=159.5, cy=47.5, width=320, height=96)
@@ -145,6 +146,63 @@ def test_the_page_tells_numbers_with_protocol_configuration_and_warnings(full_pa
     assert "fusion.voxel_m" in page and "No weights: dis correspondence." in page
     assert "5 of 150 frames were not tracked" in page
     assert "kitti/&lt;04&gt;" in page, "names are escaped"
+
+
+def test_every_accuracy_card_has_count_path_length_and_rotation() -> None:
+    result, truth = fake_run(150)
+    metrics = _metrics(result, truth)
+    cards = {card.label: card for card in headline_cards(result, metrics)}
+    segments = metrics["kitti"]["alignments"]["none"]["n_segments"]
+    r_rel = f"{metrics['headline']['r_rel_deg_per_100m']:.3f}"
+    assert segments > 0 and cards["r_rel"].value == r_rel
+    assert f"n = {segments} segments" in cards["t_rel"].note and f"n = {segments} segments" in cards["r_rel"].note
+    for label in ("ATE", "fitted scale"):
+        assert "n = 140 poses" in cards[label].note
+    for label in ("t_rel", "ATE", "fitted scale"):
+        assert "path 139 m" in cards[label].note and f"r_rel {r_rel} °/100 m" in cards[label].note
+
+
+def test_cards_of_a_short_path_have_them_too() -> None:
+    result, truth = fake_run(60)
+    metrics = _metrics(result, truth)
+    cards = {card.label: card for card in headline_cards(result, metrics)}
+    short = metrics["short_segments"]["alignments"]["none"]["per_length_m"]["25"]
+    r_rel = f"r_rel {short['r_rel_deg_per_100m']:.3f} °/100 m"
+    assert "t_rel" not in cards and r_rel in cards["ATE"].note and r_rel in cards["drift over 25 m"].note
+    assert "only segments of 25 m" in cards["drift over 25 m"].note and "path 49.0 m" in cards["ATE"].note
+
+
+def test_a_path_on_a_desk_keeps_its_digits() -> None:
+    result, truth = fake_run(60)
+    T_world_cam, small = result.T_world_cam.copy(), truth.copy()
+    T_world_cam[:, :3, 3] *= 0.002
+    small[:, :3, 3] *= 0.002
+    result = replace(result, T_world_cam=T_world_cam)
+    cards = {card.label: card for card in headline_cards(result, _metrics(result, small))}
+    assert 0 < float(cards["ATE"].value) < 0.01 and "path 0.0980 m, r_rel – °/100 m" in cards["ATE"].note
+    assert cards["path"].value == "0.116"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0.0, "0.00"), (0.00931, "0.00931"), (1.7, "1.70"), (292.6, "293"), (-12345.6, "-12346")],
+)
+def test_significant_digits(value: float | None, text: str) -> None:
+    assert significant(value) == text
+
+
+def test_missing_figures_are_none() -> None:
+    tree = {"a": {"b": 2, "yes": True, "text": "x"}}
+    assert number(tree, "a", "b") == 2.0 and lookup(tree, "a", "text") == "x" and branch(tree, "a") == tree["a"]
+    for path in (("c",), ("a", "c"), ("a", "b", "c"), ("a", "text"), ("a", "yes"), ("a",)):
+        assert number(tree, *path) is None
+    assert branch(tree, "a", "b") == {} and lookup(None, "a") is None
+
+
+def test_a_truth_of_another_shape_is_refused(tmp_path: Path) -> None:
+    result, truth = fake_run(30)
+    with pytest.raises(InputError, match=r"truth has shape \(29, 4, 4\)"):
+        write_report(tmp_path, result, truth[1:], None, {})
 
 
 def test_unknown_scale_is_said_and_no_unaligned_metre_is_shown(tmp_path: Path) -> None:
