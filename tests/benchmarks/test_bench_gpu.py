@@ -102,7 +102,7 @@ def test_the_kernels_for_gpus_are_called_as_they_are(bench: ModuleType, cases: M
     try:
         machine = machines().Machine(torch.device("cpu"), emulated_accelerator(), "", quick=True)
     except ImportError:
-        pytest.skip("the GPU kernels were not built for the CPU: METRIC_SLAM_EMULATION=1, as `make install` has it")
+        pytest.skip("the GPU kernels were not built for the CPU: METRIC_SLAM_EMULATION=1, as `make dev` sets")
     row = bench.measure(cases.frame_distance_case(tiny(cases, keyframes=4), machine), machine)
     assert set(row.ms) == set(machines().SIDES)
 
