@@ -6,7 +6,7 @@
 Bundle adjustment of a window of 25 keyframes, correlation, group operations and distances between keyframes. All sides
 of a row get the same problem and must give the same result. On the GPU a time is the median of at least 20 calls
 between two events, after a warm-up, with what Python takes to make the call; on the CPU the best of several. `floor` is
-the time in which the bytes of ``scripts/kernel_launches.py`` could be copied at the measured bandwidth of the device
+the time in which the bytes of ``benchmarks/kernel_floors.py`` could be copied at the measured bandwidth of the device
 (of the CPU where there is no GPU), `reached` its share of the time of our kernels there. What cannot be measured here
 is a dash, and a line below the table says why.
 """
@@ -132,7 +132,7 @@ def cells(row: Row, machine: Machine, bytes_per_s: float) -> list[str]:
     def ratio(slow: str, fast: str) -> str:
         return times(ms[slow] / ms[fast]) + "x" if slow in ms and fast in ms else NOTHING
 
-    floor_ms = 1000.0 * row.case.floor.bytes / bytes_per_s
+    floor_ms = 1000.0 * row.case.floor_bytes / bytes_per_s
     reached = f"{100.0 * floor_ms / ms[machine.ours]:.0f} %" if machine.ours in ms else NOTHING
     pairs = (("C++", "CUDA"), ("torch GPU", "CUDA"), ("torch CPU", "C++"))
     figures = [times(ms.get(side)) for side in SIDES]

@@ -14,8 +14,7 @@ from bench_ba import SCALE_SIGMA, drive, neighbours, straight_m
 from gpu_frontend import frontend_case
 from gpu_machine import SIDES, Case, Machine, NotHere, Side
 from gpu_matching import matching_case
-from kernel_launches import (
-    FLOAT64,
+from kernel_floors import (
     SIZES,
     Size,
     ba_iteration,
@@ -223,7 +222,7 @@ def group_case(operation: str, rows: int, machine: Machine) -> Case:
 
         return prepared
 
-    floor = group_operation(operation.capitalize(), "SE3", FLOAT64, rows)
+    floor = group_operation(operation.capitalize(), "SE3", rows)
     return Case(f"SE3 {operation}, {rows} rows", floor, {side: on(side) for side in SIDES})
 
 

@@ -14,7 +14,7 @@ import bench_ba
 import numpy as np
 import torch
 from gpu_machine import SIDES, Case, Machine, NotHere, Side
-from kernel_launches import Floor, Size, ba_iteration, features_lookup
+from kernel_floors import Size, ba_iteration, features_lookup
 from torch import Tensor
 
 from metric_slam.config.droid import DroidConfig
@@ -33,11 +33,7 @@ SOLVER_ITERATIONS = 2
 
 def frontend_case(size: Size, machine: Machine) -> Case:
     """One update of a window; sides are timed, not compared, for the network's answers mean nothing."""
-    floor = features_lookup(size)
-    steps = ba_iteration(size)
-    both = Floor(
-        floor.bytes + SOLVER_ITERATIONS * steps.bytes, floor.flops + SOLVER_ITERATIONS * steps.flops, floor.precision
-    )
+    both = features_lookup(size) + SOLVER_ITERATIONS * ba_iteration(size)
     name = f"update and BA, {size.keyframes} keyframes, {size.edges} edges, {size.height} x {size.width}"
     return Case(name, both, {side: frontend_side(size, side, machine) for side in SIDES}, tolerance=None)
 

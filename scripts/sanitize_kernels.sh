@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The kernels for GPUs, emulated on the CPU, under the address and undefined-behaviour sanitizers of g++: their tests,
-# then every operation at the size of real runs. A read or write beyond an array, or anything that C++ leaves undefined,
-# ends it with the line of the kernel. Needs what `make install` sets up; some minutes.
+# Run the emulated CUDA kernels under the address and undefined-behaviour sanitizers of g++: their tests, then every
+# operation at the size of real runs. An access beyond an array or undefined behaviour stops the run and prints the line
+# of the kernel. Needs `make dev`; takes some minutes.
 #
 #     scripts/sanitize_kernels.sh [PYTHON]
 set -euo pipefail

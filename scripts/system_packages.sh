@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What pip cannot bring: a compiler, Python's headers and venv, and the system libraries of Open3D.
-# Installs them with apt-get where it may (root, or sudo without a password), names them where it may not.
-# Exit 1 only if something is missing without which nothing can be built.
+# Check for what pip cannot install: a compiler, Python's headers and venv, and the system libraries of Open3D.
+# Missing packages are installed with apt-get as root or with passwordless sudo, else listed for the user.
+# Exit code 1 only if something is missing that the build needs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}

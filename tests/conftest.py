@@ -1,4 +1,4 @@
-"""What all tests share. Thread settings come first: OpenMP reads them when torch is imported."""
+"""Fixtures of all tests. The thread settings come first because OpenMP reads them when torch is imported."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name our markers."""
+    """Register our markers."""
     config.addinivalue_line("markers", "real_report: draw the report, which takes seconds")
 
 
 @dataclass(frozen=True)
 class CliResult:
-    """What a command left behind."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -37,7 +37,7 @@ class CliResult:
 
     @property
     def error_line(self) -> str:
-        """The one line that a user sees after a mistake; fails the test when there is anything but one."""
+        """The single error line that a user sees; fails the test if there is not exactly one."""
         lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
         assert self.code == 2, (self.code, self.err)
         assert len(lines) == 1 and self.err.splitlines()[-1] == lines[0], self.err
@@ -47,7 +47,7 @@ class CliResult:
 
 @pytest.fixture(autouse=True)
 def _log_settings() -> Iterator[None]:
-    """The command line decides where the log goes; undo that after each test."""
+    """Restore the log handlers, which the command line changes, after each test."""
     logger = logging.getLogger("metric_slam")
     before = (list(logger.handlers), logger.level, logger.propagate)
     yield
@@ -80,12 +80,12 @@ def shared_data() -> Path:
 
 @pytest.fixture(params=["emulated", "cuda"])
 def accelerator(request: pytest.FixtureRequest) -> Accelerator:
-    """The kernels for GPUs: on the CPU, and on a GPU where there is one."""
+    """The CUDA kernels, emulated on the CPU and, where there is one, on a GPU."""
     if request.param == "emulated":
         try:
             return emulated_accelerator()
         except ImportError:
-            pytest.skip("the GPU kernels were not built for the CPU: METRIC_SLAM_EMULATION=1, as `make install` has it")
+            pytest.skip("the emulated CUDA kernels were not built: METRIC_SLAM_EMULATION=1, as `make dev` sets")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device that torch can use")
     found, what = find_accelerator("cuda")

@@ -18,7 +18,7 @@ def agreement() -> ModuleType:
     try:
         emulated_accelerator()
     except ImportError:
-        pytest.skip("the GPU kernels were not built for the CPU: METRIC_SLAM_EMULATION=1, as `make install` has it")
+        pytest.skip("the GPU kernels were not built for the CPU: METRIC_SLAM_EMULATION=1, as `make dev` sets")
     return importlib.import_module("device_agreement")
 
 

@@ -31,7 +31,7 @@ def emulated() -> ModuleType:
     try:
         return import_module("lietorch._lietorch_emulated")
     except ImportError:
-        pytest.skip("the GPU kernels were not built for the CPU: METRIC_SLAM_EMULATION=1, as `make install` has it")
+        pytest.skip("the GPU kernels were not built for the CPU: METRIC_SLAM_EMULATION=1, as `make dev` sets")
 
 
 @pytest.fixture
