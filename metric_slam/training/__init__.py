@@ -1,4 +1,1 @@
-"""What learning the correspondence network needs beside the network: losses and a bundle adjustment to learn through.
-
-Nothing that runs the SLAM imports this.
-"""
+"""Training of the correspondence network: losses and a differentiable bundle adjustment; no other folder imports it."""

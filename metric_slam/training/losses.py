@@ -21,12 +21,12 @@ ITERATIONS = 15
 """Updates that are unrolled for one training step."""
 
 GAMMA = 0.9
-"""What an iteration counts, over what the next one counts."""
+"""Weight of an iteration relative to the next one."""
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each loss counts."""
+    """Weights of the losses in their sum."""
 
     pose: float = 10.0
     residual: float = 0.01
@@ -51,7 +51,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Iterations:
-    """What the network and the bundle adjustment made, from the first update to the last; all of one length I."""
+    """Results of network and bundle adjustment, from the first update to the last; all of one length I."""
 
     poses: Sequence[Tensor]
     """T_cam_world after each update, I of [N, 7]."""
@@ -65,7 +65,7 @@ class Iterations:
 
 @dataclass(frozen=True)
 class Truth:
-    """What was to be found."""
+    """True geometry."""
 
     poses: Tensor
     """T_cam_world, [N, 7]."""
@@ -85,7 +85,7 @@ def droid_losses(
     weights: LossWeights | None = None,
     gamma: float = GAMMA,
 ) -> Losses:
-    """All three losses; ``source`` and ``target`` are the edges of the frame graph, int64 [E]."""
+    """Compute all three losses; ``source`` and ``target`` are the edges of the frame graph, int64 [E]."""
     weights = LossWeights() if weights is None else weights
     pose = geodesic_loss(made.poses, truth.poses, source, target, gamma)
     residual = residual_loss(made.residuals, gamma)
@@ -96,9 +96,9 @@ def droid_losses(
 def geodesic_loss(
     estimates: Sequence[Tensor], truth: Tensor, source: Tensor, target: Tensor, gamma: float = GAMMA
 ) -> Tensor:
-    """How far estimated relative poses are from the true ones: mean over edges of |tau| + |phi|, metres + radians.
+    """Compute the error of relative poses: mean over edges of |tau| + |phi|, metres + radians.
 
-    (tau, phi) is the twist that leads from one to the other.
+    (tau, phi) is the twist from the true to the estimated relative pose.
 
     Args:
         estimates: T_cam_world, I of [N, 7].
@@ -116,16 +116,16 @@ def geodesic_loss(
 
 
 def residual_loss(residuals: Sequence[Tensor], gamma: float = GAMMA) -> Tensor:
-    """Mean absolute residual, I of [E, h, w, 2] in grid cells: what no rigid scene explains should not be predicted."""
+    """Compute the mean absolute residual, I of [E, h, w, 2] in grid cells: flow that no rigid scene explains."""
     return _discounted([r.abs().mean() for r in residuals], gamma)
 
 
 def flow_loss(
     pose_estimates: Sequence[Tensor], inv_depth_estimates: Sequence[Tensor], truth: Truth, gamma: float = GAMMA
 ) -> Tensor:
-    """Distance in pixels between the flow that estimates and truth induce between neighbouring frames, both ways.
+    """Compute the distance between the flows induced by estimate and truth, neighbouring frames, both ways, pixels.
 
-    A mean over all pixels, where those without true depth, or behind a camera in either flow, count as zero.
+    Mean over all pixels; those without true depth, or behind a camera in either flow, count as zero.
 
     Args:
         pose_estimates: T_cam_world, I of [N, 7].
@@ -147,12 +147,12 @@ def flow_loss(
 
 
 def neighbouring_frames(count: int) -> tuple[Tensor, Tensor]:
-    """Directed edges between frames that follow each other: sources and targets, int64 [2 (count - 1)]."""
+    """Return the directed edges between consecutive frames: sources and targets, int64 [2 (count - 1)]."""
     first = torch.arange(count - 1)
     return torch.cat([first, first + 1]), torch.cat([first + 1, first])
 
 
 def _discounted(losses: Sequence[Tensor], gamma: float) -> Tensor:
-    """Sum of losses, of which the last counts 1 and each one before gamma times what follows it."""
+    """Sum of losses with weight 1 for the last and gamma times the next weight for every other."""
     assert losses, "no iterations"
     return torch.stack([gamma ** (len(losses) - 1 - k) * loss for k, loss in enumerate(losses)]).sum()

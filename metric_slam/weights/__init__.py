@@ -1,1 +1,1 @@
-"""Released network weights: which exist, where they lie, whether they are intact; called by networks and commands."""
+"""Files of network weights: the registry of released ones, download, verification, reading; for networks and cli."""

@@ -1,6 +1,6 @@
-"""Reads files of named tensors that somebody else wrote; whatever is wrong with one is told in a line, with a remedy.
+"""Reading of weights files of other projects; every defect is an error of one line that names the remedy.
 
-Nothing from a file is executed. What a network's files look like is the business of its own module.
+Nothing from a file is executed. The layout of a network's file is known to its own module.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import pickle
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,17 +16,17 @@ from torch import Tensor
 from metric_slam.errors import WeightsError
 
 _SHOWN = 3
-"""Keys that a message names before it counts the others."""
+"""Most keys that a message names."""
 
 _DAMAGED = (
     OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError, AssertionError,
     struct.error, OverflowError, MemoryError, ImportError,
 )  # fmt: skip
-"""What ``torch.load`` raises on files that are cut off or have changed."""
+"""Exceptions of ``torch.load`` for files that are truncated or corrupted."""
 
 
-def read_mapping(path: Path, remedy: str) -> Mapping[Any, Any]:
-    """What ``torch.save`` wrote to ``path``, on the CPU; ``remedy`` ends every message.
+def read_mapping(path: Path, remedy: str) -> Mapping[object, object]:
+    """Read the dictionary that ``torch.save`` wrote to ``path``, on the CPU; ``remedy`` ends every message.
 
     Raises:
         WeightsError: the file is missing or damaged, is no dictionary, or would run code when unpacked.
@@ -36,7 +35,7 @@ def read_mapping(path: Path, remedy: str) -> Mapping[Any, Any]:
         raise WeightsError(f"no weights at {path}: {remedy}, or give the path of another file")
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:  # torch words a forbidden name and plain garbage alike
+    except pickle.UnpicklingError as error:  # the same for a forbidden name and for plain garbage
         raise WeightsError(
             f"{path} is no weights file, or more than tensors that would run code when unpacked; not read: {remedy}"
         ) from error
@@ -47,19 +46,21 @@ def read_mapping(path: Path, remedy: str) -> Mapping[Any, Any]:
     return content
 
 
-def named_tensors(content: Mapping[Any, Any], path: Path, remedy: str) -> dict[str, Tensor]:
-    """The same, known to be tensors by name. Raises WeightsError where it holds anything else."""
+def named_tensors(content: Mapping[object, object], path: Path, remedy: str) -> dict[str, Tensor]:
+    """Return the content as tensors by name. Raises WeightsError where it holds anything else."""
+    tensors: dict[str, Tensor] = {}
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise WeightsError(f"{path} holds more than named tensors (at '{key}'): {remedy}")
-    return dict(content)
+        tensors[key] = value
+    return tensors
 
 
 def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path, network: str, remedy: str) -> None:
-    """Compare names and shapes of a file's tensors with a network's; ``network`` is what a user calls it.
+    """Compare names and shapes of a file's tensors with a network's; ``network`` is its name in messages.
 
     Raises:
-        WeightsError: a tensor is missing, is not the network's or has another shape.
+        WeightsError: a tensor is missing, unexpected or of another shape.
     """
     reshaped = [k for k in own if k in state and own[k].shape != state[k].shape]
     complaints = [
@@ -72,7 +73,7 @@ def check_fit(own: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path
 
 
 def _listed(what: str, keys: Iterable[str]) -> str:
-    """'2 missing (a, b)', or nothing."""
+    """Count and first keys, '2 missing (a, b)'; empty for none."""
     keys = list(keys)
     more = ", ..." if len(keys) > _SHOWN else ""
     return f"{len(keys)} {what} ({', '.join(keys[:_SHOWN])}{more})" if keys else ""

@@ -1,9 +1,9 @@
-"""The released weights of other projects that this one can use: where they come from, where they lie, are they whole?
+"""Registry of the released weights of other projects: list, locate, download and verify files.
 
-Nothing here is fetched unless the user asks for it (``metric-slam weights download``), and the main job needs none of
-it. Sizes and SHA-256 are those of the Git LFS pointers that the files were published with: of ``droid.pth`` in the
+Nothing is downloaded unless the user asks for it (``metric-slam weights download``), and a run without these networks
+needs none of it. Sizes and SHA-256 are those of the Git LFS pointers of the publications: of ``droid.pth`` in the
 repository JERRYZFC/DROID-SLAM-Metric3D, of the Metric3D files in huggingface.co/JUGGHM/Metric3D. HI-SLAM2 and
-DROID-Splat commit ``droid.pth`` as one and the same Git blob.
+DROID-Splat contain ``droid.pth`` as one and the same Git blob.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 
 from metric_slam.errors import MissingDependencyError, WeightsError
 
-# nothing but the standard library above: the doctor asks this file while other packages may be broken
+# nothing but the standard library above: the doctor imports this file while other packages may be broken
 
 Progress = Callable[[int, int], None]
-"""Told the bytes that have arrived and the bytes expected, 0 where the server does not say."""
+"""Called with the bytes received and the bytes expected, 0 where the server does not send the size."""
 
 TIMEOUT_S = 30.0
-"""How long a server may keep silent."""
+"""Longest wait for a response of a server, seconds."""
 
 _CHUNK_BYTES = 1 << 20
 
@@ -34,15 +34,15 @@ class ReleasedWeights:
     """One published file."""
 
     name: str
-    """What the command line calls it."""
+    """Name on the command line."""
 
     file_name: str
 
     sha256: str
-    """Lower-case hexadecimal; fewer than 64 digits are a prefix and prove only that much."""
+    """Lower-case hexadecimal; fewer than 64 digits are a prefix."""
 
     size_bytes: int | None
-    """None: not published."""
+    """Size of the file; None: not published."""
 
     urls: tuple[str, ...]
     """Direct links to the bytes, tried in this order."""
@@ -50,15 +50,15 @@ class ReleasedWeights:
     licence: str
 
     page: str
-    """Where a person finds the file."""
+    """Web page of the file, for a manual download."""
 
     used_by: str | None
-    """The option that uses it; None: no part of this version does."""
+    """Option that uses it; None: unused in this version."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a look at a file said."""
+    """Result of the verification of a file."""
 
     status: Literal["verified", "wrong", "missing"]
 
@@ -126,11 +126,11 @@ RELEASED: tuple[ReleasedWeights, ...] = (
         5_510_989_187,
     ),
 )
-"""All weights that the command line knows."""
+"""All weights in the registry."""
 
 
 def released(name: str) -> ReleasedWeights:
-    """The entry called ``name``, also by its file name; WeightsError for an unknown one."""
+    """Return the entry called ``name``, or with that file name. Raises WeightsError for an unknown one."""
     for entry in RELEASED:
         if name in (entry.name, entry.file_name):
             return entry
@@ -138,7 +138,7 @@ def released(name: str) -> ReleasedWeights:
 
 
 def weights_folder() -> Path:
-    """Where downloads go: $METRIC_SLAM_WEIGHTS, else metric_slam/weights in $XDG_CACHE_HOME or ~/.cache."""
+    """Return the folder of downloads: $METRIC_SLAM_WEIGHTS, else metric_slam/weights in $XDG_CACHE_HOME or ~/.cache."""
     own = os.environ.get("METRIC_SLAM_WEIGHTS")
     if own:
         return Path(own).expanduser()
@@ -147,9 +147,9 @@ def weights_folder() -> Path:
 
 
 def find(name: str | Path) -> Path | None:
-    """The file that ``name`` means: a name of the registry, or a path to a file. None where there is none.
+    """Locate a file by its name in the registry, or by its path; None where there is none.
 
-    A name of the registry is looked for in :func:`weights_folder`, then in ./weights; a Path is always a path.
+    A name of the registry is searched in :func:`weights_folder`, then in ./weights.
     """
     for entry in RELEASED:
         if name == entry.name:
@@ -160,7 +160,7 @@ def find(name: str | Path) -> Path | None:
 
 
 def verify(path: Path, entry: ReleasedWeights) -> Verification:
-    """Compare size and SHA-256 of a file with those published; it is read in pieces, at about a second per gigabyte."""
+    """Compare size and SHA-256 of a file with those published, which takes about a second per gigabyte."""
     try:
         size = path.stat().st_size
         if entry.size_bytes is not None and size != entry.size_bytes:
@@ -178,10 +178,10 @@ def verify(path: Path, entry: ReleasedWeights) -> Verification:
 
 
 def download(entry: ReleasedWeights, folder: Path | None = None, progress: Progress | None = None) -> Path:
-    """Fetch a file into ``folder`` (default: :func:`weights_folder`) and return its path.
+    """Download a file into ``folder`` (default: :func:`weights_folder`) and return its path.
 
-    A file that is there and whole is left alone. The bytes arrive under another name and take their place only when
-    size and SHA-256 agree, so a broken download never looks like weights. Mirrors are tried in order.
+    A file that exists and passes verification is kept. A download has another name until size and SHA-256 agree, so
+    that an incomplete one is never taken for weights. Mirrors are tried in order.
 
     Raises:
         WeightsError: no mirror delivered the file, or the folder cannot be written.
@@ -215,7 +215,7 @@ def download(entry: ReleasedWeights, folder: Path | None = None, progress: Progr
 
 
 def _fetch(url: str, partial: Path, entry: ReleasedWeights, progress: Progress | None) -> str | None:
-    """Write the bytes behind ``url`` to ``partial``; None when they are the right ones, else what is wrong."""
+    """Download ``url`` to ``partial``; None if it passes verification, else the reason."""
     try:
         import pooch
         import requests
@@ -227,17 +227,17 @@ def _fetch(url: str, partial: Path, entry: ReleasedWeights, progress: Progress |
     try:
         downloader(url, str(partial), None)
     except requests.HTTPError as error:
-        return f"HTTP {error.response.status_code}"
+        return "HTTP error" if error.response is None else f"HTTP {error.response.status_code}"
     except requests.ConnectionError:
         return "no connection"
-    except requests.RequestException as error:  # among them timeouts and connections that break off
+    except requests.RequestException as error:  # among them timeouts and broken connections
         return type(error).__name__
     checked = verify(partial, entry)
     return None if checked.status == "verified" else checked.reason
 
 
 class _Bar:
-    """The progress bar that pooch wants, for one function."""
+    """Progress bar in the interface of pooch, for a plain function."""
 
     def __init__(self, report: Progress) -> None:
         self._report = report

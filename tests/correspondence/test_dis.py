@@ -8,6 +8,7 @@ import pytest
 from metric_slam.config.schema import DisConfig
 from metric_slam.correspondence.base import EdgeQuery
 from metric_slam.correspondence.dis import DisCorrespondence
+from metric_slam.errors import InputError
 from metric_slam.geometry.camera import FEATURE_STRIDE
 from tests.correspondence.flow_pairs import FIRST, STREET, R, features, match, several_motions
 from tests.scene import CAMERA, Street, exact_matches, pose, rotation
@@ -147,3 +148,10 @@ def test_wide_pairs_are_matched_at_their_own_scale() -> None:
         np.median(FEATURE_STRIDE * np.linalg.norm(found.target - truth, axis=-1)[seen]) for found in (fine, wide)
     )
     assert fine_px < 0.8 * wide_px
+
+
+@pytest.mark.parametrize("other", ["no features", np.zeros((96, 320), np.uint8), None])
+def test_features_of_another_model_are_refused(dis: DisCorrespondence, other: object) -> None:
+    own = features(dis, FIRST)
+    with pytest.raises(InputError, match="expected DisFeatures"):
+        dis.track([EdgeQuery(own, other)])

@@ -149,7 +149,7 @@ def test_all_work_is_done_on_the_device() -> None:
     with torch.inference_mode():
         flows, scale = search._flows(edges)
         ends = torch.tensor([(0, 1), (2, 3)]).to("meta")
-        found = search._there_and_back(flows, scale, (12, 40), ends)
+        found = search._forward_and_backward(flows, scale, (12, 40), ends)
     assert (flows.shape, scale, found.shape) == ((4, 2, 96, 320), 0, (2, 2, 12, 40, 2))
     assert a.grey.device.type == flows.device.type == found.device.type == "meta"
 
