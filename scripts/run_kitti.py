@@ -20,7 +20,8 @@ def run_kitti(
     ] = None,
 ) -> None:
     """Metric trajectory, map and report of one KITTI odometry sequence."""
-    run_with_options(lambda console: open_kitti_or_demo(seq, data, options, console), options)
+    step = "rendering" if seq == "demo" else "opening"
+    run_with_options(lambda console: open_kitti_or_demo(seq, data, options, console), options, step=step)
 
 
 if __name__ == "__main__":

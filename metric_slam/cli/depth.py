@@ -1,6 +1,6 @@
-"""The command line: ``metric-slam depth`` and ``metric-slam measure``, metres from one image. It prints like cli.py.
+"""The command line: ``metric-slam depth`` and ``metric-slam measure``, metres from one image.
 
-Heavy libraries are imported inside the commands. Exit codes: 0 done, 2 a mistake the user can mend.
+Heavy libraries are imported inside the commands. Exit codes: 0 done, 2 a mistake of the user.
 """
 
 from __future__ import annotations
@@ -24,26 +24,31 @@ if TYPE_CHECKING:
 _MODELS = "|".join(get_args(get_args(Metric3DConfig.model_fields["model"].annotation)[0]))
 
 FocalOption = Annotated[
-    float | None, typer.Option("--focal", metavar="PX", help="Focal length of the very image in pixels.")
+    float | None, typer.Option("--focal", metavar="PX", help="Focal length in pixels, at the size of the image file.")
 ]
 CameraOption = Annotated[
-    str | None, typer.Option("--camera", metavar="FX,FY,CX,CY", help="Intrinsics of the very image in pixels.")
+    str | None,
+    typer.Option("--camera", metavar="FX,FY,CX,CY", help="Intrinsics in pixels, at the size of the image file."),
 ]
-ExifOption = Annotated[bool, typer.Option("--exif", help="Take the focal length from the file's EXIF.")]
+ExifOption = Annotated[bool, typer.Option("--exif", help="Read the focal length from the EXIF data of the file.")]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", metavar=_MODELS, help="Network; default: the best whose weights are here.")
+    str | None,
+    typer.Option("--model", metavar=_MODELS, help="Network; default: the best one with weights on this machine."),
 ]
 WeightsOption = Annotated[
-    str | None, typer.Option("--weights", metavar="FILE", help="Weights, or .onnx; default: see metric-slam weights.")
+    str | None,
+    typer.Option(
+        "--weights", metavar="FILE", help="File of weights, or an .onnx file; default: see metric-slam weights."
+    ),
 ]
 SizeOption = Annotated[
-    str | None, typer.Option("--size", metavar="WxH", help="Size of the network's input; smaller is faster.")
+    str | None, typer.Option("--size", metavar="WxH", help="Input size of the network; smaller is faster.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 ...")]
+DeviceOption = Annotated[str, typer.Option("--device", help="Device of the network: auto, cpu, cuda, cuda:1 ...")]
 
 
 def depth_command(
-    images: Annotated[list[Path], typer.Argument(help="Images, png or jpg, of one camera.")],
+    images: Annotated[list[Path], typer.Argument(help="Images of one camera, png or jpg.")],
     focal: FocalOption = None,
     camera: CameraOption = None,
     exif: ExifOption = False,
@@ -51,11 +56,13 @@ def depth_command(
     weights: WeightsOption = None,
     size: SizeOption = None,
     device: DeviceOption = "auto",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images in one pass: faster on a GPU.")] = 1,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("results/depth"),
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Images per pass of the network; more is faster on a GPU.")
+    ] = 1,
+    out: Annotated[Path, typer.Option("--out", help="Results folder.")] = Path("results/depth"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False,
 ) -> None:
-    """Metric depth of single images: png (256 a metre), npy, picture, cloud in metres, and normals if there are any."""
+    """Compute metric depth of images: png (256 per metre), npy, picture, point cloud, and normals if available."""
     from metric_slam.choices import resolve_device
     from metric_slam.single_image import depth as single_image
 
@@ -72,11 +79,12 @@ def depth_command(
 
 
 def measure_command(
-    path: Annotated[Path, typer.Argument(help="An image, or the results folder of a run with --keyframe.")],
-    first: Annotated[str, typer.Argument(metavar="X1,Y1", help="Pixel, x to the right from 0, y down.")],
-    second: Annotated[str, typer.Argument(metavar="X2,Y2", help="Pixel at the other end.")],
+    path: Annotated[Path, typer.Argument(help="An image, or with --keyframe the results folder of a run.")],
+    first: Annotated[str, typer.Argument(metavar="X1,Y1", help="First pixel, x to the right and y down from 0,0.")],
+    second: Annotated[str, typer.Argument(metavar="X2,Y2", help="Second pixel.")],
     keyframe: Annotated[
-        int | None, typer.Option("--keyframe", metavar="N", min=0, help="Which of a results folder: its frame number.")
+        int | None,
+        typer.Option("--keyframe", metavar="N", min=0, help="Frame number of a keyframe in the results folder."),
     ] = None,
     focal: FocalOption = None,
     camera: CameraOption = None,
@@ -86,10 +94,13 @@ def measure_command(
     size: SizeOption = None,
     device: DeviceOption = "auto",
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Picture.", show_default="results/measure/NAME.png")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Picture of the measurement.", show_default="results/measure/NAME.png"
+        ),
     ] = None,
 ) -> None:
-    """Distance in metres between two pixels, with its uncertainty, from one image or from the map of a run."""
+    """Measure the distance in metres between two pixels, with its uncertainty, in one image or in the map of a run."""
     from metric_slam.single_image.depth import measurement_picture, write_picture
     from metric_slam.single_image.measure import measure
 
@@ -99,25 +110,25 @@ def measure_command(
         surplus = [name for name, value in (("--model", model), ("--weights", weights), ("--size", size)) if value]
         view, background, name = _keyframe(path, keyframe, options, surplus)
     elif keyframe is not None:
-        raise ConfigError(f"--keyframe belongs to a results folder, and {path} is none: leave it out")
+        raise ConfigError(f"--keyframe needs a results folder, and {path} is a file: leave it out")
     else:
         view, background, name = _image(path, options, network_config(model, weights, size), device)
     found = measure(view, *ends)
     out = out or Path("results/measure") / f"{name}_{'_'.join(f'{v:g}' for end in ends for v in end)}.png"
     if out.suffix.lower() != ".png":
-        raise ConfigError(f"--out {out}: the picture is a png, so name it .png")
+        raise ConfigError(f"--out {out}: the picture is a png file, give it the suffix .png")
     write_picture(out, measurement_picture(background, found))
     _show(view, found, out)
 
 
 def register(app: typer.Typer) -> None:
-    """Add both commands to the program."""
+    """Add both commands to ``app``."""
     app.command("depth")(depth_command)
     app.command("measure")(measure_command)
 
 
 def _image(path: Path, options: FocalOptions, config: Metric3DConfig, device: str) -> tuple[DepthView, np.ndarray, str]:
-    """What can be measured on, what to draw on, and a name for the picture."""
+    """Depth to measure in, an image to draw on, and a name for the picture."""
     from metric_slam.choices import resolve_device
     from metric_slam.single_image import depth as single_image
     from metric_slam.single_image.measure import network_view
@@ -134,18 +145,18 @@ def _image(path: Path, options: FocalOptions, config: Metric3DConfig, device: st
 def _keyframe(
     folder: Path, index: int | None, options: FocalOptions, surplus: list[str]
 ) -> tuple[DepthView, np.ndarray, str]:
-    """The same of a keyframe; the image itself lies in the data set, so that depth is what is drawn on."""
+    """Depth of a keyframe, a picture of it to draw on (the image stays in the data set), and a name for the picture."""
     import cv2
 
     from metric_slam.single_image.depth import depth_picture
     from metric_slam.single_image.measure import keyframe_view
 
     if index is None:
-        raise ConfigError(f"{folder} is a folder: say with --keyframe N which keyframe of it is meant")
+        raise ConfigError(f"{folder} is a folder: choose one of its keyframes with --keyframe N")
     surplus += [f"--{name}" for name, value in vars(options).items() if value]
     if surplus:
         name = surplus[0].replace("_px", "")
-        raise ConfigError(f"a results folder knows its own camera and depth: leave {name} out")
+        raise ConfigError(f"a results folder has its own camera and depth: leave {name} out")
     view = keyframe_view(folder, index)
     known = view.inv_depth > 0
     picture = depth_picture(1.0 / view.inv_depth.clip(min=1e-12) * known)
@@ -156,14 +167,17 @@ def _keyframe(
 def _show(view: DepthView, found: Measurement, picture: Path) -> None:
     print(f"{found.distance:.3f} {found.unit}, standard deviation {found.sigma:.3f}")
     if found.unit != "m":
-        print("the run had no source of scale: this is no length in metres, only ratios of such numbers mean anything")
+        print("the run had no source of scale: lengths are in an arbitrary unit, only their ratios have a meaning")
     for name, point in (("first", found.first), ("second", found.second)):
         x, y = point.pixel
         depth = point.position[2]
-        print(f"{name:<6} ({x:g}, {y:g}): depth {depth:.3f}, of it {100 * point.relative_sigma:.1f} % on its own")
+        print(
+            f"{name:<6} ({x:g}, {y:g}): depth {depth:.2f} {found.unit} ± {100 * point.relative_sigma:.1f} % "
+            "(per point; the common scale error is not included)"
+        )
     print(
-        f"pixels of {view.image_size[0]}x{view.image_size[1]}; uncertainty from {view.sigma_source}, the unevenness "
-        f"around, and {100 * view.scale_sigma:.1f} % common to all depths"
+        f"pixels of {view.image_size[0]}x{view.image_size[1]}; uncertainty: {view.sigma_source}, the spread of depth "
+        f"around each pixel, and a scale error of {100 * view.scale_sigma:.1f} % common to all depths"
     )
     print(f"picture: {picture}")
 
@@ -173,7 +187,7 @@ def _depth_line(found: ImageDepth) -> str:
 
     known = found.depth_m[found.depth_m > 0]
     if known.size == 0:
-        return "no depth anywhere: all of it is sky, or as far"
+        return "no depth: every pixel is sky or beyond the range"
     low, middle, high = np.percentile(known, [1, 50, 99])
     sky = 100.0 * (1.0 - known.size / found.depth_m.size)
     return f"{low:.2f} to {high:.2f} m, median {middle:.2f} m, {sky:.0f} % sky"
@@ -186,7 +200,7 @@ def _focal_options(focal: float | None, camera: str | None, exif: bool) -> Focal
 
 
 def network_config(model: str | None, weights: str | None, size: str | None) -> Metric3DConfig:
-    """Section ``metric3d`` from options of the command line. Raises ConfigError in the words of the options."""
+    """Build section ``metric3d`` from options of the command line. Raises ConfigError that names the option."""
     try:
         return Metric3DConfig.model_validate({"model": model, "weights": weights, "input_size": size})
     except ValidationError as error:
@@ -199,5 +213,5 @@ def _pixel(text: str) -> tuple[float, float]:
     try:
         x, y = (float(number) for number in text.split(","))
     except ValueError as error:
-        raise ConfigError(f"'{text}' is no pixel: write it as X,Y, e.g. 320,96") from error
+        raise ConfigError(f"'{text}' is not a pixel: write it as X,Y, e.g. 320,96") from error
     return x, y

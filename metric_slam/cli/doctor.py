@@ -1,4 +1,4 @@
-"""``metric-slam doctor``: is everything here that the program needs, and if not, what is the remedy?"""
+"""``metric-slam doctor``: check everything that the program needs, and name the remedy for what is missing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REQUIRED_MODULES = {
     "jinja2": "jinja2",
     "gtsam": "gtsam",
 }
-"""Module and distribution of what the main job cannot do without."""
+"""Modules without which no run is possible, and the distribution of each."""
 
 NATIVE_MODULES = ("lietorch", "droid_backends")
 """Our own compiled modules, built from thirdparty/."""
@@ -59,7 +59,7 @@ class Check:
 
 
 def run_checks() -> list[Check]:
-    """All checks in the order of their report; a status of ``error`` means that the main job cannot run."""
+    """Run all checks, in the order of the report; status ``error`` means that no run is possible."""
     checks = [_python()]
     checks += [_module(module, distribution) for module, distribution in REQUIRED_MODULES.items()]
     checks += [_native(module) for module in NATIVE_MODULES]
@@ -69,7 +69,7 @@ def run_checks() -> list[Check]:
 
 
 def missing_system_libraries() -> list[str]:
-    """Debian/Ubuntu packages of the system libraries that Open3D needs and that cannot be loaded here."""
+    """List the Debian/Ubuntu packages of the system libraries that Open3D needs and that cannot be loaded."""
     return [package for library, package in OPEN3D_SYSTEM_LIBRARIES.items() if not _loads(library)]
 
 
@@ -111,7 +111,7 @@ def _torch_device() -> Check:
 
 
 def _cuda_kernels() -> Check:
-    """Ours, for bundle adjustment and correlation on a GPU; where torch uses none, nothing is missed."""
+    """The CUDA kernels of bundle adjustment and correlation; without a GPU in torch their absence is no fault."""
     try:
         import droid_backends
         import torch
@@ -119,7 +119,7 @@ def _cuda_kernels() -> Check:
         return Check("cuda kernels", "warning", "unknown without droid_backends and torch")
     usable = torch.cuda.is_available()
     if droid_backends.cuda is None:
-        remedy = "; bundle adjustment stays on the CPU; METRIC_SLAM_CUDA=1 pip install -e . builds them"
+        remedy = "; bundle adjustment runs on the CPU; METRIC_SLAM_CUDA=1 pip install -e . builds them"
         return Check("cuda kernels", "warning" if usable else "ok", droid_backends.why_no_cuda + remedy * usable)
     count = droid_backends.cuda.device_count()
     why_not = droid_backends.cuda.why_not(0) if usable else ""
@@ -130,7 +130,7 @@ def _cuda_kernels() -> Check:
 
 
 def _open3d() -> Check:
-    """Import Open3D in a process of its own: a broken one can take its process down."""
+    """Import Open3D in a process of its own, because a broken installation can crash its process."""
     missing = missing_system_libraries()
     if missing:
         remedy = f"system libraries are missing: apt-get install {' '.join(missing)}"
@@ -139,7 +139,7 @@ def _open3d() -> Check:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=IMPORT_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        return Check("open3d", "warning", f"its import takes longer than {IMPORT_TIMEOUT_S} s; no map can be written")
+        return Check("open3d", "warning", f"the import takes longer than {IMPORT_TIMEOUT_S} s; no map can be written")
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         return Check("open3d", "warning", f"{reason}; no map and no rendered drive; pip install open3d")
@@ -155,7 +155,7 @@ def _evo() -> Check:
 
 
 def _weights() -> Check:
-    """The released weights that this version can use; having none is no fault."""
+    """Verify the released weights that this version can use; none are required."""
     from metric_slam.weights.released import RELEASED, find, verify
 
     here = [(path, entry) for entry in RELEASED if entry.used_by is not None and (path := find(entry.name))]

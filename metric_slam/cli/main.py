@@ -1,7 +1,7 @@
-"""``metric-slam run | evaluate | config | doctor ...``, and what scripts/run_kitti.py is made of.
+"""``metric-slam run | evaluate | config | doctor ...``, and the parts that scripts/run_kitti.py is made of.
 
-Only it and the cli_*.py beside it print. Heavy libraries are imported inside the commands. Exit codes: 0 done, 1 the
-doctor found something broken, 2 a mistake the user can mend (one line on stderr), 130 ended by Ctrl-C.
+Only the modules of this folder print. Heavy libraries are imported inside the commands. Exit codes: 0 done, 1 the
+doctor found an error, 2 a mistake of the user (one line on stderr), 130 interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.table import Column, Table
 
 from metric_slam import __version__
 from metric_slam.cli.depth import register as register_depth
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 EXIT_BROKEN, EXIT_MISTAKE, EXIT_INTERRUPTED = 1, 2, 130
 
 # typer brings its own copy of click in some versions; the base of its usage errors is in both
-_USAGE_ERROR = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_USAGE_ERROR: type[Exception] = next(
+    base for base in typer.BadParameter.__mro__ if issubclass(base, Exception) and base.__name__ == "ClickException"
+)
 
 app = typer.Typer(add_completion=False, help="Dense monocular SLAM that outputs metres.")
 app.add_typer(weights_app, name="weights")
@@ -56,7 +60,7 @@ def run_command(
     options: RunOptions,
     seq: Annotated[str | None, typer.Option("--seq", help="Which sequence of a KITTI odometry root.")] = None,
 ) -> None:
-    """Turn a sequence of images into a metric trajectory, a map and a report."""
+    """Compute the metric trajectory, a map and a report from a sequence of images."""
     from metric_slam.datasets import open_dataset
 
     run_with_options(lambda _: open_dataset(path, sequence=seq, **options.data_options()), options)
@@ -67,14 +71,17 @@ def evaluate_command(
     estimate: Annotated[Path, typer.Argument(help="Estimated trajectory, TUM or KITTI format.")],
     reference: Annotated[Path, typer.Argument(help="True trajectory, TUM or KITTI format.")],
     scale_unknown: Annotated[
-        bool, typer.Option("--scale-unknown", help="The estimate is not in metres: fit the scale first.")
+        bool, typer.Option("--scale-unknown", help="The estimate is not in metres: fit its scale first.")
     ] = False,
     max_difference: Annotated[
-        float, typer.Option("--max-difference", metavar="S", min=0.0, help="Largest gap of paired times in seconds.")
+        float,
+        typer.Option(
+            "--max-difference", metavar="S", min=0.0, help="Largest time difference between paired poses, in seconds."
+        ),
     ] = 0.02,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all figures with their protocols as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures and their protocols as JSON.")] = False,
 ) -> None:
-    """Compare two trajectories: KITTI drift, ATE and RPE under several alignments, fitted scale."""
+    """Compare a trajectory with the true one: KITTI drift, ATE and RPE under several alignments, fitted scale."""
     from metric_slam.evaluation import evaluate_files, format_table
 
     metrics = evaluate_files(estimate, reference, scale_known=not scale_unknown, max_difference_s=max_difference)
@@ -104,7 +111,7 @@ def config_command(
 
 @app.command("doctor")
 def doctor_command() -> None:
-    """Check Python, libraries, the compiled extension, devices and folders; exit 1 if something required is broken."""
+    """Check Python, libraries, compiled modules, devices and folders; exit code 1 if a required one is missing."""
     from metric_slam.cli.doctor import run_checks
 
     checks = run_checks()
@@ -116,7 +123,10 @@ def doctor_command() -> None:
 
 
 def open_kitti_or_demo(seq: str, data: Path | None, options: RunOptions, console: Console) -> Dataset:
-    """Sequence ``seq`` below ``data`` (default: $KITTI_ODOMETRY, then data/kitti), or the rendered drive for "demo"."""
+    """Open sequence ``seq`` below ``data`` (default: $KITTI_ODOMETRY, then data/kitti), or render the drive "demo".
+
+    Raises MetricSlamError where the data cannot be used.
+    """
     from metric_slam.datasets import open_dataset, resolve_kitti_root
 
     data_options = options.data_options()
@@ -124,7 +134,7 @@ def open_kitti_or_demo(seq: str, data: Path | None, options: RunOptions, console
         return open_dataset(resolve_kitti_root(data), kind="kitti", sequence=seq, **data_options)
     surplus = [name for name, value in {**data_options, "data": data}.items() if value is not None]
     if surplus:
-        raise ConfigError(f"--seq demo renders its own data and does not take the option {surplus[0]}: leave it out")
+        raise ConfigError(f"--seq demo renders its own data, so the option {surplus[0]} has no effect: leave it out")
     from metric_slam.datasets.synthetic import open_demo
     from metric_slam.run.progress import show_progress
 
@@ -132,12 +142,17 @@ def open_kitti_or_demo(seq: str, data: Path | None, options: RunOptions, console
         return open_demo(progress=progress.update)
 
 
-def run_with_options(open_data: Callable[[Console], Dataset], options: RunOptions) -> None:
-    """Resolve the options, open the data, run, and show what came out; the body of every command that runs the SLAM."""
+def run_with_options(open_data: Callable[[Console], Dataset], options: RunOptions, *, step: str = "opening") -> None:
+    """Resolve the options, open the data, run, and print a summary; the body of every command that runs the SLAM.
+
+    ``step`` is the name of the opening in the table of seconds at the end.
+    """
     console = Console(stderr=True)
     _show_log(console)
     config = options.resolve()
+    start = time.perf_counter()
     dataset = open_data(console)
+    opened_s = time.perf_counter() - start
     output_dir = options.out if options.out is not None else Path("results") / dataset.name
     from metric_slam.run import pipeline
 
@@ -149,6 +164,7 @@ def run_with_options(open_data: Callable[[Console], Dataset], options: RunOption
         resume=options.resume,
         command=sys.argv,
         console=console,
+        steps_before_s={step: opened_s},
     )
     _show_summary(summary)
     if summary.failure is not None:
@@ -158,7 +174,7 @@ def run_with_options(open_data: Callable[[Console], Dataset], options: RunOption
 
 
 def run_script(command: Callable[..., None]) -> NoReturn:
-    """Run one typer command as a whole program (scripts/*.py)."""
+    """Run one typer command as a program of its own (scripts/*.py)."""
     script = typer.Typer(add_completion=False)
     script.command()(command)
     _execute(script)
@@ -179,7 +195,7 @@ def _execute(program: typer.Typer) -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
     if code == EXIT_INTERRUPTED:  # what newer versions of typer make of KeyboardInterrupt
-        _fail("interrupted; what was written so far is complete", EXIT_INTERRUPTED)
+        _fail("interrupted; every file in the results folder is complete", EXIT_INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -213,7 +229,7 @@ def _stdout() -> Console:
 
 
 def _show_summary(summary: RunSummary) -> None:
-    info: dict[str, Any] = summary.info
+    info = summary.info
     print(
         f"{info['frames']} frames, {info['keyframes']} keyframes, {info['frames_per_s']:.1f} frames/s, "
         f"peak memory {info['peak_rss_mb']:.0f} MB, scale from {info['scale_source']}"
@@ -222,5 +238,16 @@ def _show_summary(summary: RunSummary) -> None:
         from metric_slam.evaluation import format_table
 
         _stdout().print(format_table(summary.metrics))
+    _stdout().print(_step_table(info["steps_s"]))
     report = summary.output_dir / "report.html"
     print(f"results in {summary.output_dir}" + (f", overview in {report}" if report.exists() else ""))
+
+
+def _step_table(steps_s: Mapping[str, float]) -> Table:
+    """Seconds of every step of a run and their share of the total, which is the last row."""
+    table = Table(Column("step"), Column("seconds", justify="right"), Column("share", justify="right"))
+    total_s = steps_s["total"]
+    for name, seconds in steps_s.items():
+        share = f"{100 * seconds / total_s:.0f} %" if total_s > 0 else ""
+        table.add_row(name, f"{seconds:.1f}", share, style="bold" if name == "total" else None)
+    return table

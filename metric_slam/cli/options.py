@@ -1,4 +1,4 @@
-"""The options that every command which runs the SLAM shares, defined once: types, help and where they end up.
+"""The options shared by every command that runs the SLAM, defined once: type, help and configuration key.
 
 ``with_run_options`` adds them to the signature of a typer command; ``metric-slam run`` and scripts/run_kitti.py use it.
 """
@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, TypedDict, get_args, get_type_hints
 
 import typer
 
@@ -20,61 +20,90 @@ from metric_slam.config.schema import Config, CorrespondenceName, Preset, PriorN
 from metric_slam.errors import ConfigError
 
 
-def _choices(literal: Any) -> str:
+def _choices(literal: object) -> str:
     return "|".join(get_args(literal))
 
 
 PresetOption = Annotated[
-    str | None, typer.Option("--preset", metavar=_choices(Preset), help="fast: about real time; accurate: finer flow.")
+    str | None,
+    typer.Option(
+        "--preset", metavar=_choices(Preset), help="fast: about real time on two cores; accurate: finer flow."
+    ),
 ]
 ConfigFileOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="YAML file; all keys: metric-slam config.")
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="YAML file of configuration keys; metric-slam config lists them."),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One configuration key; repeatable.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set one configuration key; can be repeated.")
 ]
+
+
+class DataOptions(TypedDict):
+    """Keyword arguments of :func:`metric_slam.datasets.open_dataset`; None where the option was not given."""
+
+    camera: tuple[float, ...] | None
+    depth_scale: float | None
+    rate_hz: float | None
 
 
 def _option(key: str | None = None) -> Any:
-    """A field that is None unless given, and the configuration key it sets."""
+    """Declare a field that is None unless given, and the configuration key it sets."""
     return field(default=None, metadata={"key": key})
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the user typed; None where an option was not given, so that a configuration file keeps its say."""
+    """The options as typed; None where one was not given, so that the value of a configuration file stays."""
 
     out: Annotated[Path | None, typer.Option("--out", help="Results folder.", show_default="results/NAME")] = _option()
     preset: PresetOption = _option("preset")
     prior: Annotated[
-        str | None, typer.Option("--prior", metavar=_choices(PriorName), help="Source of the metric scale.")
+        str | None,
+        typer.Option(
+            "--prior",
+            metavar=_choices(PriorName),
+            help="Source of the metric scale; auto takes the best one available.",
+        ),
     ] = _option("prior")
     correspondence: Annotated[
         str | None,
-        typer.Option("--correspondence", metavar=_choices(CorrespondenceName), help="Dense matching."),
+        typer.Option(
+            "--correspondence",
+            metavar=_choices(CorrespondenceName),
+            help="Dense matching; auto: droid with weights and a GPU, else dis.",
+        ),
     ] = _option("correspondence")
     device: Annotated[
-        str | None, typer.Option("--device", help="Of networks and bundle adjustment: auto, cpu, cuda, cuda:1 ...")
+        str | None,
+        typer.Option("--device", help="Device of networks and bundle adjustment: auto, cpu, cuda, cuda:1 ..."),
     ] = _option("device")
     start: Annotated[int | None, typer.Option("--start", help="First frame, counted from 0.")] = _option("input.start")
-    end: Annotated[int | None, typer.Option("--end", help="One past the last frame.")] = _option("input.end")
-    stride: Annotated[int | None, typer.Option("--stride", help="Take every N-th frame.")] = _option("input.stride")
+    end: Annotated[int | None, typer.Option("--end", help="Stop before this frame.")] = _option("input.end")
+    stride: Annotated[int | None, typer.Option("--stride", help="Process every N-th frame.")] = _option("input.stride")
     size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Working size in pixels, e.g. 640x192.")] = (
         _option("input.size")
     )
-    no_fusion: Annotated[bool, typer.Option("--no-fusion", help="Track only: no map.ply, no mesh.ply.")] = False
+    no_fusion: Annotated[
+        bool, typer.Option("--no-fusion", help="Only the trajectory: write no map.ply and no mesh.ply.")
+    ] = False
     precomputed_depth: Annotated[
-        Path | None, typer.Option("--precomputed-depth", metavar="DIR", help="Depth maps; --prior auto takes them.")
+        Path | None,
+        typer.Option(
+            "--precomputed-depth", metavar="DIR", help="Folder of depth maps, one per image; --prior auto uses them."
+        ),
     ] = _option("precomputed.folder")
     camera: Annotated[
         str | None,
-        typer.Option("--camera", metavar="FX,FY,CX,CY", help="Intrinsics in pixels of data without calibration."),
+        typer.Option(
+            "--camera", metavar="FX,FY,CX,CY", help="Intrinsics in pixels, for data without a calibration file."
+        ),
     ] = _option()
     depth_scale: Annotated[
-        float | None, typer.Option("--depth-scale", help="Units per metre of the data's depth images.")
+        float | None, typer.Option("--depth-scale", help="Values per metre in the depth images of the data.")
     ] = _option()
     rate: Annotated[
-        float | None, typer.Option("--rate", metavar="HZ", help="Frames per second of data without time stamps.")
+        float | None, typer.Option("--rate", metavar="HZ", help="Frames per second, for data without time stamps.")
     ] = _option()
     camera_height: Annotated[
         float | None,
@@ -83,10 +112,10 @@ class RunOptions:
     config: ConfigFileOption = None
     settings: SetOption = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the folder.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in the results folder.")] = False
 
     def resolve(self) -> Config:
-        """The configuration these options ask for. Raises ConfigError."""
+        """Resolve these options to a configuration. Raises ConfigError."""
         given: dict[str, Setting] = {}
         for option in dataclasses.fields(self):
             key, value = option.metadata.get("key"), getattr(self, option.name)
@@ -96,11 +125,11 @@ class RunOptions:
         if self.no_fusion:
             given["fusion.enabled"] = Setting(False, "--no-fusion")
         if self.resume and self.overwrite:
-            raise ConfigError("--resume goes on with a run and --overwrite begins anew: give one of them")
+            raise ConfigError("--resume continues a run and --overwrite starts a new one: give one of them")
         return resolve_config(self.config, self.settings or (), given)
 
-    def data_options(self) -> dict[str, Any]:
-        """Keyword arguments of :func:`metric_slam.datasets.open_dataset`. Raises ConfigError."""
+    def data_options(self) -> DataOptions:
+        """Options of the data set. Raises ConfigError."""
         return {"camera": self._camera_numbers(), "depth_scale": self.depth_scale, "rate_hz": self.rate}
 
     def _camera_numbers(self) -> tuple[float, ...] | None:
@@ -113,7 +142,7 @@ class RunOptions:
 
 
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command(..., options: RunOptions)`` the shared options as parameters of its own, for typer."""
+    """Add the shared options to the parameters of ``command(..., options: RunOptions)``, for typer."""
     own = [p for name, p in inspect.signature(command, eval_str=True).parameters.items() if name != "options"]
     hints = get_type_hints(RunOptions, include_extras=True)
     shared = [

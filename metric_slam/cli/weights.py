@@ -1,6 +1,6 @@
-"""The command line: ``metric-slam weights list | verify | download | export``. It prints, as cli.py does.
+"""The command line: ``metric-slam weights list | verify | download | export``. Released network weights.
 
-Exit codes: 0 done, 1 a file is not what was published, 2 a mistake the user can mend.
+Exit codes: 0 done, 1 a file differs from the published one, 2 a mistake of the user.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from metric_slam.weights.released import (
 
 EXIT_WRONG = 1
 
-weights_app = typer.Typer(help="Released weights: which there are, where they lie, are they whole? Nothing needs them.")
+weights_app = typer.Typer(help="Weights of the optional networks: list, locate, verify, download and export files.")
 
 NameArgument = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="A name that `weights list` shows.", show_default=False)
@@ -43,7 +43,7 @@ def _root(context: typer.Context) -> None:
 
 @weights_app.command("list")
 def list_command() -> None:
-    """Print every file with its size, where it lies or is to be put, and whether it is whole."""
+    """List every file with its size, its path or where to put it, and whether it is intact."""
     columns = ("name", "file", "size", "state", "licence", "used by")
     rows = [_row(entry) for entry in RELEASED]
     widths = [max(len(row[k]) for row in [columns, *rows]) for k in range(len(columns))]
@@ -60,12 +60,12 @@ def list_command() -> None:
 def verify_command(
     name: NameArgument = None,
     file: Annotated[
-        Path | None, typer.Option("--file", help="Look at this file instead of the place where NAME is kept.")
+        Path | None, typer.Option("--file", help="Verify this file instead of the one in the weights folder.")
     ] = None,
 ) -> None:
-    """Compare size and SHA-256 with those published; exit 1 where they differ. Without NAME: every file here."""
+    """Compare size and SHA-256 with the published ones; exit code 1 if they differ. Without NAME: every file here."""
     if name is None and file is not None:
-        raise WeightsError("--file needs the NAME of what the file should be: see `metric-slam weights list`")
+        raise WeightsError("--file needs the NAME to compare the file with: see `metric-slam weights list`")
     entries = RELEASED if name is None else (released(name),)
     wrong = False
     for entry in entries:
@@ -85,7 +85,7 @@ def verify_command(
 
 @weights_app.command("download")
 def download_command(name: NameArgument = None) -> None:
-    """Fetch a file into the weights folder and check it. Without NAME: droid; depth networks are fetched by name."""
+    """Download a file to the weights folder and verify it. Without NAME: droid; depth networks need their NAME."""
     entry = released("droid" if name is None else name)
     with _shown(entry) as progress:
         path = download(entry, progress=progress)
@@ -97,12 +97,13 @@ def download_command(name: NameArgument = None) -> None:
 @weights_app.command("export")
 def export_command(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name of a metric3d network in `weights list`.")],
-    onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="File to write, named .onnx.")],
+    onnx: Annotated[Path, typer.Option("--onnx", metavar="FILE", help="Output file, with the suffix .onnx.")],
     size: Annotated[
-        str | None, typer.Option("--size", metavar="WxH", help="The one size of its input; default: as published.")
+        str | None,
+        typer.Option("--size", metavar="WxH", help="Input size, which is fixed in the file; default: as published."),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", help="Weights to take instead of those where NAME is kept.")
+        Path | None, typer.Option("--file", help="Weights to export instead of those in the weights folder.")
     ] = None,
 ) -> None:
     """Write a depth network as ONNX, for `depth --weights FILE`, `metric3d.weights` and other programs."""
@@ -113,11 +114,13 @@ def export_command(
     entry = released(name)
     spec = next((spec for spec in SPECS.values() if spec.weights == entry.name), None)
     if spec is None:
-        raise WeightsError(f"{name} is no depth network: export takes {', '.join(s.weights for s in SPECS.values())}")
+        raise WeightsError(
+            f"{name} is not a depth network: export takes {', '.join(s.weights for s in SPECS.values())}"
+        )
     if onnx.suffix.lower() != ".onnx":
-        raise ConfigError(f"--onnx {onnx}: name the file .onnx, by which it is known when it is read")
+        raise ConfigError(f"--onnx {onnx}: give the file the suffix .onnx, by which it is recognised")
     if onnx.exists():
-        raise OutputError(f"{onnx} is there already: give another name or delete it")
+        raise OutputError(f"{onnx} already exists: give another name or delete it")
     config = network_config(spec.name, None if file is None else str(file), size)
     source, size_px = located(config).path, input_size(config, spec)
     from metric_slam.depth.metric3d.onnx_network import export_onnx
@@ -136,7 +139,7 @@ def _row(entry: ReleasedWeights) -> tuple[str, ...]:
 
 @contextmanager
 def _shown(entry: ReleasedWeights) -> Iterator[Progress | None]:
-    """A bar on stderr while a person watches."""
+    """Show the progress of a download on stderr, if that is a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

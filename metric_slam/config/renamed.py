@@ -12,6 +12,13 @@ RENAMED_KEYS: Mapping[str, str] = MappingProxyType(
         "dis.round_trip_sigma_px": "dis.forward_backward_sigma_px",
         "dis.max_round_trip_px": "dis.max_forward_backward_px",
         "dis.max_round_trip_relative": "dis.max_forward_backward_relative",
+        "ground_plane.corridor_m": "ground_plane.corridor_heights in camera heights",
+        "ground_plane.wide_corridor_m": "ground_plane.wide_corridor_heights in camera heights",
+        "ground_plane.nearest_m": "ground_plane.nearest_heights in camera heights",
+        "ground_plane.farthest_m": "ground_plane.farthest_heights in camera heights",
+        "ground_plane.min_baseline_m": "ground_plane.min_baseline_heights in camera heights",
+        "loop.min_path_m": "loop.min_way in changes of view, not metres",
+        "loop.drift_floor_m": "loop.drift_floor in median depths of the scene, not metres",
     }
 )
 """Old dotted key -> new one. A section stands for all its keys; what follows a space after the new key is a note, e.g.

@@ -1,7 +1,7 @@
-"""What a person at the terminal sees and does during a run: a progress bar with speed, and Ctrl-C.
+"""The terminal during a run: a progress bar with speed, and Ctrl-C.
 
-SIGTERM, by which a batch system or a container ends a program, does what Ctrl-C does: during the tracking the run ends
-with the frames so far, later the step at work is given up. The command ends with exit code 130 after either.
+SIGTERM, with which a batch system or a container ends a program, has the effect of Ctrl-C: during tracking the run is
+finished with the frames so far, later the current step is skipped. The command then ends with exit code 130.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.text import Text
 logger = logging.getLogger(__name__)
 
 LOG_EVERY_S = 30.0
-"""Where there is no terminal, one line of progress this often."""
+"""Without a terminal, seconds between two lines of progress."""
 
 
 class _Rate(ProgressColumn):
@@ -33,7 +33,7 @@ class _Rate(ProgressColumn):
 
 
 class StageProgress:
-    """Progress of one stage: a bar on a terminal, a log line every half minute elsewhere; nothing before an update."""
+    """Progress of one stage: a bar on a terminal, a log line every half minute elsewhere, from the first update on."""
 
     def __init__(self, name: str, total: int, bar: Progress | None) -> None:
         self._name, self._total, self._bar = name, total, bar
@@ -41,7 +41,7 @@ class StageProgress:
         self._start = self._last_line = time.monotonic()
 
     def update(self, done: int, total: int | None = None) -> None:
-        """``done`` items of ``total`` (kept if None) are finished."""
+        """Show that ``done`` items of ``total`` (unchanged if None) are finished."""
         self._total = self._total if total is None else total
         if self._bar is not None and self._task is not None:
             self._bar.start()
@@ -78,8 +78,8 @@ def show_progress(name: str, total: int, console: Console | None) -> Iterator[St
 def stop_on_signal() -> Iterator[threading.Event]:
     """Yield an event that the first Ctrl-C (SIGINT) or SIGTERM sets; a second one raises KeyboardInterrupt.
 
-    The work is thus never cut in the middle of a step. Outside the main thread no handler can be installed, and the
-    event stays clear.
+    The first one thus never interrupts the middle of a step. Outside the main thread no handler can be installed, and
+    the event stays clear.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -91,7 +91,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
         name = signal.Signals(number).name
-        logger.warning("%s: finishing with the frames so far; once more to give up at once", name)
+        logger.warning("%s: finishing with the frames so far; press Ctrl-C again to abort", name)
 
     previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -103,9 +103,9 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt inside, as SIGINT does, so that a run is tidied up and what it has is written.
+    """Make SIGTERM raise KeyboardInterrupt inside the block, as SIGINT does, so that results are written.
 
-    Outside the main thread no handler can be installed. A handler of the caller is left in its place.
+    Outside the main thread no handler can be installed. A handler that the caller has set stays.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

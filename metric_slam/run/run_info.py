@@ -1,4 +1,4 @@
-"""What run.json says about a run besides its results: versions, machine, memory, seconds per stage, warnings."""
+"""Facts about a run besides its results: versions, machine, memory, seconds per stage, warnings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the seconds of the block under ``name``, also when it ends with an exception."""
+        """Add the seconds of the block to ``name``, also when it ends with an exception."""
         start = time.perf_counter()
         try:
             yield
@@ -61,7 +61,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def collect_warnings() -> Iterator[list[str]]:
-    """Yield a list that receives every warning the package logs inside the block; they are still shown as usual."""
+    """Yield a list to which every warning that the package logs inside the block is appended; logging goes on."""
     collector = _Collector()
     logger = logging.getLogger("metric_slam")
     logger.addHandler(collector)
@@ -83,13 +83,13 @@ def package_versions() -> dict[str, str | None]:
 
 
 def machine() -> dict[str, str | int]:
-    """The kind of machine, for reading timings: operating system, processor, usable cores."""
+    """Describe the machine, for reading timings: operating system, processor, usable cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {"system": f"{platform.system()} {platform.release()}", "processor": _processor(), "cores": cores}
 
 
 def peak_rss_mb() -> float:
-    """Largest resident memory of this process so far, in MB (10^6 bytes)."""
+    """Peak resident memory of this process so far, in MB (10^6 bytes)."""
     status = Path("/proc/self/status")
     if status.exists():
         # getrusage inherits the peak of the process that started this one; VmHWM belongs to this program alone

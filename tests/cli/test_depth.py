@@ -124,7 +124,7 @@ def test_measure_an_image(cli: Cli, network: None, photo: Path, place: Path) -> 
     assert result.code == 0 and result.err == ""
     # 60 px of a wall with 20 px to the metre
     assert re.search(r"^3\.000 m, standard deviation 0\.\d+$", result.out, re.MULTILINE)
-    assert "depth 5.000, of it 10.0 % on its own" in result.out
+    assert "depth 5.00 m ± 10.0 % (per point; the common scale error is not included)" in result.out
     assert "the network's confidence" in result.out and "3.0 % common to all depths" in result.out
     picture = place / "results" / "measure" / "photo_20_40_80_40.png"
     assert f"picture: {picture.relative_to(place)}" in result.out and picture.is_file()
@@ -150,7 +150,7 @@ def test_measure_a_results_folder(cli: Cli, place: Path) -> None:
     assert "pixels of 120x80" in result.out and "2.5 % common" in result.out
     assert (place / "results" / "measure" / "run_000007_20_40_80_40.png").is_file()
     unknown = cli("measure", results_folder(place / "free", "unknown"), "20,40", "80,40", "--keyframe", 7)
-    assert "6.000 units (scale unknown)" in unknown.out and "no length in metres" in unknown.out
+    assert "6.000 units (scale unknown)" in unknown.out and "lengths are in an arbitrary unit" in unknown.out
     assert "6.000 m" not in unknown.out
 
 
@@ -164,7 +164,7 @@ def test_mistakes_with_a_results_folder(cli: Cli, place: Path, photo: Path) -> N
     assert "leave it out" in cli("measure", photo, *ends, "--keyframe", 7, "--focal", 9).error_line
     assert "outside of the image of 120x80" in cli("measure", folder, "20,80", "5,5", "--keyframe", 7).error_line
     for wrong in ("20", "20,x", "1,2,3"):
-        assert f"'{wrong}' is no pixel" in cli("measure", folder, wrong, "80,40", "--keyframe", 7).error_line
+        assert f"'{wrong}' is not a pixel" in cli("measure", folder, wrong, "80,40", "--keyframe", 7).error_line
     assert "name it .png" in cli("measure", folder, *ends, "--keyframe", 7, "--out", "m.gif").error_line
 
 

@@ -91,6 +91,9 @@ def test_run_writes_results_and_says_what_came_out(run: Cli, tmp_path: Path) -> 
     assert f"{FRAMES} frames, 3 keyframes" in result.out and "scale from ground_plane" in result.out
     assert "fitted scale 1.0000" in result.out
     assert str(tmp_path / "out") in result.out
+    steps = [line.split("│")[1].strip() for line in result.out.splitlines() if line.startswith("│")]
+    assert steps[-7:] == ["tracking", "global BA", "writing", "evaluation", "report", "other", "total"]
+    assert "opening" in steps and "setup" in steps
     assert len(read_kitti(tmp_path / "out" / "trajectory_kitti.txt")) == FRAMES
 
 
@@ -209,7 +212,8 @@ def test_run_kitti_renders_the_demo(
     monkeypatch.setattr("metric_slam.datasets.synthetic.open_demo", open_demo)
     monkeypatch.chdir(tmp_path)
     assert run_kitti("--seq", "demo", "--no-fusion").code == 0
-    assert (tmp_path / "results" / "synthetic" / "demo" / "run.json").exists()
+    info = json.loads((tmp_path / "results" / "synthetic" / "demo" / "run.json").read_text())
+    assert "rendering" in info["steps_s"]
     assert "camera" in run_kitti("--seq", "demo", "--camera", "1,1,1,1").error_line
 
 

@@ -140,6 +140,14 @@ def test_an_old_key_is_answered_with_the_new_one(file: Path, old: str, new: str)
     assert str(error.value) == f"{expected} in --set"
 
 
+def test_a_new_unit_is_named(file: Path) -> None:
+    file.write_text("ground_plane: {corridor_m: 2.2}\n")
+    with pytest.raises(
+        ConfigError, match=r"is now 'ground_plane\.corridor_heights' \(in camera heights\) in .*my\.yaml"
+    ):
+        resolve_config(file)
+
+
 def test_every_renamed_key_leads_to_a_key_and_hides_none() -> None:
     known = {key for key, _ in walk_fields(Config)}
     sections = {key.rpartition(".")[0] for key in known}

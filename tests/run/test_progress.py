@@ -67,16 +67,16 @@ from types import ModuleType
 from tests.fake_slam import FakeSlam
 from metric_slam.cli.main import main
 
-slam, process = FakeSlam(), FakeSlam.process
+slam, process = FakeSlam(), FakeSlam.process_frame
 
 def slow(frame):
     process(slam, frame)
     print("frame", flush=True)
     time.sleep(0.2)
 
-slam.process = slow
+slam.process_frame = slow
 sys.modules["metric_slam.slam"] = module = ModuleType("metric_slam.slam")
-module.build_slam = lambda config, dataset, disk=None: slam
+module.Slam = type("Slam", (), {"for_dataset": staticmethod(lambda dataset, config, disk=None: slam)})
 main()
 """
 
