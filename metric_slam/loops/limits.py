@@ -19,9 +19,9 @@ class LoopLimits:
     """Largest angle between the optical axes of two keyframes that may share a view, rad; half of a usual field of
     view, insensitive."""
 
-    forward_depths: float = 3.0
-    """Forward travel that replaces the view, depths. Sideways one depth does, and a turn of 1 rad: a camera that moves
-    forward keeps most of what it sees. 3 depths are 37 m on a road."""
+    forward_depths: float = 6.0
+    """Forward travel that replaces the view, depths, where sideways one depth does and a turn of 1 rad: a camera that
+    moves forward keeps most of its view. 6 depths are 75 m on a road, and half of it is the way round a loop there."""
 
     neighbours: int = 12
     """Keyframes before and after a match among which the nearest to the query is taken."""
@@ -29,7 +29,7 @@ class LoopLimits:
     decoy_depths: float = 0.5
     """Distance beyond which a keyframe shows another place, depths; 6 m on a road, about the width of a house."""
 
-    decoy_view_changes: float = 1.1
+    decoy_view_changes: float = 0.55
     """Way (see Route.way) within which the map is sure of that distance, view changes."""
 
     decoy_error_depths: float = 0.25
