@@ -186,16 +186,17 @@ def build_parts(
     *,
     prior: DepthPrior | None = None,
     model: CorrespondenceModel | None = None,
+    solver: Solver | None = None,
     disk: DiskStore | None = None,
     on_loop: Callable[[LoopResult], None] | None = None,
 ) -> SlamParts:
-    """All parts for images of ``camera``; a ``prior`` or ``model`` given here takes the place of the configured one.
+    """All parts for images of ``camera``; a ``prior``, ``model`` or ``solver`` given here replaces the configured one.
 
     ``disk`` takes images and matches that leave memory; None: a temporary file. Choices are logged.
     """
     prior, prior_reason = choose_prior(config, facts) if prior is None else (prior, "as given")
     model, model_reason = choose_correspondence(config) if model is None else (model, "as given")
-    solver, solver_reason = choose_solver(config)
+    solver, solver_reason = choose_solver(config) if solver is None else (solver, f"{solver.name}: as given")
     working = working_camera(config.input, camera)
     choices = {
         "prior": f"{prior.name}: {prior_reason}",

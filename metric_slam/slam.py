@@ -75,8 +75,13 @@ class Slam:
     @classmethod
     def for_dataset(cls, dataset: Dataset, config: Config, disk: DiskStore | None = None) -> Slam:
         """The system for a data set, whose mount and depth images decide what ``auto`` means."""
+        return cls.from_parts(dataset.camera, build_parts(config, dataset.camera, InputFacts.of(dataset), disk=disk))
+
+    @classmethod
+    def from_parts(cls, camera: PinholeCamera, parts: SlamParts) -> Slam:
+        """The system of parts that were built, or replaced, elsewhere; ``camera`` of the images as they come in."""
         slam = cls.__new__(cls)
-        slam._set_up(dataset.camera, build_parts(config, dataset.camera, InputFacts.of(dataset), disk=disk), None)
+        slam._set_up(camera, parts, None)
         return slam
 
     def _set_up(
