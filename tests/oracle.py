@@ -20,8 +20,8 @@ from metric_slam.depth.sensor import SensorDepth
 from metric_slam.disk_store import DiskStore
 from metric_slam.geometry.alignment import umeyama
 from metric_slam.result import SlamResult
-from metric_slam.slam import MetricSlam
-from tests.scene import CAMERA, Drive, ExactMatching, Street, exact_matches, pose, rotation
+from metric_slam.slam import Slam
+from tests.scene import CAMERA, Drive, ExactMatching, Street, exact_matches, feed, pose, rotation, slam_of
 
 _GRID = CAMERA.grid()
 DAMPING = 1e-4
@@ -135,11 +135,11 @@ class ExactDrive(ExactMatching):
 
 def oracle_slam(
     config: Config, drive: Drive, prior: DepthPrior, disk: DiskStore | None = None
-) -> tuple[MetricSlam, OracleNetwork]:
+) -> tuple[Slam, OracleNetwork]:
     """The whole system around an oracle."""
     network = OracleNetwork(drive)
     model = DroidCorrespondence(network, config.droid, correlate=network.correlate)
-    return MetricSlam(config, CAMERA, prior, model, disk), network
+    return slam_of(config, prior, model, disk), network
 
 
 DROID = {
@@ -165,11 +165,10 @@ def sensor() -> SensorDepth:
     return SensorDepth(Config().sensor)
 
 
-def run(cfg: Config, prior: DepthPrior, drive: Drive) -> tuple[SlamResult, MetricSlam, OracleNetwork]:
+def run(cfg: Config, prior: DepthPrior, drive: Drive) -> tuple[SlamResult, Slam, OracleNetwork]:
     """The whole drive."""
     slam, network = oracle_slam(cfg, drive, prior)
-    for index in range(len(drive)):
-        slam.process(drive[index])
+    feed(slam, drive)
     return slam.finish(), slam, network
 
 

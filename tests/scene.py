@@ -15,19 +15,26 @@ from functools import lru_cache
 import numpy as np
 
 from metric_slam.config.schema import BundleAdjustmentConfig, Config, GlobalBaConfig, SlidingWindowConfig
-from metric_slam.correspondence.base import Correspondence, EdgeQuery
+from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
 from metric_slam.depth.base import DepthPrior
+from metric_slam.disk_store import DiskStore
+from metric_slam.factory import InputFacts, build_parts
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.graph.factor_graph import FactorGraph
 from metric_slam.graph.global_ba import GlobalBundleAdjustment
-from metric_slam.graph.keyframes import Keyframe, KeyframeStore
-from metric_slam.graph.submaps import Submaps
-from metric_slam.odometry.sliding_window import KeyframeCandidate, SlidingWindow
+from metric_slam.graph.keyframes import Keyframe
+from metric_slam.graph.slam_map import SlamMap
+from metric_slam.odometry.base import EncodedFrame
+from metric_slam.odometry.keyframe_prior import KeyframePrior
+from metric_slam.odometry.metric_scale import MetricScale
+from metric_slam.odometry.moving_cells import MovingCellDetector
+from metric_slam.odometry.scale_startup import ScaleStartup
+from metric_slam.odometry.sliding_window import ScaleParts, SlidingWindow
 from metric_slam.odometry.tracking import TrackedFrame
+from metric_slam.optimization.solver import CpuSolver, Solver
 from metric_slam.result import SlamResult
-from metric_slam.slam import build_slam
+from metric_slam.slam import Slam
 
 CAMERA = PinholeCamera(fx=185.0, fy=185.0, cx=159.5, cy=42.0, width=320, height=96)
 """The proportions of KITTI's colour camera."""
@@ -256,60 +263,105 @@ def keyframe_at(
     depth_m = grid_depth_m(street, T_world_cam, camera)
     inv_depth = 1.0 / (np.where(depth_m > 0, np.minimum(depth_m, 500.0), 500.0) * depth_scale)
     image = street.render(T_world_cam, camera)[0]
-    no_prior = (np.zeros_like(depth_m) for _ in range(3))
+    no_prior = (np.zeros_like(depth_m) for _ in range(4))
     return Keyframe(0, 0.0, image, features, None, pose_vec(T_world_cam), inv_depth, *no_prior)
 
 
-ORIGIN = pose_vec(np.eye(4))
+def make_map(
+    model: CorrespondenceModel,
+    *,
+    camera: PinholeCamera = CAMERA,
+    solver: Solver | None = None,
+    scale_sigma: float = 0.0,
+    disk: DiskStore | None = None,
+) -> SlamMap:
+    """An empty map; solved on the CPU with default settings where no solver is given."""
+    return SlamMap(camera, model, solver or CpuSolver(BundleAdjustmentConfig()), scale_sigma=scale_sigma, disk=disk)
+
+
+def nowhere(index: int) -> tuple[object, object]:
+    """Features and prior state of a frame that is restored, where nobody looks at them."""
+    return None, None
 
 
 class Start:
-    """A frontend that is fed frames at true poses, with exact matches."""
+    """A sliding window that is fed frames at true poses, with exact matches."""
 
     def __init__(
         self, prior: DepthPrior, *, street: Street | None = None, with_depth: bool = False, **config: int
     ) -> None:
         self.street, self.prior, self.with_depth = street or Street(), prior, with_depth
         self.model = ExactMatching(self.street)
-        self.store = KeyframeStore(CAMERA)
-        self.graph = FactorGraph(self.store, self.model, BundleAdjustmentConfig(), prior.scale_sigma)
-        self.submaps = Submaps()
-        self.frontend = SlidingWindow(self.store, self.graph, prior, self.submaps, SlidingWindowConfig(**config))
-        self.backend = GlobalBundleAdjustment(
-            self.store, self.graph, self.submaps, GlobalBaConfig(), BundleAdjustmentConfig()
-        )
+        settings = SlidingWindowConfig(**config)
+        self.map = make_map(self.model, scale_sigma=prior.scale_sigma)
+        self.depth = KeyframePrior(prior, CAMERA)
+        self.scale = MetricScale(self.map, prior, self.depth)
+        self.startup = ScaleStartup(self.map, prior, self.scale, settings.warm_up)
+        self.moving = MovingCellDetector(self.map, prior, self.scale)
+        parts = ScaleParts(self.depth, self.scale, self.startup, self.moving)
+        self.window = SlidingWindow(self.map, parts, settings)
+        self.global_ba = GlobalBundleAdjustment(self.map, GlobalBaConfig())
         self.count = 0
 
-    def view(self, T_world_cam: np.ndarray) -> KeyframeCandidate:
-        """What the frontend gets of a frame."""
+    def frame(self, T_world_cam: np.ndarray) -> EncodedFrame:
+        """What the window gets of a frame."""
         image, depth_m = self.street.render(T_world_cam)
         frame = Frame(self.count, 0.1 * self.count, image, CAMERA, depth_m=depth_m if self.with_depth else None)
         self.count += 1
-        return KeyframeCandidate(frame.index, frame.time_s, image, T_world_cam, self.prior.prepare(frame, CAMERA))
+        return EncodedFrame(frame, image, T_world_cam, None)
 
-    def start(self, T_world_cam: np.ndarray, at: np.ndarray = ORIGIN) -> None:
-        """The first keyframe of a submap; the map puts it ``at`` T_cam_world [7]."""
-        self.frontend.start(self.view(T_world_cam), at)
+    def start(self, T_world_cam: np.ndarray, at: np.ndarray | None = None) -> None:
+        """The first keyframe of a submap; the map puts it ``at`` T_cam_world [4, 4], None: at the origin."""
+        frame = self.frame(T_world_cam)
+        self.window.begin(frame, self.depth.prepare(frame.frame), np.eye(4) if at is None else at)
 
-    def add(self, T_world_cam: np.ndarray, guess: np.ndarray = ORIGIN) -> bool:
-        """A further keyframe, tracked to be at ``guess`` T_cam_world [7]."""
-        last = self.store[-1].features
+    def add(self, T_world_cam: np.ndarray, guess: np.ndarray | None = None) -> bool:
+        """A further keyframe, tracked to be at ``guess`` T_cam_world [4, 4], None: at the origin."""
+        last = self.map[-1].features
         forward, backward = self.model.track([EdgeQuery(last, T_world_cam), EdgeQuery(T_world_cam, last)])
-        return self.frontend.add(self.view(T_world_cam), TrackedFrame(forward, backward, guess, 9.0, 0.9, True))
+        frame, guess = self.frame(T_world_cam), np.eye(4) if guess is None else guess
+        tracked = TrackedFrame(forward, backward, guess, 9.0, 0.9, True)
+        return self.window.add(frame, self.depth.prepare(frame.frame), tracked)
 
     def follow(self, path: Sequence[np.ndarray]) -> None:
         """Keyframes at all of a path, which goes on from the last one; each starts where the last one is."""
         for T_world_cam in path:
-            assert self.add(T_world_cam, self.store[-1].pose)
+            assert self.add(T_world_cam, self.last_pose)
+
+    @property
+    def last_pose(self) -> np.ndarray:
+        """T_cam_world [4, 4] of the last keyframe."""
+        return self.map[-1].T_cam_world
 
     def finish(self) -> None:
         """The last optimisation of everything."""
-        self.backend.finish(self.frontend.scale)
+        self.global_ba.finish(self.scale)
 
     def steps_m(self) -> np.ndarray:
         """Distances between neighbouring keyframes of the map."""
-        centres = lie.inverse(lie.pose_vec_to_matrix(self.store.poses(0, len(self.store))))[:, :3, 3]
-        return np.linalg.norm(np.diff(centres, axis=0), axis=1)
+        return np.linalg.norm(np.diff(self.map.T_world_cam()[:, :3, 3], axis=0), axis=1)
+
+
+def slam_of(
+    config: Config,
+    prior: DepthPrior,
+    model: CorrespondenceModel,
+    disk: DiskStore | None = None,
+    *,
+    camera: PinholeCamera = CAMERA,
+    solver: Solver | None = None,
+) -> Slam:
+    """The whole system around a prior and a model that are given."""
+    facts = InputFacts(None, lambda: False)
+    return Slam.from_parts(
+        camera, build_parts(config, camera, facts, prior=prior, model=model, solver=solver, disk=disk)
+    )
+
+
+def feed(slam: Slam, drive: Drive, frames: range | None = None) -> None:
+    """Frames of a drive, all of them by default."""
+    for index in range(len(drive)) if frames is None else frames:
+        slam.process_frame(drive[index])
 
 
 def run(drive: Drive, *, coarse: bool = False, **settings: object) -> SlamResult:
@@ -319,7 +371,6 @@ def run(drive: Drive, *, coarse: bool = False, **settings: object) -> SlamResult
     """
     if coarse:
         settings = {"dis": {"finest_scale": 1}, **settings}
-    slam = build_slam(Config.model_validate(settings), drive)
-    for index in range(len(drive)):
-        slam.process(drive[index])
+    slam = Slam.for_dataset(drive, Config.model_validate(settings))
+    feed(slam, drive)
     return slam.finish()

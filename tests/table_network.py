@@ -21,18 +21,21 @@ from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.grid_array import uploaded
 from metric_slam.optimization.bundle_adjustment import reproject
 from metric_slam.optimization.cuda.kernels import Accelerator
-from metric_slam.slam import MetricSlam
+from metric_slam.optimization.cuda.solver import CudaSolver
+from metric_slam.optimization.solver import CpuSolver
+from metric_slam.slam import Slam
 from tests.ba_problems import moved_poses
+from tests.scene import slam_of
 
-CAMERA = PinholeCamera(fx=45.0, fy=40.0, cx=30.0, cy=24.0, width=64, height=48)
-"""Its grid has 8 x 6 cells."""
+CAMERA = PinholeCamera(fx=45.0, fy=40.0, cx=30.0, cy=32.0, width=64, height=64)
+"""Its grid has 8 x 8 cells; smaller images would be enlarged."""
 
 FRAMES = 11
 _H, _W = CAMERA.height // FEATURE_STRIDE, CAMERA.width // FEATURE_STRIDE
 
 CONFIG = {
     "loop": {"enabled": False},
-    "backend": {"updates": [1, 0], "iterations": 2},
+    "global_ba": {"updates": [1, 0], "iterations": 2},
     "motion_filter": {"min_flow_px": 1.3},
     "droid": {
         "motion_threshold_cells": 0.15,
@@ -161,12 +164,14 @@ class TableMatching:
 
 def table_slam(
     world: World, accelerator: Accelerator | None, disk: DiskStore | None = None, *, recurrent: bool = True
-) -> MetricSlam:
+) -> Slam:
     """The whole system with a depth sensor; without an accelerator all of it on the CPU."""
     config = Config.model_validate(CONFIG)
-    if not recurrent:
-        return MetricSlam(config, CAMERA, SensorDepth(config.sensor), TableMatching(world), disk, accelerator)
+    settings = config.bundle_adjustment
+    solver = CpuSolver(settings) if accelerator is None else CudaSolver(settings, accelerator)
     device = torch.device("cpu") if accelerator is None else accelerator.device
     network = TableNetwork(world, device)
-    model = DroidCorrespondence(network, config.droid, str(device), network.correlate)
-    return MetricSlam(config, CAMERA, SensorDepth(config.sensor), model, disk, accelerator)
+    model = DroidCorrespondence(network, config.droid, str(device), network.correlate) if recurrent else None
+    return slam_of(
+        config, SensorDepth(config.sensor), model or TableMatching(world), disk, camera=CAMERA, solver=solver
+    )
