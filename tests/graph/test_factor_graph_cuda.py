@@ -11,14 +11,17 @@ import torch
 from metric_slam.config.schema import BundleAdjustmentConfig, GlobalBaConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery, packed, unpacked
 from metric_slam.disk_store import DiskArray
-from metric_slam.graph.factor_graph import BaselineFactor, FactorGraph
+from metric_slam.graph.baselines import BaselineFactor
 from metric_slam.graph.global_ba import GlobalBundleAdjustment
-from metric_slam.graph.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.keyframes import Keyframe
 from metric_slam.graph.moving_mask import mask_all_moving, mask_moving
-from metric_slam.graph.submaps import Submaps
+from metric_slam.graph.slam_map import SlamMap
 from metric_slam.grid_array import on_host
 from metric_slam.optimization.bundle_adjustment import BaWindow, solve_window
 from metric_slam.optimization.cuda.kernels import Accelerator
+from metric_slam.optimization.cuda.solver import CudaSolver
+from metric_slam.optimization.solver import CpuSolver, Solver
+from tests import scene
 from tests.ba_problems import disturbed, true_window
 from tests.device_guard import noticed, unnoticed
 from tests.table_network import CAMERA
@@ -49,35 +52,46 @@ def problem() -> BaWindow:
     return disturbed(true_window(N, _GRID.height, _GRID.width))
 
 
-def make_graph(
-    accelerator: Accelerator | None, *, prior: bool = True, axes: int = 2, **config: object
-) -> tuple[KeyframeStore, FactorGraph]:
-    """The problem as store and graph; ``axes`` of its confidences."""
-    window, store = problem(), KeyframeStore(CAMERA)
+def solver_of(accelerator: Accelerator | None, **config: object) -> Solver:
+    """On a device, or on the CPU."""
+    settings = BundleAdjustmentConfig(**config)
+    return CpuSolver(settings) if accelerator is None else CudaSolver(settings, accelerator)
+
+
+def make_map(accelerator: Accelerator | None, *, prior: bool = True, axes: int = 2, **config: object) -> SlamMap:
+    """The problem as a map; ``axes`` of its confidences."""
+    window = problem()
+    slam_map = scene.make_map(
+        Told(), camera=CAMERA, solver=solver_of(accelerator, **config), scale_sigma=window.scale_sigma
+    )
     assert window.prior_depth_m is not None and window.prior_weight is not None
-    image = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
+    image, nothing = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8), np.zeros((_GRID.height, _GRID.width))
+    slam_map.submaps.begin(0)
     for n in range(N):
         known = float(prior) * (window.prior_depth_m[n] > 0)
-        maps = window.prior_depth_m[n] * known, known, window.prior_weight[n] * known
-        store.append(Keyframe(n, 0.1 * n, image, f"image {n}", None, window.poses[n], window.inv_depth[n], *maps))
-    store[1].depth_damping = np.full((_GRID.height, _GRID.width), 0.01)
-    graph = FactorGraph(store, Told(), BundleAdjustmentConfig(**config), window.scale_sigma, accelerator)
+        maps = window.prior_depth_m[n] * known, known, window.prior_weight[n] * known, nothing
+        slam_map.append(Keyframe(n, 0.1 * n, image, f"image {n}", None, window.poses[n], window.inv_depth[n], *maps))
+    predicted(slam_map, 1, damping=np.full((_GRID.height, _GRID.width), 0.01))
     for e, (i, j) in enumerate(zip(window.source.tolist(), window.target.tolist(), strict=True)):
         confidence = window.confidence[e] if axes == 2 else window.confidence[e, ..., 0]
-        graph.add_matched(i, j, Correspondence(window.flow_target[e], confidence))
-    graph.set_baseline(BaselineFactor(0, 1, 0.4, 0.05))
-    return store, graph
+        slam_map.graph.add_matched(i, j, Correspondence(window.flow_target[e], confidence))
+    slam_map.graph.set_baseline(BaselineFactor(0, 1, 0.4, 0.05))
+    return slam_map
 
 
-def backend_of(store: KeyframeStore, graph: FactorGraph) -> GlobalBundleAdjustment:
-    submaps = Submaps()
-    submaps.begin(0, None)
-    return GlobalBundleAdjustment(store, graph, submaps, GlobalBaConfig(), BundleAdjustmentConfig())
+def predicted(slam_map: SlamMap, position: int, *, damping: object = None, weights: object = None) -> None:
+    """What a recurrent model says of a keyframe."""
+    nothing = np.zeros((_GRID.height, _GRID.width, 2))
+    slam_map.set_network_output(position, Correspondence(nothing, nothing, damping, weights), dense=True)
 
 
-def same_maps(found: KeyframeStore, expected: KeyframeStore, tolerance: float = TOLERANCE) -> None:
+def poses(slam_map: SlamMap) -> np.ndarray:
+    return slam_map.pose_vectors(range(N))
+
+
+def same_maps(found: SlamMap, expected: SlamMap, tolerance: float = TOLERANCE) -> None:
     """The same poses, depths and scales."""
-    np.testing.assert_allclose(found.poses(0, N), expected.poses(0, N), atol=tolerance)
+    np.testing.assert_allclose(poses(found), poses(expected), atol=tolerance)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one.inv_depth, other.inv_depth, atol=tolerance)
         assert isinstance(one.inv_depth, np.ndarray) and one.inv_depth.base is None
@@ -87,13 +101,14 @@ def same_maps(found: KeyframeStore, expected: KeyframeStore, tolerance: float = 
 @pytest.mark.parametrize("step", [1, 2, 3])
 @pytest.mark.parametrize("axes", [1, 2])
 def test_problems_are_those_of_the_host(accelerator: Accelerator, step: int, axes: int) -> None:
-    store, graph = make_graph(accelerator, axes=axes)
-    _, on_cpu = make_graph(None, axes=axes)
-    for one in (graph, on_cpu):
-        one.evict_before(2)  # some matches come from the disk
-        one.set_matches(3, 1, unpacked(on_cpu.matches_of(2, 3)[..., :3]))  # one that has other channels
-    store.evict_before(1)
-    found, expected = (one.window([2, 0, 1, 3], {0}, cell_step=step, depth_free={1, 2}) for one in (graph, on_cpu))
+    slam_map, on_cpu = make_map(accelerator, axes=axes), make_map(None, axes=axes)
+    for one in (slam_map, on_cpu):
+        one.evict_before(0, 2)  # some matches come from the disk
+        one.graph.set_matches(3, 1, unpacked(on_cpu.graph.matches_of(2, 3)[..., :3]))  # one that has other channels
+    slam_map.evict_before(1, 0)
+    found, expected = (
+        one.graph.window([2, 0, 1, 3], {0}, cell_step=step, depth_free={1, 2}) for one in (slam_map, on_cpu)
+    )
     for name, value in vars(expected).items():
         if name in MAPS:
             tensor = getattr(found, name)
@@ -112,19 +127,19 @@ def test_problems_are_those_of_the_host(accelerator: Accelerator, step: int, axe
     ids=["levenberg_marquardt", "as DROID-SLAM"],
 )
 def test_a_solve_gives_what_the_host_gives(accelerator: Accelerator, config: dict[str, object]) -> None:
-    (store, graph), (expected, on_cpu) = (make_graph(a, **config) for a in (accelerator, None))
-    before = store.poses(0, N), [k.inv_depth.copy() for k in store]
-    reports = [one.solve(0, N, {0}, 3) for one in (graph, on_cpu)]
+    slam_map, on_cpu = (make_map(a, **config) for a in (accelerator, None))
+    before = poses(slam_map), [k.inv_depth.copy() for k in slam_map]
+    reports = [one.solve(0, N, {0}, 3) for one in (slam_map, on_cpu)]
     assert reports[0].status == reports[1].status and reports[0].iterations == reports[1].iterations
-    same_maps(store, expected)
-    assert (store.poses(1, N) != before[0][1:]).any() and (store[2].inv_depth != before[1][2]).any()
-    assert graph.status_counts == on_cpu.status_counts
+    same_maps(slam_map, on_cpu)
+    assert (poses(slam_map)[1:] != before[0][1:]).any() and (slam_map[2].inv_depth != before[1][2]).any()
+    assert slam_map.graph.status_counts == on_cpu.graph.status_counts
 
 
 def test_a_solve_uploads_what_is_new_and_downloads_once(
     accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, graph = make_graph(accelerator)
+    slam_map = make_map(accelerator)
     uploaded: list[int] = []
 
     def solving(*arguments: object, **options: object) -> object:
@@ -136,26 +151,26 @@ def test_a_solve_uploads_what_is_new_and_downloads_once(
             uploaded.append(array.size)
         return upload(self, array, dtype)
 
-    graph.solve(0, N, {0}, 1)
+    slam_map.solve(0, N, {0}, 1)
     upload = Accelerator.upload
-    monkeypatch.setattr("metric_slam.graph.factor_graph.solve_window", solving)
+    monkeypatch.setattr("metric_slam.optimization.cuda.solver.solve_window", solving)
     monkeypatch.setattr(Accelerator, "upload", counting)
-    window = graph.window(range(N), {0})
+    window = slam_map.graph.window(range(N), {0})
     assert not uploaded, "everything is there"
     assert window.inv_depth.shape == (N, _GRID.height, _GRID.width)
     with noticed(accelerator.device, may_wait=True) as called:
-        graph.solve(0, N, {0}, 1)
+        slam_map.solve(0, N, {0}, 1)
     assert called == ["cpu", "numpy"]
 
 
 def test_matches_live_on_the_device_until_they_retire(accelerator: Accelerator) -> None:
-    store, graph = make_graph(accelerator)
-    _, on_cpu = make_graph(None)
+    slam_map = make_map(accelerator)
+    graph, on_cpu = slam_map.graph, make_map(None).graph
     pairs = [tuple(pair) for pair in graph.pairs().tolist()]
-    edges = {pair: graph._edges[pair[0]][pair[1]] for pair in pairs}
+    edges = {pair: graph.edges[pair] for pair in pairs}
     assert all(isinstance(edge.matches, torch.Tensor) for edge in edges.values())
     np.testing.assert_array_equal(graph.confidence_of(1), on_cpu.confidence_of(1))
-    graph.evict_before(2)
+    slam_map.evict_before(0, 2)
     assert isinstance(edges[0, 1].matches, DiskArray) and isinstance(edges[2, 1].matches, torch.Tensor)
     for pair in pairs:
         np.testing.assert_array_equal(graph.matches_of(*pair), on_cpu.matches_of(*pair))
@@ -168,42 +183,44 @@ def test_matches_live_on_the_device_until_they_retire(accelerator: Accelerator) 
 
 
 def test_a_checkpoint_brings_matches_back_to_the_device(accelerator: Accelerator) -> None:
-    store, graph = make_graph(accelerator)
-    store[0].depth_damping = accelerator.upload(np.full((_GRID.height, _GRID.width), 0.02))
-    store.set_upsample_weights(2, accelerator.upload(np.ones((3, _GRID.height, _GRID.width), np.float16)))
-    graph.evict_before(2)
-    state, of_store = graph.state(), store.state()
-    other_store = KeyframeStore(CAMERA, store.disk)
-    other_store.restore(of_store, lambda index: (f"image {index}", None))
-    other = FactorGraph(other_store, Told(), BundleAdjustmentConfig(), graph._scale_sigma, accelerator)
-    other.restore(state)
-    assert isinstance(other._edges[2][3].matches, torch.Tensor) and isinstance(other._edges[0][1].matches, DiskArray)
-    for i, j in graph.pairs().tolist():
-        np.testing.assert_array_equal(other.matches_of(i, j), graph.matches_of(i, j))
-    assert other_store[2].upsample_weights.dtype == np.float16 and other_store[2].upsample_weights.all()
-    for one in (graph, other):
+    slam_map = make_map(accelerator)
+    predicted(slam_map, 0, damping=accelerator.upload(np.full((_GRID.height, _GRID.width), 0.02)))
+    predicted(slam_map, 2, weights=accelerator.upload(np.ones((3, _GRID.height, _GRID.width), np.float16)))
+    slam_map.evict_before(0, 2)
+    other = scene.make_map(
+        Told(), camera=CAMERA, solver=solver_of(accelerator), scale_sigma=problem().scale_sigma, disk=slam_map.disk
+    )
+    other.restore(slam_map.state(), lambda index: (f"image {index}", None))
+    edges = other.graph.edges
+    assert isinstance(edges[2, 3].matches, torch.Tensor) and isinstance(edges[0, 1].matches, DiskArray)
+    for i, j in slam_map.graph.pairs().tolist():
+        np.testing.assert_array_equal(other.graph.matches_of(i, j), slam_map.graph.matches_of(i, j))
+    assert other[2].upsample_weights.dtype == np.float16 and other[2].upsample_weights.all()
+    for one in (slam_map, other):
         one.solve(0, N, {0}, 2)
-    same_maps(other_store, store, 1e-12)
+    same_maps(other, slam_map, 1e-12)
 
 
 def test_what_a_model_said_on_the_device_leaves_it_with_the_window(accelerator: Accelerator) -> None:
-    store, _ = make_graph(accelerator)
+    slam_map = make_map(accelerator)
     damping = np.random.default_rng(0).uniform(size=(_GRID.height, _GRID.width))
     weights = np.random.default_rng(1).uniform(size=(3, _GRID.height, _GRID.width)).astype(np.float16)
     for position in (0, 3):
-        store[position].depth_damping = accelerator.upload(damping)
-        store.set_upsample_weights(position, accelerator.upload(weights))
-    store.evict_before(2)
-    assert isinstance(store[0].depth_damping, np.ndarray) and isinstance(store[0].upsample_weights, DiskArray)
-    assert isinstance(store[3].depth_damping, torch.Tensor) and isinstance(store[3].upsample_weights, torch.Tensor)
-    store.set_upsample_weights(1, accelerator.upload(weights))
+        predicted(slam_map, position, damping=accelerator.upload(damping), weights=accelerator.upload(weights))
+    slam_map.evict_before(2, 0)
+    assert isinstance(slam_map[0].depth_damping, np.ndarray) and isinstance(slam_map[0].upsample_weights, DiskArray)
+    assert isinstance(slam_map[3].depth_damping, torch.Tensor) and isinstance(
+        slam_map[3].upsample_weights, torch.Tensor
+    )
+    np.testing.assert_array_equal(slam_map[0].depth_damping, damping)
+    predicted(slam_map, 1, weights=accelerator.upload(weights))
+    assert isinstance(slam_map[1].upsample_weights, DiskArray), "of a keyframe that has left memory"
     for position in (0, 1, 3):
-        np.testing.assert_array_equal(on_host(store[position].upsample_weights), weights)
-    np.testing.assert_array_equal(store[0].depth_damping, damping)
+        np.testing.assert_array_equal(on_host(slam_map[position].upsample_weights), weights)
 
 
 def test_pairs_are_matched_from_where_the_device_sees_them(accelerator: Accelerator) -> None:
-    (_, graph), (_, on_cpu) = (make_graph(a) for a in (accelerator, None))
+    graph, on_cpu = (make_map(a).graph for a in (accelerator, None))
     for one in (graph, on_cpu):
         one.match_pairs([(0, 3), (3, 1)])
     asked, expected = graph._model.asked, on_cpu._model.asked
@@ -211,7 +228,7 @@ def test_pairs_are_matched_from_where_the_device_sees_them(accelerator: Accelera
         assert isinstance(one.predicted, np.ndarray), "it matches on the CPU"
         assert (one.source, one.target, one.neighbours) == (other.source, other.target, other.neighbours)
         np.testing.assert_allclose(one.predicted, other.predicted, atol=1e-9)
-    assert isinstance(graph._edges[3][1].matches, torch.Tensor)
+    assert isinstance(graph.edges[3, 1].matches, torch.Tensor)
 
 
 @pytest.fixture(params=["much moves", "little moves"])
@@ -244,13 +261,13 @@ def test_cells_that_move_are_left_out_by_the_device(accelerator: Accelerator, mo
 
 
 def test_cells_that_turn_out_to_move_leave_their_edges(accelerator: Accelerator, moving: np.ndarray) -> None:
-    graphs = [make_graph(a) for a in (accelerator, None)]
-    for store, graph in graphs:
-        store[1].moving = moving
-        graph.mask_moving_cells(1)
-    for i, j in graphs[0][1].pairs().tolist():
-        assert isinstance(graphs[0][1]._edges[i][j].matches, torch.Tensor)
-        np.testing.assert_allclose(graphs[0][1].matches_of(i, j), graphs[1][1].matches_of(i, j), rtol=1e-6)
+    there, here = maps = [make_map(a) for a in (accelerator, None)]
+    for slam_map in maps:
+        slam_map.set_moving(1, moving)
+        slam_map.graph.mask_moving_cells(1)
+    for i, j in there.graph.pairs().tolist():
+        assert isinstance(there.graph.edges[i, j].matches, torch.Tensor)
+        np.testing.assert_allclose(there.graph.matches_of(i, j), here.graph.matches_of(i, j), rtol=1e-6)
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -258,10 +275,10 @@ def test_the_whole_trajectory_is_solved_there_as_well(
     accelerator: Accelerator, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(GlobalBundleAdjustment, "_affordable_step", lambda *_: step)
-    graphs = [make_graph(a) for a in (accelerator, None)]
-    for store, graph in graphs:
-        backend = backend_of(store, graph)
-        graph.evict_before(N)
-        backend.optimise(2)
-        backend.refine_depths(0.1)
-    same_maps(graphs[0][0], graphs[1][0])
+    maps = [make_map(a) for a in (accelerator, None)]
+    for slam_map in maps:
+        global_ba = GlobalBundleAdjustment(slam_map, GlobalBaConfig())
+        slam_map.evict_before(0, N)
+        global_ba.optimise(2)
+        global_ba.refine_depths(0.1)
+    same_maps(*maps)

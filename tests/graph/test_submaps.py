@@ -21,7 +21,7 @@ def test_every_submap_stands_alone_at_first() -> None:
     assert not submaps.joined(0, 2) and submaps.members(1) == [1]
 
 
-def test_joined_segments_share_an_anchor() -> None:
+def test_joined_submaps_share_an_anchor() -> None:
     submaps = three()
     submaps.join(2, 1)
     assert submaps.joined(1, 2) and submaps.anchors() == {0, 4} and submaps.component(2) == 1
