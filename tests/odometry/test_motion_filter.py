@@ -15,7 +15,7 @@ CONFIG = MotionFilterConfig(min_flow_px=6.0, min_coverage=0.5, max_gap=4, still_
 
 def frame(flow_px: float, *, coverage: float = 0.9, tracked: bool = True) -> TrackedFrame:
     match = Correspondence(np.zeros((2, 2, 2)), np.ones((2, 2)))
-    return TrackedFrame(match, match, np.zeros(7), flow_px, coverage, tracked)
+    return TrackedFrame(match, match, np.eye(4), flow_px, coverage, tracked)
 
 
 def test_a_standing_camera_never_makes_a_keyframe() -> None:

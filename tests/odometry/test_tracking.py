@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from metric_slam.config.schema import BundleAdjustmentConfig, DisConfig
-from metric_slam.correspondence.base import Correspondence, EdgeQuery
+from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
 from metric_slam.correspondence.dis import DisCorrespondence
-from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.keyframes import Keyframe
 from metric_slam.odometry import tracking
 from metric_slam.odometry.tracking import (
     FrameTracker,
+    TrackedFrame,
     invert_matches,
     motion_from_matches,
     pose_from_depth,
     transfer_depth,
 )
+from metric_slam.optimization.solver import CpuSolver
 from tests.scene import (
     CAMERA,
     ExactMatching,
@@ -28,8 +29,8 @@ from tests.scene import (
     exact_matches,
     grid_depth_m,
     keyframe_at,
+    make_map,
     pose,
-    pose_vec,
     relative,
     rotation,
 )
@@ -40,14 +41,34 @@ SECOND = pose(0.05, 0.9, y_m=-0.02, R=rotation(0.015, -0.004, 0.02))
 GRID = CAMERA.grid()
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A frame as the tracker gets it."""
+
+    features: object
+    ignored: np.ndarray | None = None
+
+
+def at(T_world_cam: np.ndarray) -> np.ndarray:
+    """T_cam_world [4, 4]."""
+    return np.linalg.inv(T_world_cam)
+
+
+def tracker_of(keyframe: Keyframe, model: CorrespondenceModel, camera: PinholeCamera = CAMERA) -> FrameTracker:
+    """A tracker whose map holds one keyframe."""
+    slam_map = make_map(model, camera=camera)
+    slam_map.append(keyframe)
+    return FrameTracker(slam_map, model, CpuSolver(BundleAdjustmentConfig()))
+
+
 def exact(first: np.ndarray = FIRST, second: np.ndarray = SECOND) -> Correspondence:
     target, seen = exact_matches(STREET, first, second)
     return Correspondence(target, seen.astype(np.float64))
 
 
 def motion_error(found: np.ndarray, T_world_cam: np.ndarray) -> tuple[float, float]:
-    """Metres and radians between a pose vector T_cam_world and the truth."""
-    T = lie.pose_vec_to_matrix(found) @ T_world_cam
+    """Metres and radians between a pose T_cam_world [4, 4] and the truth."""
+    T = found @ T_world_cam
     angle = np.arccos(np.clip((np.trace(T[:3, :3]) - 1) / 2, -1, 1))
     return float(np.linalg.norm(T[:3, 3])), float(angle)
 
@@ -116,7 +137,7 @@ def test_too_few_matches_give_no_two_view_start() -> None:
 
 def test_carried_depth_is_the_depth_of_the_new_view() -> None:
     match = exact(SECOND, FIRST)
-    carried = transfer_depth(keyframe_at(STREET, FIRST), pose_vec(SECOND), match, CAMERA)
+    carried = transfer_depth(keyframe_at(STREET, FIRST), at(SECOND), match, CAMERA)
     depth_m = grid_depth_m(STREET, SECOND)
     seen = (match.confidence > 0) & (depth_m > 0) & (depth_m < 60)
     error = np.abs(carried * depth_m - 1)[seen]
@@ -147,62 +168,74 @@ class SparseMatching(ExactMatching):
 @pytest.mark.parametrize(("count", "enough"), [(10, False), (52, False), (64, True), (200, True)])
 def test_too_few_matches_are_not_believed_however_well_they_fit(count: int, enough: bool) -> None:
     """12 % of 480 cells are 57.6: unrelated images match by chance in up to a tenth."""
-    store = KeyframeStore(CAMERA)
-    store.append(keyframe_at(STREET, FIRST, features=FIRST))
-    tracker = FrameTracker(store, SparseMatching(STREET, count), BundleAdjustmentConfig())
-    frame = tracker.track(SECOND, pose_vec(FIRST), depth_known=True)
+    tracker = tracker_of(keyframe_at(STREET, FIRST, features=FIRST), SparseMatching(STREET, count))
+    frame = tracker.track(Seen(SECOND), at(FIRST), depth_known=True)
     assert frame.coverage == pytest.approx(count / 480) and frame.tracked is enough
     if enough:
-        assert motion_error(frame.pose, SECOND)[0] < 0.01
+        assert motion_error(frame.T_cam_world, SECOND)[0] < 0.01
     else:
-        np.testing.assert_array_equal(frame.pose, pose_vec(FIRST))
+        np.testing.assert_array_equal(frame.T_cam_world, at(FIRST))
 
 
 def test_refining_tells_the_share_that_fits() -> None:
-    store, match = KeyframeStore(CAMERA), exact()
-    keyframe = keyframe_at(STREET, FIRST)
-    store.append(keyframe)
-    tracker = FrameTracker(store, ExactMatching(STREET), BundleAdjustmentConfig())
-    found, inliers, fit = tracker.refine([(keyframe, match)], pose_vec(FIRST))
+    match, keyframe = exact(), keyframe_at(STREET, FIRST)
+    tracker = tracker_of(keyframe, ExactMatching(STREET))
+    found, inliers, fit = tracker.refine([(keyframe, match)], at(FIRST))
     assert fit == pytest.approx((match.confidence > 0).mean(), abs=0.02)
     assert inliers > 0.98 and motion_error(found, SECOND)[0] < 0.005
-    before = keyframe.pose.copy(), keyframe.inv_depth.copy()
+    before = keyframe.T_cam_world.copy(), keyframe.inv_depth.copy()
     wrong = match.target.copy()
     wrong[:, ::4] += 3.0  # every fourth column by 24 pixels
     share = (match.confidence[:, ::4] > 0).sum() / (match.confidence > 0).sum()
-    found, inliers, _ = tracker.refine([(keyframe, replace(match, target=wrong))], pose_vec(FIRST))
+    found, inliers, _ = tracker.refine([(keyframe, replace(match, target=wrong))], at(FIRST))
     assert inliers == pytest.approx(1 - share, abs=0.03) and motion_error(found, SECOND)[0] < 0.02
-    np.testing.assert_array_equal(keyframe.pose, before[0])
+    np.testing.assert_array_equal(keyframe.T_cam_world, before[0])
     np.testing.assert_array_equal(keyframe.inv_depth, before[1])
 
 
-def vehicle_over(rows: int) -> tuple[FrameTracker, np.ndarray]:
+def vehicle_over(rows: int) -> tuple[FrameTracker, Seen]:
     """A tracker whose keyframe knows of so many rows of cells that move; and the exact second pose's features."""
-    store = KeyframeStore(CAMERA)
-    keyframe = keyframe_at(STREET, FIRST, features=FIRST)
-    keyframe.moving = np.zeros((12, 40), np.uint8)
-    keyframe.moving[12 - rows :] = 10
-    store.append(keyframe)
-    return FrameTracker(store, ExactMatching(STREET), BundleAdjustmentConfig()), SECOND
+    moving = np.zeros((12, 40), np.uint8)
+    moving[12 - rows :] = 10
+    keyframe = replace(keyframe_at(STREET, FIRST, features=FIRST), moving=moving)
+    return tracker_of(keyframe, ExactMatching(STREET)), Seen(SECOND)
 
 
 @pytest.mark.parametrize("rows", [0, 4, 8])
 def test_coverage_is_that_of_the_cells_that_stand_still(rows: int) -> None:
-    tracker, features = vehicle_over(rows)
-    frame = tracker.track(features, pose_vec(SECOND), depth_known=True)
+    tracker, seen = vehicle_over(rows)
+    frame = tracker.track(seen, at(SECOND), depth_known=True)
     match, margin = exact(), min(rows, 1)
     matched = int((match.confidence[: 12 - rows - margin] > 0).sum())
     assert frame.coverage == pytest.approx(matched / (40 * (12 - rows)))
     assert not frame.forward.confidence[12 - rows - margin :].any() or rows == 0
     assert frame.backward.confidence[-1].any(), "backward, all cells are told"
-    assert frame.tracked and motion_error(frame.pose, SECOND)[0] < 0.01
+    assert frame.tracked and motion_error(frame.T_cam_world, SECOND)[0] < 0.01
 
 
 def test_a_vehicle_that_hides_half_of_the_view_makes_no_new_place_of_it() -> None:
     """The share of all cells that is matched falls with what moves; that of the cells that stand still does not."""
-    clear, hidden = (vehicle_over(rows)[0].track(SECOND, pose_vec(SECOND), depth_known=True) for rows in (0, 6))
+    clear, hidden = (vehicle_over(rows)[0].track(Seen(SECOND), at(SECOND), depth_known=True) for rows in (0, 6))
     assert hidden.coverage > 0.6 * clear.coverage
     assert (hidden.forward.confidence > 0).mean() < 0.6 * clear.coverage
+
+
+def test_cells_that_are_ignored_are_neither_matched_nor_missed() -> None:
+    """The lowest rows show the bonnet: no match leaves them or leads into them, and the rest covers the view."""
+    ignored = np.zeros((12, 40), bool)
+    ignored[10:] = True
+    keyframe = keyframe_at(STREET, FIRST, features=FIRST)
+    whole = tracker_of(keyframe, ExactMatching(STREET)).track(Seen(SECOND), at(SECOND), depth_known=True)
+    tracker = tracker_of(replace(keyframe, ignored=ignored), ExactMatching(STREET))
+    frame = tracker.track(Seen(SECOND, ignored), at(SECOND), depth_known=True)
+    for match in (frame.forward, frame.backward):
+        assert not match.confidence[10:].any() and match.confidence[:8].any()
+        v = np.rint(match.target[..., 1])
+        assert not ((match.confidence > 0) & (v >= 10) & (v < 12)).any()
+    into = (whole.forward.confidence > 0) & (np.rint(whole.forward.target[..., 1]) >= 10)
+    kept = int((whole.forward.confidence > 0).sum() - (into | (ignored & (whole.forward.confidence > 0))).sum())
+    assert frame.coverage == pytest.approx(kept / (40 * 10), abs=0.03)
+    assert frame.tracked and motion_error(frame.T_cam_world, SECOND)[0] < 0.01
 
 
 # ---------------------------------------------------------------- the tracker, DIS
@@ -212,18 +245,17 @@ class Tracked:
     """A tracker whose last keyframe is exact."""
 
     def __init__(self, camera: PinholeCamera = CAMERA) -> None:
-        self.model = DisCorrespondence(DisConfig(), threads=1)
-        self.camera, self.store = camera, KeyframeStore(camera)
-        features = self.encode(STREET.render(FIRST, camera)[0])
-        self.store.append(keyframe_at(STREET, FIRST, features=features, camera=camera))
-        self.tracker = FrameTracker(self.store, self.model, BundleAdjustmentConfig())
+        self.model, self.camera = DisCorrespondence(DisConfig(), threads=1), camera
+        features = self.encode(STREET.render(FIRST, camera)[0]).features
+        self.keyframe = keyframe_at(STREET, FIRST, features=features, camera=camera)
+        self.tracker = tracker_of(self.keyframe, self.model, camera)
 
-    def encode(self, image: np.ndarray) -> object:
-        return self.model.encode(image, self.camera)
+    def encode(self, image: np.ndarray) -> Seen:
+        return Seen(self.model.encode(image, self.camera))
 
-    def track(self, T_world_cam: np.ndarray, predicted: np.ndarray, **options: bool) -> tracking.TrackedFrame:
-        features = self.encode(STREET.render(T_world_cam, self.camera)[0])
-        return self.tracker.track(features, pose_vec(predicted), **{"depth_known": True, **options})
+    def track(self, T_world_cam: np.ndarray, predicted: np.ndarray, **options: bool) -> TrackedFrame:
+        seen = self.encode(STREET.render(T_world_cam, self.camera)[0])
+        return self.tracker.track(seen, at(predicted), **{"depth_known": True, **options})
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +266,7 @@ def tracked() -> Tracked:
 @pytest.mark.parametrize("predicted", [SECOND, FIRST, pose(z_m=1.6, R=rotation(0.0, 0.0, -0.03))])
 def test_the_pose_is_found_from_good_and_poor_predictions(tracked: Tracked, predicted: np.ndarray) -> None:
     frame = tracked.track(SECOND, predicted)
-    distance_m, angle_rad = motion_error(frame.pose, SECOND)
+    distance_m, angle_rad = motion_error(frame.T_cam_world, SECOND)
     assert frame.tracked and distance_m < 0.02 and angle_rad < 1e-3
 
 
@@ -251,7 +283,7 @@ def test_the_frame_reports_flow_and_coverage(tracked: Tracked) -> None:
 def test_a_prediction_far_off_is_replaced_by_pnp(tracked: Tracked, monkeypatch: pytest.MonkeyPatch) -> None:
     far_off = pose(R=rotation(yaw_rad=1.5))
     good = tracked.track(SECOND, SECOND)
-    keyframe = tracked.store[0]
+    keyframe = tracked.keyframe
     calls: list[int] = []
 
     def counted(*arguments: object) -> np.ndarray | None:
@@ -259,7 +291,7 @@ def test_a_prediction_far_off_is_replaced_by_pnp(tracked: Tracked, monkeypatch: 
         return pose_from_depth(*arguments)
 
     monkeypatch.setattr(tracking, "pose_from_depth", counted)
-    found, inliers, _ = tracked.tracker._pose(keyframe, good.forward, pose_vec(far_off))
+    found, inliers, _ = tracked.tracker._pose(keyframe, good.forward, at(far_off))
     assert calls, "the motion model's start was good enough to hide what is tested here"
     distance_m, angle_rad = motion_error(found, SECOND)
     assert inliers > 0.9 and distance_m < 0.02 and angle_rad < 1e-3
@@ -267,17 +299,17 @@ def test_a_prediction_far_off_is_replaced_by_pnp(tracked: Tracked, monkeypatch: 
 
 def test_without_depth_only_matches_are_made(tracked: Tracked) -> None:
     frame = tracked.track(SECOND, FIRST, depth_known=False)
-    np.testing.assert_array_equal(frame.pose, pose_vec(FIRST))
+    np.testing.assert_array_equal(frame.T_cam_world, at(FIRST))
     assert frame.tracked and frame.mean_flow_px > 5
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
 @pytest.mark.parametrize("depth_known", [True, False])
 def test_an_empty_image_is_lost_and_keeps_the_prediction(tracked: Tracked, level: int, depth_known: bool) -> None:
-    features = tracked.encode(np.full((CAMERA.height, CAMERA.width, 3), level, np.uint8))
-    frame = tracked.tracker.track(features, pose_vec(SECOND), depth_known=depth_known)
+    seen = tracked.encode(np.full((CAMERA.height, CAMERA.width, 3), level, np.uint8))
+    frame = tracked.tracker.track(seen, at(SECOND), depth_known=depth_known)
     assert not frame.tracked
-    np.testing.assert_array_equal(frame.pose, pose_vec(SECOND))
+    np.testing.assert_array_equal(frame.T_cam_world, at(SECOND))
     assert np.isfinite(frame.mean_flow_px) and np.isfinite(frame.coverage)
 
 
@@ -288,12 +320,13 @@ def test_another_place_is_lost(depth_known: bool) -> None:
     wide = Tracked(camera=camera)
     for seed in range(70, 76):
         other = Street(seed=seed, half_width_m=8.0).render(pose(z_m=100.0, R=rotation(0.01, 0.005)), camera)[0]
-        frame = wide.tracker.track(wide.encode(other), pose_vec(SECOND), depth_known=depth_known)
+        frame = wide.tracker.track(wide.encode(other), at(SECOND), depth_known=depth_known)
         assert not frame.tracked, (seed, frame.coverage)
-        np.testing.assert_array_equal(frame.pose, pose_vec(SECOND))
+        np.testing.assert_array_equal(frame.T_cam_world, at(SECOND))
     assert wide.track(SECOND, FIRST, depth_known=depth_known).tracked
 
 
 def test_texture_is_told_from_its_absence(tracked: Tracked) -> None:
-    assert tracked.tracker.is_textured(tracked.encode(STREET.render(SECOND)[0]))
-    assert not tracked.tracker.is_textured(tracked.encode(np.full((CAMERA.height, CAMERA.width, 3), 90, np.uint8)))
+    assert tracked.tracker.is_textured(tracked.encode(STREET.render(SECOND)[0]).features)
+    blank = tracked.encode(np.full((CAMERA.height, CAMERA.width, 3), 90, np.uint8))
+    assert not tracked.tracker.is_textured(blank.features)
