@@ -63,20 +63,20 @@ def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch, caplog: pytes
 
 COMMAND = """
 import sys, time
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from tests.fake_slam import FakeSlam
 from metric_slam.cli.main import main
 
-slam, process = FakeSlam(), FakeSlam.process
+slam, process = FakeSlam(), FakeSlam.process_frame
 
 def slow(frame):
     process(slam, frame)
     print("frame", flush=True)
     time.sleep(0.2)
 
-slam.process = slow
+slam.process_frame = slow
 sys.modules["metric_slam.slam"] = module = ModuleType("metric_slam.slam")
-module.build_slam = lambda config, dataset, disk=None: slam
+module.Slam = SimpleNamespace(for_dataset=lambda dataset, config, disk=None: slam)
 main()
 """
 
