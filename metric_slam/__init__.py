@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from metric_slam.datasets import open_dataset
     from metric_slam.frame import Frame
     from metric_slam.geometry.camera import PinholeCamera
-    from metric_slam.result import SlamResult
-    from metric_slam.slam import MetricSlam, build_slam
+    from metric_slam.result import FrameState, SlamResult
+    from metric_slam.slam import Slam
 
 __version__ = "0.2.0.dev0"
 
@@ -31,11 +31,11 @@ _MODULE_OF = {
 __all__ = [
     "Config",
     "Frame",
-    "MetricSlam",
+    "FrameState",
     "PinholeCamera",
+    "Slam",
     "SlamResult",
     "__version__",
-    "build_slam",
     "open_dataset",
 ]
 

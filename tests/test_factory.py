@@ -15,9 +15,9 @@ from metric_slam.config.schema import BundleAdjustmentConfig, Config, InputConfi
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.errors import ConfigError, DatasetError, WeightsError
 from metric_slam.factory import (
-    camera_mount,
     InputFacts,
     build_parts,
+    camera_mount,
     choose_correspondence,
     choose_prior,
     choose_solver,

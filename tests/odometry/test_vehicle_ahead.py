@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from metric_slam.graph.moving_mask import Look
+from metric_slam.graph.moving_mask import MovingMask
 from metric_slam.odometry import moving_cells, sliding_window
 from metric_slam.result import SlamResult
 from tests.scene import Drive, Street, rotation, run, straight
@@ -43,9 +43,9 @@ def scale_and_error_m(result: SlamResult, drive: Drive) -> tuple[float, float]:
     return float(scale), float(np.linalg.norm(found - truth, axis=1).max())
 
 
-def seeing_nothing_move(moving: np.ndarray, inv_depth: np.ndarray, *rest: object) -> Look:
+def seeing_nothing_move(moving: np.ndarray, inv_depth: np.ndarray, *rest: object) -> MovingMask:
     """In place of detect_moving."""
-    return Look(np.zeros_like(moving), inv_depth)
+    return MovingMask(np.zeros_like(moving), inv_depth)
 
 
 @STREETS
