@@ -14,7 +14,7 @@ from metric_slam.correspondence.base import Correspondence, packed, unpacked
 from metric_slam.disk_store import DiskArray, DiskStore
 from metric_slam.errors import InputError
 from metric_slam.geometry import lie
-from metric_slam.optimization.cuda.arrays import on_host
+from metric_slam.grid_array import on_host
 
 
 class LoopState(Enum):
