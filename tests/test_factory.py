@@ -11,14 +11,27 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from metric_slam.choices import camera_mount, choose_correspondence, choose_prior, working_camera
-from metric_slam.config.schema import Config, InputConfig
+from metric_slam.choices import (
+    InputFacts,
+    camera_mount,
+    choose_correspondence,
+    choose_prior,
+    choose_solver,
+    working_camera,
+)
+from metric_slam.config.schema import BundleAdjustmentConfig, Config, InputConfig
+from metric_slam.depth.no_prior import NoPrior
 from metric_slam.errors import ConfigError, DatasetError, WeightsError
-from metric_slam.factory import choose_accelerator
+from metric_slam.factory import build_parts
 from metric_slam.frame import CameraMount
 from metric_slam.geometry.camera import PinholeCamera
+from metric_slam.odometry.flow_odometry import FlowOdometry
 from metric_slam.optimization.cuda import kernels as accelerator_module
+from metric_slam.optimization.cuda.solver import CudaSolver
+from metric_slam.optimization.solver import CpuSolver
 from tests.scene import Drive, Street, straight
+from tests.table_network import CAMERA as TABLE_CAMERA
+from tests.table_network import TableMatching, make_world
 
 KITTI = PinholeCamera(fx=718.9, fy=718.9, cx=607.2, cy=185.2, width=1241, height=376)
 CAR = Drive(Street(), straight(2, 0.5))
@@ -43,37 +56,37 @@ def config(**settings: object) -> Config:
 )
 @pytest.mark.usefixtures("no_weights")
 def test_auto_takes_the_best_and_says_why(drive: Drive, name: str, word: str) -> None:
-    prior, reason = choose_prior(config(), drive)
+    prior, reason = choose_prior(config(), InputFacts.of(drive))
     assert prior.name == name and word in reason
 
 
 def test_a_folder_of_maps_comes_first(tmp_path: Path) -> None:
-    prior, reason = choose_prior(config(precomputed={"folder": str(tmp_path)}), CAR_WITH_DEPTH)
+    prior, reason = choose_prior(config(precomputed={"folder": str(tmp_path)}), InputFacts.of(CAR_WITH_DEPTH))
     assert prior.name == "precomputed" and str(tmp_path) in reason
 
 
 @pytest.mark.usefixtures("no_weights")
 def test_a_configured_height_makes_a_vehicle_of_any_camera() -> None:
     wanted = config(ground_plane={"camera_height_m": 1.2})
-    assert camera_mount(wanted, HANDHELD) == CameraMount(1.2)
-    assert choose_prior(wanted, RGBD).prior.name == "ground_plane"
-    assert choose_prior(wanted, CAR).prior.height_m == 1.2
-    assert camera_mount(config(), HANDHELD) is None
+    assert camera_mount(wanted, HANDHELD.mount) == CameraMount(1.2)
+    assert choose_prior(wanted, InputFacts.of(RGBD)).prior.name == "ground_plane"
+    assert choose_prior(wanted, InputFacts.of(CAR)).prior.height_m == 1.2
+    assert camera_mount(config(), HANDHELD.mount) is None
 
 
 @pytest.mark.parametrize("name", ["ground_plane", "sensor", "none"])
 def test_a_wish_is_granted(name: str) -> None:
-    prior, reason = choose_prior(config(prior=name), CAR_WITH_DEPTH)
+    prior, reason = choose_prior(config(prior=name), InputFacts.of(CAR_WITH_DEPTH))
     assert prior.name == name and reason == "as asked for"
 
 
 def test_a_wish_that_cannot_be_granted_is_explained() -> None:
     with pytest.raises(ConfigError, match="--camera-height"):
-        choose_prior(config(prior="ground_plane"), HANDHELD)
+        choose_prior(config(prior="ground_plane"), InputFacts.of(HANDHELD))
     with pytest.raises(ConfigError, match="precomputed.folder"):
-        choose_prior(config(prior="precomputed"), CAR)
+        choose_prior(config(prior="precomputed"), InputFacts.of(CAR))
     with pytest.raises(DatasetError, match="no such folder"):
-        choose_prior(config(prior="precomputed", precomputed={"folder": "/nowhere/at/all"}), CAR)
+        choose_prior(config(prior="precomputed", precomputed={"folder": "/nowhere/at/all"}), InputFacts.of(CAR))
 
 
 @pytest.fixture
@@ -104,17 +117,17 @@ def test_weights_without_a_gpu_are_left_alone_unless_asked_for(no_weights: Path)
 def test_learned_depth_is_taken_with_weights_and_a_gpu(no_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metric_slam.depth.metric3d.prior.load_metric3d", lambda *_: None)
     weights = no_weights.with_name("metric_depth_vit_small_800k.pth")
-    assert "metric3d has no weights here" in choose_prior(config(), HANDHELD).reason
+    assert "metric3d has no weights here" in choose_prior(config(), InputFacts.of(HANDHELD)).reason
     weights.write_bytes(b"nonsense")
     for drive, otherwise in ((CAR, "ground_plane"), (HANDHELD, "none"), (RGBD, "sensor")):
-        prior, reason = choose_prior(config(device="cpu"), drive)
+        prior, reason = choose_prior(config(device="cpu"), InputFacts.of(drive))
         assert prior.name == otherwise
         told = "without a GPU" in reason and str(weights) in reason and "--prior metric3d" in reason
         assert told == (drive is HANDHELD)
     monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda")
     road = "ground_plane"  # measured on real drives, which the network is not yet
     for drive, name in ((CAR, road), (HANDHELD, "metric3d"), (RGBD, "sensor"), (CAR_WITH_DEPTH, road)):
-        prior, reason = choose_prior(config(), drive)
+        prior, reason = choose_prior(config(), InputFacts.of(drive))
         assert prior.name == name
         assert ("weights and a GPU" in reason and "vit_small at 1064x616" in reason) == (drive is HANDHELD)
 
@@ -122,7 +135,7 @@ def test_learned_depth_is_taken_with_weights_and_a_gpu(no_weights: Path, monkeyp
 def test_configured_weights_that_are_gone_are_told(no_weights: Path) -> None:
     for name in ("metric3d", "auto"):
         with pytest.raises(WeightsError, match="nowhere.pth.*metric3d.weights"):
-            choose_prior(config(prior=name, metric3d={"weights": "/nowhere.pth"}), HANDHELD)
+            choose_prior(config(prior=name, metric3d={"weights": "/nowhere.pth"}), InputFacts.of(HANDHELD))
 
 
 def test_weights_make_the_network(tmp_path: Path) -> None:
@@ -138,17 +151,19 @@ def test_weights_make_the_network(tmp_path: Path) -> None:
 
 
 def test_bundle_adjustment_runs_where_the_networks_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_accelerator(config(device="cpu")) == (None, "C++ on the CPU")
+    solver, reason = choose_solver(config(device="cpu"))
+    assert isinstance(solver, CpuSolver) and reason == solver.name == "C++ on the CPU"
     asked: list[str] = []
 
     def find(device: str) -> tuple[object, str]:
         asked.append(device)
-        return "a GPU", "CUDA on a GPU"
+        return SimpleNamespace(device=torch.device(device)), "CUDA on a GPU"
 
     monkeypatch.setattr("metric_slam.optimization.cuda.kernels.find_accelerator", find)
     monkeypatch.setattr("metric_slam.choices.resolve_device", lambda name: {"auto": "cuda"}.get(name, name))
-    assert choose_accelerator(config()) == ("a GPU", "CUDA on a GPU")
-    choose_accelerator(config(device="cuda:1"))
+    solver, reason = choose_solver(config())
+    assert isinstance(solver, CudaSolver) and reason == solver.name == "CUDA on a GPU"
+    choose_solver(config(device="cuda:1"))
     assert asked == ["cuda", "cuda:1"]
 
 
@@ -156,8 +171,9 @@ def test_without_our_kernels_the_cpu_solves_and_says_why(monkeypatch: pytest.Mon
     monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda")
     monkeypatch.setattr("droid_backends.cuda", None)
     monkeypatch.setattr("droid_backends.why_no_cuda", "the CUDA kernels were not built: no nvcc was found")
-    accelerator, reason = choose_accelerator(config())
-    assert accelerator is None and "on the CPU" in reason and "nvcc" in reason and "pip install" in reason
+    solver, reason = choose_solver(config())
+    assert isinstance(solver, CpuSolver)
+    assert "on the CPU" in reason and "nvcc" in reason and "pip install" in reason
 
 
 @pytest.mark.parametrize("why_not, uses_them", [("", True), ("no kernel image is available", False)])
@@ -170,11 +186,20 @@ def test_kernels_that_cannot_run_on_the_gpu_are_left_alone(
     monkeypatch.setattr("droid_backends.cuda", kernels)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda index: f"GPU {index}")
     accelerator_module._why_not.cache_clear()
-    found, reason = choose_accelerator(config())
+    solver, reason = choose_solver(config())
     accelerator_module._why_not.cache_clear()
-    assert (found is not None) == uses_them and "GPU 3" in reason and why_not in reason
-    if found is not None:
-        assert found.kernels is kernels and found.device == torch.device("cuda", 3)
+    assert isinstance(solver, CudaSolver if uses_them else CpuSolver) and "GPU 3" in reason and why_not in reason
+    if isinstance(solver, CudaSolver):
+        assert solver._kernels.kernels is kernels and solver._kernels.device == torch.device("cuda", 3)
+
+
+def test_parts_that_are_given_replace_those_of_the_configuration() -> None:
+    prior, model, solver = NoPrior(), TableMatching(make_world()), CpuSolver(BundleAdjustmentConfig())
+    wanted = config(prior="ground_plane", correspondence="droid", droid={"weights": "/nowhere.pth"})
+    parts = build_parts(wanted, TABLE_CAMERA, InputFacts.of(HANDHELD), prior=prior, model=model, solver=solver)
+    assert parts.model is model and parts.slam_map.solver is solver and isinstance(parts.odometry, FlowOdometry)
+    assert parts.choices["prior"] == "none: as given" and parts.choices["correspondence"] == "table: as given"
+    assert parts.choices["bundle_adjustment"] == "C++ on the CPU: as given"
 
 
 def test_without_weights_nothing_of_torch_is_imported() -> None:

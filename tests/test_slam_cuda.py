@@ -12,11 +12,13 @@ from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuer
 from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.disk_store import DiskArray, DiskStore
 from metric_slam.geometry.grid_array import on_host
-from metric_slam.graph import factor_graph
+from metric_slam.graph.factor_graph import FactorGraph
+from metric_slam.graph.slam_map import SlamMap
 from metric_slam.odometry.droid.active_edges import ActiveEdges
+from metric_slam.optimization.cuda import solver as cuda_solver
 from metric_slam.optimization.cuda.kernels import Accelerator
 from metric_slam.result import SlamResult
-from metric_slam.slam import MetricSlam
+from metric_slam.slam import Slam
 from tests.device_guard import noticed, unnoticed
 from tests.table_network import FRAMES, World, make_world, table_slam
 
@@ -29,9 +31,9 @@ def world() -> World:
     return make_world()
 
 
-def drive(slam: MetricSlam, frames: range) -> None:
+def drive(slam: Slam, frames: range) -> None:
     for index in frames:
-        slam.process(world().frame(index))
+        slam.process_frame(world().frame(index))
 
 
 @lru_cache(maxsize=2)
@@ -59,7 +61,7 @@ def test_the_whole_system_gives_what_the_cpu_gives(accelerator: Accelerator, rec
     np.testing.assert_array_equal(result.is_keyframe, expected.is_keyframe)
     np.testing.assert_array_equal(result.tracked, expected.tracked)
     np.testing.assert_allclose(result.T_world_cam, expected.T_world_cam, atol=TOLERANCE)
-    np.testing.assert_allclose(result.quality, expected.quality, atol=TOLERANCE)
+    np.testing.assert_allclose(result.inlier_ratio, expected.inlier_ratio, atol=TOLERANCE)
     for one, other in zip(result.keyframes, expected.keyframes, strict=True):
         np.testing.assert_allclose(one.inv_depth, other.inv_depth, atol=TOLERANCE)
         np.testing.assert_allclose(one.confidence, other.confidence, atol=TOLERANCE)
@@ -76,8 +78,8 @@ def test_nothing_comes_back_inside_an_update(
 ) -> None:
     """Neither in a step of the network, of keyframes or of frames between them, nor while its problem is put together;
     after the solve the depths come back, once."""
-    step, update, solve = DroidCorrespondence.update, ActiveEdges.update, factor_graph.FactorGraph.solve
-    window, solved = factor_graph.FactorGraph.window, factor_graph.solve_window
+    step, update, solve = DroidCorrespondence.update, ActiveEdges.update, SlamMap.solve
+    window, solved = FactorGraph.window, cuda_solver.solve_window
     counts = {"steps": 0, "updates": 0, "solves": 0}
 
     def stepping(self: DroidCorrespondence, queries: list[EdgeQuery], memories: list[EdgeMemory]) -> Answers:
@@ -113,13 +115,14 @@ def test_nothing_comes_back_inside_an_update(
     slam = table_slam(world(), accelerator)
     monkeypatch.setattr(DroidCorrespondence, "update", stepping)
     monkeypatch.setattr(ActiveEdges, "update", updating)
-    monkeypatch.setattr(factor_graph.FactorGraph, "window", building)
-    monkeypatch.setattr(factor_graph.FactorGraph, "solve", solving)
-    monkeypatch.setattr(factor_graph, "solve_window", solving_itself)
+    monkeypatch.setattr(FactorGraph, "window", building)
+    monkeypatch.setattr(SlamMap, "solve", solving)
+    monkeypatch.setattr(cuda_solver, "solve_window", solving_itself)
     for index in range(9):
         drive(slam, range(index, index + 1))
         if moving:
-            slam._store[-1].moving = np.kron([[0, 1], [0, 0]], np.ones((3, 4))).astype(np.uint8)
+            slam_map = slam._parts.slam_map
+            slam_map.set_moving(len(slam_map) - 1, np.kron([[0, 1], [0, 0]], np.ones((4, 4))).astype(np.uint8))
     assert counts["updates"] > 6 and counts["steps"] > counts["updates"] and counts["solves"] == counts["updates"]
 
 
@@ -129,12 +132,13 @@ def test_a_run_goes_on_after_a_checkpoint(accelerator: Accelerator, recurrent: b
     first, second = (table_slam(world(), accelerator, disk, recurrent=recurrent) for _ in range(2))
     drive(first, range(at))
     second.restore(first.state(), world().frame)
-    edges = [edge for leaving in second._graph._edges.values() for edge in leaving.values()]
+    maps = [slam._parts.slam_map for slam in (first, second)]
+    edges = [maps[1].graph.edges[i, j] for i, j in maps[1].graph.pairs().tolist()]
     assert any(isinstance(edge.matches, torch.Tensor) for edge in edges)
     assert all(isinstance(edge.matches, torch.Tensor | DiskArray) for edge in edges)
     for slam in (first, second):
         drive(slam, range(at, at + 2))
-    assert len(first._store) == len(second._store)
-    for one, other in zip(first._store, second._store, strict=True):
+    assert len(maps[0]) == len(maps[1])
+    for one, other in zip(*maps, strict=True):
         for name in ("pose", "inv_depth", *(("depth_damping", "upsample_weights") if recurrent else ())):
             np.testing.assert_allclose(on_host(getattr(one, name)), on_host(getattr(other, name)), atol=1e-12)

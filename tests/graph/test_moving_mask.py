@@ -13,7 +13,7 @@ from metric_slam.correspondence.base import Correspondence
 from metric_slam.depth.base import CurrentDepth
 from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.frame import CameraMount
-from metric_slam.graph.moving_mask import BELIEVED_FOR, Look, detect_moving, mask_moving, propagate_mask
+from metric_slam.graph.moving_mask import MOVING_FOR, MovingMask, detect_moving, mask_moving, propagate_mask
 from tests.scene import CAMERA, HEIGHT_M, Street, exact_matches, grid_depth_m, pose, relative, rotation
 from tests.vehicle import Block, cells, grown
 
@@ -57,7 +57,7 @@ def is_road(T_world_cam: np.ndarray, street: Street = STREET) -> np.ndarray:
 
 def with_vehicle(
     block: Block, step_m: float, moved: tuple[float, float] = (0.0, 0.0), *, moving: np.ndarray = NOTHING
-) -> Look:
+) -> MovingMask:
     """One look after ``step_m`` ahead, at a block whose cells came from ``moved`` cells aside. To bundle adjustment its
     cells are stars."""
     first, second = pose(z_m=1.0 - step_m, R=R), pose(z_m=1.0, R=R)
@@ -75,7 +75,7 @@ def test_a_vehicle_ahead_is_found_up_to_its_top(step_m: float) -> None:
     look = with_vehicle(AHEAD, step_m)
     here, found = AHEAD.mask(SHAPE), look.moving > 0
     assert found[here].mean() > 0.95 and found[AHEAD.top, AHEAD.left : AHEAD.right].mean() > 0.9
-    assert set(np.unique(look.moving)) == {0, BELIEVED_FOR}
+    assert set(np.unique(look.moving)) == {0, MOVING_FOR}
     beside = found & ~grown(here)
     assert not beside[AHEAD.top :].any(), "not one cell beside it or below"
     assert not found[is_road(pose(z_m=1.0, R=R)) & ~here].any()
@@ -162,7 +162,7 @@ def test_a_camera_that_stands_sees_nothing_move() -> None:
     assert not look.moving.any() and np.isfinite(look.inv_depth).all()
 
 
-@pytest.mark.parametrize("believed", [5, BELIEVED_FOR])
+@pytest.mark.parametrize("believed", [5, MOVING_FOR])
 def test_road_is_never_masked(believed: int) -> None:
     """Whatever was believed: cells that are seen to be road are road. Single cells that are not sure are left."""
     first, second = pose(R=R), pose(z_m=1.0, R=R)
@@ -207,7 +207,7 @@ def test_a_vehicle_that_turns_away_is_followed() -> None:
 def test_what_stands_still_after_all_is_forgiven() -> None:
     """A wall that was taken for a vehicle is cleared in a few keyframes, without waiting till belief has run out."""
     wall = Block(top=8, bottom=20, left=4, right=14)
-    moving = np.where(wall.mask(SHAPE), BELIEVED_FOR, 0).astype(np.uint8)
+    moving = np.where(wall.mask(SHAPE), MOVING_FOR, 0).astype(np.uint8)
     left = []
     for k in range(6):
         first, second = pose(z_m=0.3 * k - 1.0, R=R), pose(z_m=0.3 * k, R=R)

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 
-from metric_slam.config.schema import BundleAdjustmentConfig
+from metric_slam.checkpointable import flattened, nested
+from metric_slam.config.schema import BundleAdjustmentConfig, GlobalBaConfig
 from metric_slam.correspondence.base import Correspondence
 from metric_slam.geometry import lie
-from metric_slam.graph.keyframes import KeyframeStore
+from metric_slam.graph.global_ba import GlobalBundleAdjustment
 from metric_slam.odometry.frame_poses import FramePoses
 from metric_slam.odometry.tracking import FrameTracker, TrackedFrame
-from tests.scene import CAMERA, ExactMatching, Street, exact_matches, keyframe_at, pose, pose_vec, rotation
+from metric_slam.optimization.solver import CpuSolver
+from tests.scene import ExactMatching, Street, exact_matches, keyframe_at, make_map, nowhere, pose, rotation
 
 R = rotation(0.01, 0.005)
 STREET = Street(end_m=40.0)
 EMPTY = Correspondence(np.zeros((12, 40, 2)), np.zeros((12, 40)))
 
 
+@dataclass(frozen=True)
+class Seen:
+    """A frame between keyframes."""
+
+    features: object
+    ignored: np.ndarray | None = None
+
+
 class Walk:
     """Frames at known places, put on record by hand."""
 
     def __init__(self) -> None:
-        self.store = KeyframeStore(CAMERA)
-        self.tracker = FrameTracker(self.store, ExactMatching(STREET), BundleAdjustmentConfig())
-        self.frames = FramePoses(self.store, self.tracker)
+        model = ExactMatching(STREET)
+        self.map = make_map(model)
+        self.tracker = FrameTracker(self.map, model, CpuSolver(BundleAdjustmentConfig()))
+        self.frames = FramePoses(self.map, self.tracker)
         self.truth: list[np.ndarray] = []
 
     @property
@@ -33,7 +46,7 @@ class Walk:
 
     def keyframe(self, T_world_cam: np.ndarray, *, tracked: bool = True, depth_scale: float = 1.0) -> None:
         """An exact keyframe, or one whose depth is off by a factor."""
-        self.store.append(keyframe_at(STREET, T_world_cam, features=T_world_cam, depth_scale=depth_scale))
+        self.map.append(keyframe_at(STREET, T_world_cam, features=T_world_cam, depth_scale=depth_scale))
         self.frames.add_keyframe(self.next_index, 0.1 * self.next_index, tracked=tracked, inlier_ratio=0.9)
         self.truth.append(T_world_cam)
 
@@ -48,12 +61,12 @@ class Walk:
         """A frame that tracking put at ``found`` (T_world_cam); without ``matched`` nothing but that is known."""
         match = EMPTY
         if matched:
-            target, seen = exact_matches(STREET, self.store[-1].features, T_world_cam)
+            target, seen = exact_matches(STREET, self.map[-1].features, T_world_cam)
             match = Correspondence(target, seen.astype(np.float64))
-        pose_found = pose_vec(T_world_cam if found is None else found)
+        pose_found = lie.inverse(T_world_cam if found is None else found)
         tracked = TrackedFrame(match, match, pose_found, 3.0, float(matched), matched)
         time_s = 0.1 * self.next_index if time_s is None else time_s
-        self.frames.add(self.next_index, time_s, T_world_cam, tracked, moved=True)
+        self.frames.add(self.next_index, time_s, Seen(T_world_cam), tracked, moved=True)
         self.truth.append(T_world_cam)
 
     def errors_m(self) -> np.ndarray:
@@ -69,7 +82,7 @@ def test_a_frame_is_solved_again_against_the_final_map() -> None:
     assert walk.errors_m().max() < 0.005
     final = walk.frames.final()
     np.testing.assert_allclose(final[2, :3, :3], walk.truth[2][:3, :3], atol=1e-3)
-    np.testing.assert_array_equal(final[0], lie.inverse(lie.pose_vec_to_matrix(walk.store[0].pose)))
+    np.testing.assert_array_equal(final[0], lie.inverse(walk.map[0].T_cam_world))
 
 
 def test_a_frame_that_fits_the_final_map_nowhere_keeps_the_pose_of_tracking() -> None:
@@ -80,7 +93,7 @@ def test_a_frame_that_fits_the_final_map_nowhere_keeps_the_pose_of_tracking() ->
     record = walk.frames.records[1]
     wrong = record.matches[0].load()
     wrong[..., :2] = random.uniform(0, 40, wrong[..., :2].shape)
-    record.matches[0] = walk.store.disk.put(wrong)
+    record.matches[0] = walk.map.disk.put(wrong)
     np.testing.assert_allclose(walk.frames.final()[1], walk.truth[1], atol=1e-9)
 
 
@@ -92,10 +105,44 @@ def test_frames_follow_a_change_of_scale(factor: float, matched: bool) -> None:
     walk.keyframe(pose(R=R))
     walk.keyframe(pose(z_m=1.0, R=R))
     walk.frame(pose(0.1, 1.4, R=R), matched=matched)
-    walk.store.rescale(factor)
+    walk.map.rescale(factor)
     present = lie.inverse(walk.frames.T_cam_world(walk.frames.records[2]))
     np.testing.assert_allclose(present[:3, 3], factor * walk.truth[2][:3, 3], atol=1e-9)
     np.testing.assert_allclose(walk.frames.final()[2, :3, 3], factor * walk.truth[2][:3, 3], atol=0.005 * factor)
+
+
+def test_refined_depths_do_not_move_a_frame() -> None:
+    """Their median is no unit of length: of the keyframe nothing but the depths of some cells changed."""
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    walk.keyframe(pose(z_m=1.0, R=R))
+    walk.frame(pose(0.1, 1.4, R=R), matched=False)
+    for pair in ((0, 1), (1, 0)):
+        target, seen = exact_matches(STREET, *(walk.truth[i] for i in pair))
+        walk.map.graph.add_matched(*pair, Correspondence(target, seen.astype(np.float64)))
+    walk.map.set_inv_depth(1, walk.map[1].inv_depth * 1.3)
+    record = walk.frames.records[2]
+    before = walk.frames.T_cam_world(record)
+    GlobalBundleAdjustment(walk.map, GlobalBaConfig()).refine_depths()
+    assert abs(walk.map[1].median_inv_depth / walk.map[0].median_inv_depth - 1.3) > 0.1, "they were refined"
+    np.testing.assert_array_equal(walk.frames.T_cam_world(record), before)
+    np.testing.assert_allclose(walk.frames.final()[2], walk.truth[2], atol=1e-9)
+    walk.map.set_inv_depth(1, walk.map[1].inv_depth * 0.5)
+    np.testing.assert_array_equal(walk.frames.T_cam_world(record), before)
+
+
+def test_only_rescalings_after_a_frame_was_added_count() -> None:
+    """Lengths in the record are those of the map at that moment."""
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    walk.map.rescale(5.0)
+    walk.frame(pose(0.1, 0.4, R=R), matched=False)
+    record = walk.frames.records[1]
+    np.testing.assert_allclose(lie.inverse(walk.frames.T_cam_world(record)), walk.truth[1], atol=1e-9)
+    walk.map.set_poses(walk.map.T_world_cam(), np.log([2.0]))
+    walk.map.rescale(1.5)
+    found = lie.inverse(walk.frames.T_cam_world(record))
+    np.testing.assert_allclose(found[:3, 3], 3.0 * walk.truth[1][:3, 3], atol=1e-9)
 
 
 def test_frames_follow_their_keyframe() -> None:
@@ -103,7 +150,7 @@ def test_frames_follow_their_keyframe() -> None:
     walk.keyframe(pose(R=R))
     walk.frame(pose(z_m=0.4, R=R))
     moved = pose(3.0, 7.0, R=rotation(yaw_rad=0.5))
-    walk.store[0].pose = lie.matrix_to_pose_vec(lie.pose_vec_to_matrix(walk.store[0].pose) @ lie.inverse(moved))
+    walk.map.move([0], moved)
     np.testing.assert_allclose(walk.frames.final()[1], moved @ walk.truth[1], atol=0.005)
 
 
@@ -153,8 +200,7 @@ def test_a_keyframe_at_the_end_of_a_gap_ends_it_and_stays() -> None:
         walk.frame(pose(z_m=0.3 * i, R=R), found=pose(R=R), matched=False)
     walk.keyframe(pose(z_m=1.2, R=R))
     assert walk.errors_m().max() < 0.01
-    keyframes = lie.inverse(lie.pose_vec_to_matrix(walk.store.poses(0, 2)))
-    np.testing.assert_array_equal(walk.frames.final()[[0, 4]], keyframes)
+    np.testing.assert_array_equal(walk.frames.final()[[0, 4]], walk.map.T_world_cam())
 
 
 def test_nothing_is_drawn_from_one_submap_to_the_next() -> None:
@@ -185,11 +231,11 @@ def test_unmatched_frames_at_the_end_stay_where_tracking_put_them() -> None:
 def test_motion_goes_on() -> None:
     walk = Walk()
     walk.keyframe(pose(R=R))
-    np.testing.assert_allclose(walk.frames.predicted(0.1), pose_vec(pose(R=R)), atol=1e-12)
+    np.testing.assert_allclose(walk.frames.predicted(0.1), lie.inverse(pose(R=R)), atol=1e-12)
     walk.frame(pose(0.02, 0.3, R=R))
-    np.testing.assert_allclose(walk.frames.predicted(0.2), pose_vec(pose(0.04, 0.6, R=R)), atol=1e-9)
-    np.testing.assert_allclose(walk.frames.predicted(0.25), pose_vec(pose(0.05, 0.75, R=R)), atol=1e-9)
-    bounded = pose_vec(pose(0.12, 1.8, R=R))
+    np.testing.assert_allclose(walk.frames.predicted(0.2), lie.inverse(pose(0.04, 0.6, R=R)), atol=1e-9)
+    np.testing.assert_allclose(walk.frames.predicted(0.25), lie.inverse(pose(0.05, 0.75, R=R)), atol=1e-9)
+    bounded = lie.inverse(pose(0.12, 1.8, R=R))
     np.testing.assert_allclose(walk.frames.predicted(99.0), bounded, atol=1e-9)
 
 
@@ -197,9 +243,9 @@ def test_motion_goes_on_without_times_and_after_a_change_of_scale() -> None:
     walk = Walk()
     walk.keyframe(pose(R=R))
     walk.frame(pose(z_m=0.3, R=R), time_s=0.0)
-    np.testing.assert_allclose(walk.frames.predicted(0.0), pose_vec(pose(z_m=0.6, R=R)), atol=1e-9)
-    walk.store.rescale(3.0)
-    np.testing.assert_allclose(walk.frames.predicted(0.0), pose_vec(pose(z_m=1.8, R=R)), atol=1e-9)
+    np.testing.assert_allclose(walk.frames.predicted(0.0), lie.inverse(pose(z_m=0.6, R=R)), atol=1e-9)
+    walk.map.rescale(3.0)
+    np.testing.assert_allclose(walk.frames.predicted(0.0), lie.inverse(pose(z_m=1.8, R=R)), atol=1e-9)
 
 
 def test_what_is_kept_of_a_frame_lies_on_the_disk() -> None:
@@ -208,7 +254,7 @@ def test_what_is_kept_of_a_frame_lies_on_the_disk() -> None:
     walk.frame(pose(z_m=0.3, R=R))
     walk.frame(pose(z_m=0.6, R=R), matched=False)
     kept, none = (record.matches for record in walk.frames.records[1:])
-    assert none == {} and list(kept) == [0] and walk.store.disk.byte_count == kept[0].byte_count
+    assert none == {} and list(kept) == [0] and walk.map.disk.byte_count == kept[0].byte_count
     assert kept[0].load().dtype == np.float32
 
 
@@ -225,3 +271,47 @@ def test_a_frame_hangs_between_the_keyframes_around_it() -> None:
         return float(walk.errors_m()[1])
 
     assert error_m(next_keyframe=True) < 0.7 * error_m(next_keyframe=False)
+
+
+# ---------------------------------------------------------------- at any moment, and after a stop
+
+
+def test_the_present_poses_are_those_of_tracking_on_the_present_map() -> None:
+    walk = Walk()
+    walk.keyframe(pose(R=R))
+    walk.frame(pose(z_m=0.4, R=R))
+    walk.keyframe(pose(z_m=1.0, R=R))
+    walk.frame(pose(z_m=1.4, R=R), found=pose(z_m=1.5, R=R))
+    truth = np.stack(walk.truth)
+    np.testing.assert_allclose(walk.frames.current()[:3], truth[:3], atol=1e-9)
+    np.testing.assert_allclose(walk.frames.current()[3], pose(z_m=1.5, R=R), atol=1e-9)
+    moved = pose(3.0, 7.0, R=rotation(yaw_rad=0.5))
+    walk.map.move([1], moved)
+    np.testing.assert_allclose(walk.frames.current()[:2], truth[:2], atol=1e-9)
+    np.testing.assert_allclose(walk.frames.current()[2], moved @ truth[2], atol=1e-9)
+    assert Walk().frames.current().shape == (0, 4, 4)
+
+
+def test_a_checkpoint_keeps_records_and_frames_that_wait() -> None:
+    walk, ignored = Walk(), np.zeros((12, 40), bool)
+    ignored[11] = True
+    walk.keyframe(pose(R=R))
+    walk.map.rescale(2.0)
+    walk.frame(pose(z_m=0.4, R=R))
+    walk.frame(pose(z_m=0.6, R=R), matched=False)
+    walk.frame(pose(z_m=0.8, R=R))
+    walk.frames._waiting[1] = replace(walk.frames._waiting[1], ignored=ignored)
+    other_map = make_map(ExactMatching(STREET), disk=walk.map.disk)
+    other_map.restore(walk.map.state(), nowhere)
+    other = FramePoses(other_map, walk.tracker)
+    other.restore(nested(flattened(walk.frames.state())), lambda index: f"features {index}")
+    assert [w.features for w in other._waiting] == ["features 1", "features 3"]
+    assert [w.record for w in other._waiting] == [other.records[1], other.records[3]]
+    assert other._waiting[0].ignored is None
+    np.testing.assert_array_equal(other._waiting[1].ignored, ignored)
+    np.testing.assert_array_equal(other.current(), walk.frames.current())
+    np.testing.assert_array_equal(other.final(), walk.frames.final())
+    for one, two in zip(walk.frames.records, other.records, strict=True):
+        for name in ("index", "time_s", "keyframe", "length_scale", "is_keyframe", "tracked", "inlier_ratio"):
+            assert getattr(one, name) == getattr(two, name)
+        assert list(one.matches) == list(two.matches)

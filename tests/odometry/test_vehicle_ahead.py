@@ -7,9 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from metric_slam.graph.moving_mask import Look
-from metric_slam.odometry import metric_scale
-from metric_slam.odometry import sliding_window as frontend
+from metric_slam.graph.moving_mask import MovingMask
+from metric_slam.odometry import moving_cells, sliding_window
 from metric_slam.result import SlamResult
 from tests.scene import Drive, Street, rotation, run, straight
 from tests.vehicle import painted
@@ -44,9 +43,9 @@ def scale_and_error_m(result: SlamResult, drive: Drive) -> tuple[float, float]:
     return float(scale), float(np.linalg.norm(found - truth, axis=1).max())
 
 
-def seeing_nothing_move(moving: np.ndarray, inv_depth: np.ndarray, *rest: object) -> Look:
+def seeing_nothing_move(moving: np.ndarray, inv_depth: np.ndarray, *rest: object) -> MovingMask:
     """In place of detect_moving."""
-    return Look(np.zeros_like(moving), inv_depth)
+    return MovingMask(np.zeros_like(moving), inv_depth)
 
 
 @STREETS
@@ -57,7 +56,7 @@ def test_a_vehicle_that_sways_does_not_take_the_camera_with_it(monkeypatch: pyte
     scale, error_m = scale_and_error_m(result, drive)
     assert result.tracked.all() and result.scale_source == "ground_plane"
     assert scale == pytest.approx(1.0, abs=0.03) and error_m < 0.04 * FRAMES * STEP_M
-    for module in (frontend, metric_scale):
+    for module in (sliding_window, moving_cells):
         monkeypatch.setattr(module, "detect_moving", seeing_nothing_move)
     _, without_m = scale_and_error_m(run(drive), drive)
     assert without_m > 3 * error_m and without_m > 0.1 * FRAMES * STEP_M

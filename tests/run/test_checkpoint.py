@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metric_slam.checkpointable import flattened, nested
 from metric_slam.config.schema import Config
 from metric_slam.disk_store import DiskStore
 from metric_slam.errors import ImageError, OutputError, ResumeError
 from metric_slam.frame import Frame
 from metric_slam.run import checkpoint, pipeline
-from metric_slam.slam import MetricSlam, build_slam
+from metric_slam.slam import Slam
 from metric_slam.trajectory import read_tum
 from tests.odometry.test_vehicle_ahead import behind, swaying
-from tests.scene import Drive, Street, rotation, straight
+from tests.scene import Drive, Street, feed, rotation, straight
 
 R = rotation(0.01, 0.005)
 MOVING = straight(8, 0.6, R=R)
@@ -26,7 +27,7 @@ CONFIG = Config.model_validate(
     {
         "dis": {"finest_scale": 1},
         "fusion": {"enabled": False},
-        "loop": {"min_path_m": 3.0},
+        "loop": {"min_way": 0.15},
         "state": {"checkpoint_s": 0},
     }
 )
@@ -43,46 +44,43 @@ class Breaks(Drive):
         return super().__getitem__(index)
 
 
-def poses(slam: MetricSlam) -> np.ndarray:
-    return slam._store.poses(0, len(slam._store))
+def poses(slam: Slam) -> np.ndarray:
+    return slam._parts.slam_map.T_cam_world()
 
 
 @pytest.fixture(scope="module")
 def uninterrupted() -> np.ndarray:
-    slam = build_slam(CONFIG, DRIVE)
-    for index in range(len(DRIVE)):
-        slam.process(DRIVE[index])
+    slam = Slam.for_dataset(DRIVE, CONFIG)
+    feed(slam, DRIVE)
     return slam.finish().T_world_cam
 
 
 @pytest.mark.parametrize("at", [1, 7, 10, 16])
 def test_a_restored_system_goes_on_to_the_last_bit(at: int, uninterrupted: np.ndarray) -> None:
     disk = DiskStore()
-    first = build_slam(CONFIG, DRIVE, disk)
-    for index in range(at):
-        first.process(DRIVE[index])
-    state = first.state()
-    second = build_slam(CONFIG, DRIVE, disk)
-    second.restore(state, DRIVE.__getitem__)
+    first = Slam.for_dataset(DRIVE, CONFIG, disk)
+    feed(first, DRIVE, range(at))
+    state = flattened(first.state())
+    assert all(isinstance(value, np.ndarray) and value.dtype != object for value in state.values())
+    second = Slam.for_dataset(DRIVE, CONFIG, disk)
+    second.restore(nested(state), DRIVE.__getitem__)
     np.testing.assert_array_equal(poses(second), poses(first))
-    for index in range(at, len(DRIVE)):
-        second.process(DRIVE[index])
+    feed(second, DRIVE, range(at, len(DRIVE)))
     np.testing.assert_array_equal(second.finish().T_world_cam, uninterrupted)
 
 
 def test_what_is_known_to_move_is_known_to_the_restored_system() -> None:
     """Behind a vehicle, in the middle of what is left out of matches."""
     drive, disk, at = behind(swaying, seed=0), DiskStore(), 12
-    first, second = build_slam(CONFIG, drive, disk), build_slam(CONFIG, drive, disk)
-    for index in range(at):
-        first.process(drive[index])
-    assert first._store[-1].moving_cells.any()
+    first, second = (Slam.for_dataset(drive, CONFIG, disk) for _ in range(2))
+    feed(first, drive, range(at))
+    assert first._parts.slam_map[-1].moving_cells.any()
     second.restore(first.state(), drive.__getitem__)
     for slam in (first, second):
-        for index in range(at, at + 5):
-            slam.process(drive[index])
+        feed(slam, drive, range(at, at + 5))
     np.testing.assert_array_equal(poses(second), poses(first))
-    np.testing.assert_array_equal(second._store[-1].moving_cells, first._store[-1].moving_cells)
+    masks = [slam._parts.slam_map[-1].moving_cells for slam in (first, second)]
+    np.testing.assert_array_equal(*masks)
 
 
 def broken_run(out: Path, at: int) -> Breaks:

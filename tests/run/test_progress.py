@@ -63,7 +63,7 @@ def test_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch, caplog: pytes
 
 COMMAND = """
 import sys, time
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from tests.fake_slam import FakeSlam
 from metric_slam.cli.main import main
 

@@ -147,7 +147,8 @@ class DroidCorrespondence:
     def upsampled(self, inv_depth: np.ndarray, upsample_weights: np.ndarray) -> np.ndarray:
         """Return each pixel as a convex combination of the cells around it that lie in the image."""
         cells, weights = (
-            torch.from_numpy(array)[None].to(self._device, torch.float32) for array in (inv_depth, upsample_weights)
+            torch.from_numpy(np.array(array))[None].to(self._device, torch.float32)
+            for array in (inv_depth, upsample_weights)  # copies: stored arrays are read-only, which torch does not know
         )
         return upsample_inv_depth(cells, weights, inside_only=True)[0].cpu().numpy()
 

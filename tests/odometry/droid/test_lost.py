@@ -12,8 +12,9 @@ from metric_slam.depth.no_prior import NoPrior
 from metric_slam.disk_store import DiskStore
 from metric_slam.odometry.droid.odometry import forward_backward_share, is_textured
 from metric_slam.result import SlamResult, frames_csv
+from metric_slam.slam import Slam
 from tests.oracle import config, oracle_slam, run, sensor, winding
-from tests.scene import CAMERA, Drive, Street, pose
+from tests.scene import CAMERA, Drive, Street, feed, pose
 
 BLACK = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
 STREET = Street(waves=10)
@@ -40,6 +41,11 @@ def step_errors_m(result: SlamResult, at: Drive) -> np.ndarray:
     return np.abs(found - true)
 
 
+def no_edge_between_submaps(slam: Slam) -> bool:
+    slam_map = slam._parts.slam_map
+    return all(slam_map[i].submap == slam_map[j].submap for i, j in slam_map.graph.pairs())
+
+
 @pytest.mark.parametrize("dark", [[13], [3], [12, 13, 14]], ids=["later", "warm-up", "three"])
 def test_empty_frames_are_bridged(dark: list[int]) -> None:
     result, _, _ = run(config(), sensor(), drive(dark))
@@ -54,14 +60,14 @@ def test_a_cut_starts_a_new_submap(at: int, caplog: pytest.LogCaptureFixture) ->
     whole = drive(path=cut(at))
     with caplog.at_level("WARNING"):
         result, slam, _ = run(config(), sensor(), whole)
-    begin = at + 5  # frontend.max_lost
+    begin = at + 5  # sliding_window.max_lost
     assert f"frame {begin}: tracking was lost" in caplog.text
     assert not result.tracked[at : begin + 1].any() and not result.is_keyframe[at:begin].any()
     assert result.is_keyframe[begin] and result.tracked[begin + 1 :].all() and result.tracked[:at].all()
     np.testing.assert_array_equal(result.submap, np.arange(len(PATH)) >= begin)
     errors = step_errors_m(result, whole)
     assert errors[: at - 1].max() < 0.03 and errors[begin:].max() < 0.03
-    assert all(slam._store[i].submap == slam._store[j].submap for i, j in slam._graph.pairs())
+    assert no_edge_between_submaps(slam)
     last, first = result.T_world_cam[at - 1], result.T_world_cam[begin]
     ahead_m = np.linalg.norm(first[:3, 3] - last[:3, 3])
     assert 0.2 < ahead_m < 0.25 * 9, "as far as the motion of before leads"
@@ -72,7 +78,7 @@ def test_a_cut_that_seems_to_be_no_motion_is_noticed_later() -> None:
     result, slam, _ = run(config(), sensor(), whole)
     begin = int(np.argmax(result.submap))
     assert 17 <= begin < 26 and not result.tracked[12 : begin + 1].any() and not result.is_keyframe[12:begin].any()
-    assert all(slam._store[i].submap == slam._store[j].submap for i, j in slam._graph.pairs())
+    assert no_edge_between_submaps(slam)
 
 
 def test_another_place_for_some_frames_is_no_new_submap() -> None:
@@ -94,12 +100,10 @@ def test_the_end_may_be_dark() -> None:
 def test_a_loss_survives_a_stop(stop: int) -> None:
     whole, disk = drive(path=cut(16)), DiskStore()
     first, second = (oracle_slam(config(), whole, sensor(), disk)[0] for _ in range(2))
-    for index in range(stop):
-        first.process(whole[index])
+    feed(first, whole, range(stop))
     second.restore(first.state(), whole.__getitem__)
-    for index in range(stop, len(whole)):
-        first.process(whole[index])
-        second.process(whole[index])
+    for slam in (first, second):
+        feed(slam, whole, range(stop, len(whole)))
     one, other = first.finish(), second.finish()
     np.testing.assert_array_equal(one.T_world_cam, other.T_world_cam)
     np.testing.assert_array_equal(one.submap, other.submap)

@@ -12,9 +12,9 @@ from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.disk_store import DiskStore
 from metric_slam.frame import CameraMount
-from metric_slam.slam import MetricSlam
+from metric_slam.slam import Slam
 from tests.oracle import DROID, OracleNetwork, config, rmse_m
-from tests.scene import CAMERA, HEIGHT_M, Drive, Street, rotation, straight
+from tests.scene import HEIGHT_M, Drive, Street, feed, rotation, slam_of, straight
 
 DRIVE = Drive(Street(waves=10), straight(16, 2.0, R=rotation(0.01, 0.0)))
 VEHICLE = slice(5, 12), slice(16, 24)
@@ -36,11 +36,11 @@ class _WithVehicle:
         return found
 
 
-def slam_behind_a_vehicle(prior: object, disk: DiskStore | None = None, **settings: object) -> MetricSlam:
+def slam_behind_a_vehicle(prior: object, disk: DiskStore | None = None, **settings: object) -> Slam:
     cfg = config(**settings)
     network = OracleNetwork(DRIVE)
     model = DroidCorrespondence(network, cfg.droid, correlate=lambda *ends: _WithVehicle(network.correlate(*ends)))
-    return MetricSlam(cfg, CAMERA, prior, model, disk)
+    return slam_of(cfg, prior, model, disk)
 
 
 def road() -> GroundPlane:
@@ -49,9 +49,8 @@ def road() -> GroundPlane:
 
 def test_its_cells_are_found_and_left_out() -> None:
     slam = slam_behind_a_vehicle(road())
-    for index in range(len(DRIVE)):
-        slam.process(DRIVE[index])
-    newest = slam._store[-1]
+    feed(slam, DRIVE)
+    newest = slam._parts.slam_map[-1]
     lower = newest.moving_cells[VEHICLE][3:6]
     assert (lower > 0).mean() > 0.8
     outside = newest.moving_cells.copy()
@@ -66,9 +65,8 @@ def test_its_cells_are_found_and_left_out() -> None:
 
 def test_the_last_word_of_the_network_does_not_bring_them_back() -> None:
     slam = slam_behind_a_vehicle(road(), global_ba={"updates": [1, 1]}, droid={**DROID, "window": 4, "warm_up": 4})
-    for index in range(len(DRIVE)):
-        slam.process(DRIVE[index])
-    masks = [keyframe.moving_cells > 0 for keyframe in slam._store]
+    feed(slam, DRIVE)
+    masks = [keyframe.moving_cells > 0 for keyframe in slam._parts.slam_map]
     assert sum(mask.any() for mask in masks) > 4
     for keyframe, mask in zip(slam.finish().keyframes, masks, strict=True):
         assert not keyframe.confidence[mask].any()
@@ -76,21 +74,18 @@ def test_the_last_word_of_the_network_does_not_bring_them_back() -> None:
 
 def test_without_a_road_nothing_is_believed_to_move() -> None:
     slam = slam_behind_a_vehicle(NoPrior())
-    for index in range(len(DRIVE)):
-        slam.process(DRIVE[index])
-    assert not any(keyframe.moving_cells.any() for keyframe in slam._store)
+    feed(slam, DRIVE)
+    assert not any(keyframe.moving_cells.any() for keyframe in slam._parts.slam_map)
 
 
 @pytest.mark.parametrize("at", [11])
 def test_masks_survive_a_stop(at: int) -> None:
     disk = DiskStore()
     first, second = (slam_behind_a_vehicle(road(), disk) for _ in range(2))
-    for index in range(at):
-        first.process(DRIVE[index])
+    feed(first, DRIVE, range(at))
     second.restore(first.state(), DRIVE.__getitem__)
-    for one, other in zip(first._store, second._store, strict=True):
+    for one, other in zip(first._parts.slam_map, second._parts.slam_map, strict=True):
         np.testing.assert_array_equal(one.moving_cells, other.moving_cells)
-    for index in range(at, len(DRIVE)):
-        first.process(DRIVE[index])
-        second.process(DRIVE[index])
+    for slam in (first, second):
+        feed(slam, DRIVE, range(at, len(DRIVE)))
     np.testing.assert_array_equal(first.finish().T_world_cam, second.finish().T_world_cam)

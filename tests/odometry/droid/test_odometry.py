@@ -1,4 +1,4 @@
-"""The recurrent way of working, end to end around an oracle: as good as true flow, whatever comes and goes."""
+"""Droid odometry, end to end around an oracle: as good as true flow, whatever comes and goes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from metric_slam.config.schema import Config
 from metric_slam.depth.ground_plane.prior import GroundPlane
 from metric_slam.depth.no_prior import NoPrior
 from metric_slam.frame import CameraMount
-from metric_slam.slam import MetricSlam
 from tests.oracle import DROID, REMOVING, ExactDrive, config, oracle_slam, rmse_m, run, sensor, winding
-from tests.scene import CAMERA, HEIGHT_M, Drive, Street, rotation, straight
+from tests.scene import HEIGHT_M, Drive, Street, feed, pose, rotation, slam_of, straight
 
 DRIVE = Drive(Street(waves=10), winding(20, 0.25), with_depth=True)
 PLAIN = {"solver": "gauss_newton", "flow_sigma_px": 253.0, "flow_loss": "none", "prior_mode": "droid"}
@@ -23,9 +22,8 @@ PLAIN = {"solver": "gauss_newton", "flow_sigma_px": 253.0, "flow_loss": "none", 
 @lru_cache(maxsize=2)
 def with_true_flow(has_sensor: bool) -> np.ndarray:
     """Poses of all frames from the same drive with true flow, in the usual way of working."""
-    slam = MetricSlam(config(), CAMERA, sensor() if has_sensor else NoPrior(), ExactDrive(DRIVE))
-    for index in range(len(DRIVE)):
-        slam.process(DRIVE[index])
+    slam = slam_of(config(), sensor() if has_sensor else NoPrior(), ExactDrive(DRIVE))
+    feed(slam, DRIVE)
     return slam.finish().T_world_cam
 
 
@@ -59,11 +57,12 @@ def test_superfluous_keyframes_go_and_become_frames(prior: str) -> None:
     kept, _, _ = run(config(), sensor(), DRIVE)
     assert result.is_keyframe.sum() < 0.75 * kept.is_keyframe.sum()
     assert result.tracked.all() and result.inlier_ratio.min() > 0.5
-    keyframes = [r for r in slam._frames.records if r.is_keyframe]
-    assert [slam._store[r.keyframe].index for r in keyframes] == [r.index for r in keyframes]
-    assert len(keyframes) == len(slam._store)
-    for record in slam._frames.records:
-        assert slam._store[record.keyframe].index <= record.index
+    slam_map, records = slam._parts.slam_map, slam._parts.odometry.frames.records
+    keyframes = [r for r in records if r.is_keyframe]
+    assert [slam_map[r.keyframe].index for r in keyframes] == [r.index for r in keyframes]
+    assert len(keyframes) == len(slam_map)
+    for record in records:
+        assert slam_map[record.keyframe].index <= record.index
         assert record.is_keyframe or len(record.matches) >= 1
     assert rmse_m(result.T_world_cam, DRIVE, scale=True) < 0.003
 
@@ -71,13 +70,14 @@ def test_superfluous_keyframes_go_and_become_frames(prior: str) -> None:
 def test_updates_over_the_whole_trajectory_mend_it() -> None:
     cfg = config(global_ba={"updates": [2, 1], "iterations": 0}, droid={**DROID, "features_in_memory": 3})
     slam, network = oracle_slam(cfg, DRIVE, sensor())
-    for index in range(len(DRIVE)):
-        slam.process(DRIVE[index])
+    feed(slam, DRIVE)
     encoded, refined = network.encoded, network.updated
-    for position in range(2, len(slam._store)):  # a bend that no edge of the window has seen
-        slam._store[position].pose = slam._store[position].pose + np.array([0.02, 0.0, 0.03, 0, 0, 0, 0])
+    slam_map = slam._parts.slam_map
+    for position in range(2, len(slam_map)):  # a bend that no edge of the window has seen
+        T_cam_world = pose(0.02, 0.03) @ slam_map[position].T_cam_world
+        slam_map.move([position], np.linalg.inv(T_cam_world) @ slam_map[position].T_cam_world)
     result = slam.finish()
-    assert network.encoded > encoded and network.updated > refined + 3 * len(slam._store)
+    assert network.encoded > encoded and network.updated > refined + 3 * len(slam_map)
     assert rmse_m(result.T_world_cam, DRIVE, scale=True) < 0.004
 
 
