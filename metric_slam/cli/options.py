@@ -9,9 +9,9 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, get_args, get_type_hints
+from typing import Annotated, TypedDict, get_args, get_type_hints
 
 import typer
 
@@ -47,17 +47,27 @@ class DataOptions(TypedDict):
     rate_hz: float | None
 
 
-def _option(key: str | None = None) -> Any:
-    """Declare a field that is None unless given, and the configuration key it sets."""
-    return field(default=None, metadata={"key": key})
+_KEYS = {
+    "preset": "preset",
+    "prior": "prior",
+    "correspondence": "correspondence",
+    "device": "device",
+    "start": "input.start",
+    "end": "input.end",
+    "stride": "input.stride",
+    "size": "input.size",
+    "precomputed_depth": "precomputed.folder",
+    "camera_height": "ground_plane.camera_height_m",
+}
+"""Option -> the configuration key that it sets."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """The options as typed; None where one was not given, so that the value of a configuration file stays."""
 
-    out: Annotated[Path | None, typer.Option("--out", help="Results folder.", show_default="results/NAME")] = _option()
-    preset: PresetOption = _option("preset")
+    out: Annotated[Path | None, typer.Option("--out", help="Results folder.", show_default="results/NAME")] = None
+    preset: PresetOption = None
     prior: Annotated[
         str | None,
         typer.Option(
@@ -65,7 +75,7 @@ class RunOptions:
             metavar=_choices(PriorName),
             help="Source of the metric scale; auto takes the best one available.",
         ),
-    ] = _option("prior")
+    ] = None
     correspondence: Annotated[
         str | None,
         typer.Option(
@@ -73,16 +83,16 @@ class RunOptions:
             metavar=_choices(CorrespondenceName),
             help="Dense matching; auto: droid with weights and a GPU, else dis.",
         ),
-    ] = _option("correspondence")
+    ] = None
     device: Annotated[
         str | None,
         typer.Option("--device", help="Device of networks and bundle adjustment: auto, cpu, cuda, cuda:1 ..."),
-    ] = _option("device")
-    start: Annotated[int | None, typer.Option("--start", help="First frame, counted from 0.")] = _option("input.start")
-    end: Annotated[int | None, typer.Option("--end", help="Stop before this frame.")] = _option("input.end")
-    stride: Annotated[int | None, typer.Option("--stride", help="Process every N-th frame.")] = _option("input.stride")
+    ] = None
+    start: Annotated[int | None, typer.Option("--start", help="First frame, counted from 0.")] = None
+    end: Annotated[int | None, typer.Option("--end", help="Stop before this frame.")] = None
+    stride: Annotated[int | None, typer.Option("--stride", help="Process every N-th frame.")] = None
     size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Working size in pixels, e.g. 640x192.")] = (
-        _option("input.size")
+        None
     )
     no_fusion: Annotated[
         bool, typer.Option("--no-fusion", help="Only the trajectory: write no map.ply and no mesh.ply.")
@@ -92,23 +102,23 @@ class RunOptions:
         typer.Option(
             "--precomputed-depth", metavar="DIR", help="Folder of depth maps, one per image; --prior auto uses them."
         ),
-    ] = _option("precomputed.folder")
+    ] = None
     camera: Annotated[
         str | None,
         typer.Option(
             "--camera", metavar="FX,FY,CX,CY", help="Intrinsics in pixels, for data without a calibration file."
         ),
-    ] = _option()
+    ] = None
     depth_scale: Annotated[
         float | None, typer.Option("--depth-scale", help="Values per metre in the depth images of the data.")
-    ] = _option()
+    ] = None
     rate: Annotated[
         float | None, typer.Option("--rate", metavar="HZ", help="Frames per second, for data without time stamps.")
-    ] = _option()
+    ] = None
     camera_height: Annotated[
         float | None,
         typer.Option("--camera-height", metavar="M", help="Height of the camera above the road in metres."),
-    ] = _option("ground_plane.camera_height_m")
+    ] = None
     config: ConfigFileOption = None
     settings: SetOption = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False
@@ -117,11 +127,11 @@ class RunOptions:
     def resolve(self) -> Config:
         """Resolve these options to a configuration. Raises ConfigError."""
         given: dict[str, Setting] = {}
-        for option in dataclasses.fields(self):
-            key, value = option.metadata.get("key"), getattr(self, option.name)
-            if key is not None and value is not None:
+        for option, key in _KEYS.items():
+            value = getattr(self, option)
+            if value is not None:
                 value = str(value) if isinstance(value, Path) else value
-                given[key] = Setting(value, f"--{option.name.replace('_', '-')}")
+                given[key] = Setting(value, f"--{option.replace('_', '-')}")
         if self.no_fusion:
             given["fusion.enabled"] = Setting(False, "--no-fusion")
         if self.resume and self.overwrite:
@@ -150,9 +160,11 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
         for f in dataclasses.fields(RunOptions)
     ]
 
+    build: Callable[..., RunOptions] = RunOptions
+
     @functools.wraps(command)
-    def wrapper(**values: Any) -> None:
-        options = RunOptions(**{p.name: values.pop(p.name) for p in shared})
+    def wrapper(**values: object) -> None:
+        options = build(**{p.name: values.pop(p.name) for p in shared})
         command(**values, options=options)
 
     wrapper.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ docs/configuration.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -366,7 +366,8 @@ class Config(Section):
 
         Raises ConfigError where there is no such preset.
         """
-        return cls(**{"preset": name, **sections})
+        build: Callable[..., Config] = cls
+        return build(preset=name, **sections)
 
     @model_validator(mode="before")
     @classmethod

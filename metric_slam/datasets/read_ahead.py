@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from metric_slam.datasets.base import Dataset
@@ -13,7 +13,9 @@ READ_AHEAD_FRAMES = 4
 """Decoded frames that wait at most; a KITTI frame is 1.4 MB, so memory stays bounded by a few MB."""
 
 
-def read_ahead(dataset: Dataset, indices: Sequence[int], depth: int = READ_AHEAD_FRAMES) -> Iterator[Frame]:
+def read_ahead(
+    dataset: Dataset, indices: Sequence[int], depth: int = READ_AHEAD_FRAMES
+) -> Generator[Frame, None, None]:
     """Yield ``dataset[i]`` for each of ``indices`` in order, with up to ``depth`` of them read in advance in a thread.
 
     An error of the data set is raised where its frame would have come. Closing the generator ends the thread.
