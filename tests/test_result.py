@@ -45,6 +45,7 @@ def keyframe(index: int, store: DiskStore) -> KeyframeResult:
         prior_log_scale=1 / 3,
         dense_inv_depth=store.put(random.random((64, 96), np.float32)) if has_prior else None,
         consistent_views=random.integers(0, 4, grid, dtype=np.uint8),
+        ignore_cells=random.random(grid) < 0.2 if has_prior else None,
     )
 
 

@@ -165,7 +165,7 @@ def test_mistakes_with_a_results_folder(cli: Cli, place: Path, photo: Path) -> N
     assert "outside of the image of 120x80" in cli("measure", folder, "20,80", "5,5", "--keyframe", 7).error_line
     for wrong in ("20", "20,x", "1,2,3"):
         assert f"'{wrong}' is not a pixel" in cli("measure", folder, wrong, "80,40", "--keyframe", 7).error_line
-    assert "name it .png" in cli("measure", folder, *ends, "--keyframe", 7, "--out", "m.gif").error_line
+    assert "give it the suffix .png" in cli("measure", folder, *ends, "--keyframe", 7, "--out", "m.gif").error_line
 
 
 @pytest.mark.parametrize("command", ["depth", "measure"])
