@@ -37,7 +37,7 @@ FORMS = ("volume", "on the fly")
 def problem(
     n_edges: int, height: int = HEIGHT, width: int = WIDTH
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """features [N, C, h, w], source [E], target [E], coords [E, h, w, 2]."""
+    """Features [N, C, h, w], source [E], target [E], coords [E, h, w, 2]."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(N_KEYFRAMES, CHANNELS, height, width, generator=generator)
     source = torch.arange(n_edges) % N_KEYFRAMES

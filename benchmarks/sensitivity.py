@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from cases import CASES, PRESETS, ROOT, TUNED_LEGEND, TUNED_MARK
 from override import Number, overridden
-from runs import environment, measured_on
+from runs import commit, environment, measured_on
 from tables import NOTHING, markdown_table, number
 from tuned_constants import CONSTANTS, Constant, Kind
 
@@ -203,7 +203,8 @@ def _run_one(options: argparse.Namespace) -> int:
         return 2
     file.parent.mkdir(parents=True, exist_ok=True)
     scratch = file.with_suffix(".part")
-    scratch.write_text(json.dumps({"target": target, "value": value, "figures": figures}) + "\n", encoding="utf-8")
+    content = {"target": target, "value": value, "commit": commit(), "figures": figures}
+    scratch.write_text(json.dumps(content) + "\n", encoding="utf-8")
     scratch.replace(file)
     return 0
 
@@ -279,6 +280,10 @@ def document(options: argparse.Namespace, problems: Sequence[str]) -> str:
     if options.quick:
         parts.append("**Quick look: a dozen frames. No figures to quote.**")
     table = rows(options)
+    files = sorted((options.out / options.preset).rglob("*.json"))
+    commits = sorted({json.loads(file.read_text(encoding="utf-8"))["commit"] for file in files})
+    if len(commits) > 1:
+        parts.append(f"**The figures in {options.out.name} come from several commits: {', '.join(commits)}.**")
     if table:
         parts += [markdown_table(header, table), "\n".join(f"- {line}" for line in PROTOCOL)]
     return "\n\n".join([*parts, *(f"- {problem}" for problem in problems)])

@@ -162,8 +162,7 @@ def _source(edge: EdgeQuery) -> InverseSearchFeatures:
 
 
 def coarsest_scale(height: int, width: int) -> int:
-    """Return the scale at which the search starts: about four patches along the longer side, at least one along the
-    shorter."""
+    """Return the coarsest scale: about four patches along the longer side, at least one along the shorter."""
     longer, shorter = math.log2(max(height, width) / (4 * PATCH_PX)), math.log2(min(height, width) / PATCH_PX)
     return max(0, min(int(longer + 0.5), int(shorter)))
 

@@ -1,4 +1,4 @@
-"""How good a trajectory or a depth map is: drift, ATE, RPE, scale; depth errors. Numbers come with their protocol."""
+"""Errors of trajectories and depth maps, each with its protocol; called by run, report, cli and benchmarks."""
 
 from metric_slam.evaluation.metrics import evaluate, evaluate_files, write_metrics
 from metric_slam.evaluation.table import format_table

@@ -1,4 +1,4 @@
-"""How error and scale develop along the way: curves for the report, no figures to quote."""
+"""Error and scale along the path: curves for the report, no figures to quote."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metric_slam.errors import InputError
 from metric_slam.evaluation import kitti
 from metric_slam.geometry.alignment import umeyama
 
@@ -13,12 +14,12 @@ SCALE_WINDOW = 20
 """Poses over which the local scale is fitted."""
 
 MIN_WINDOW_PATH_M = 1.0
-"""A window whose true path is shorter says nothing about scale."""
+"""Shortest true path of a window whose scale is fitted, metres."""
 
 
 @dataclass(frozen=True)
 class PathComparison:
-    """Estimate and truth brought into one world: that of the first pose with known truth."""
+    """Estimate and truth in one world: that of the first pose with known truth."""
 
     estimate: np.ndarray
     """Aligned ``T_world_cam``, float64 [N, 4, 4]."""
@@ -30,17 +31,22 @@ class PathComparison:
     """bool [N]: rows with truth."""
 
     protocol: str
-    """What was done to the estimate."""
+    """Alignment of the estimate, in words."""
 
     fitted: bool
-    """Whether the estimate was fitted to the truth (unknown scale) or only starts at the same pose."""
+    """True if the estimate was fitted to the truth (unknown scale); else the two only start at the same pose."""
 
 
 def compare_paths(estimate: np.ndarray, truth: np.ndarray, *, scale_known: bool) -> PathComparison | None:
-    """Bring both [N, 4, 4] into the world of the first known pose; Sim(3)-aligned only where the scale is unknown.
+    """Transform both [N, 4, 4] into the world of the first known pose; Sim(3)-aligned only where the scale is unknown.
 
-    None with fewer than two known poses. Raises EvaluationError where the scale is unknown and no fit exists.
+    None with fewer than two known poses. Raises EvaluationError where the scale is unknown and no fit exists, and
+    InputError for other shapes.
     """
+    if estimate.shape != truth.shape or truth.shape[1:] != (4, 4):
+        raise InputError(
+            f"estimate and truth have shapes {estimate.shape} and {truth.shape}, expected [N, 4, 4] of both"
+        )
     known = np.isfinite(truth).all(axis=(1, 2))
     if known.sum() < 2:
         return None
@@ -55,13 +61,13 @@ def compare_paths(estimate: np.ndarray, truth: np.ndarray, *, scale_known: bool)
 
 
 def position_error_m(paths: PathComparison) -> tuple[np.ndarray, np.ndarray]:
-    """Distance along the truth [M] and position error there [M], both in metres, for the M poses with truth."""
+    """Return distance along the truth [M] and position error there [M], metres, for the M poses with truth."""
     truth, estimate = paths.truth[paths.known], paths.estimate[paths.known]
     return kitti.path_distances_m(truth), np.linalg.norm(estimate[:, :3, 3] - truth[:, :3, 3], axis=1)
 
 
 def local_scale(estimate: np.ndarray, truth: np.ndarray, window: int = SCALE_WINDOW) -> np.ndarray:
-    """Umeyama's scale truth/estimate fitted in a sliding window centred on each pose, float64 [N].
+    """Fit Umeyama's scale truth/estimate in a sliding window centred on each pose, float64 [N].
 
     ``estimate``, ``truth`` [N, 4, 4]. NaN at the ends, where truth is unknown in the window, and where the true path
     in the window is shorter than a metre. Above 1: the estimate is too small there.

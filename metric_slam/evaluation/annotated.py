@@ -1,4 +1,4 @@
-"""Depth predictions of annotated images against their true depth: from a folder of maps, or from a network."""
+"""Evaluation of depth predictions of annotated images: from a folder of maps, or from a network."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from metric_slam.evaluation.depth import DepthMetrics, DepthProtocol, depth_metr
 from metric_slam.geometry.camera import PinholeCamera
 
 Predict = Callable[[AnnotatedImage], np.ndarray]
-"""Depth in metres [H, W] of an annotated image; 0 where nothing is known."""
+"""Depth in metres [H, W] of an annotated image; 0 where unknown."""
 
 
 class ImageMetrics(NamedTuple):
-    """The figures of one image."""
+    """Figures of one image."""
 
     name: str
     metrics: DepthMetrics
 
 
 class FolderOfDepth:
-    """Depth maps named like their images, in the formats of prior ``precomputed``; one use serves one evaluation.
+    """Depth maps named like their images, in the formats of prior ``precomputed``; for one evaluation.
 
-    The folder may repeat the folders of the images; the most specific place counts, so that images of one name in
-    different folders stay apart.
+    The folder may repeat the folder structure of the images. The map with the longest common path is taken, so that
+    images with the same name in different folders have different maps.
     """
 
     def __init__(self, folder: Path, png_scale: float) -> None:
@@ -41,7 +41,7 @@ class FolderOfDepth:
         self._taken: dict[Path, str] = {}
 
     def __call__(self, image: AnnotatedImage) -> np.ndarray:
-        """The map of an image. Raises EvaluationError without one, and where another image has it; DatasetError."""
+        """Read the map of an image. Raises EvaluationError if there is none or another image has it; DatasetError."""
         places = by_path_tail(self._folder, str(Path(image.name).with_suffix("")))
         path = next((found for place in places if (found := find_depth_map(place)) is not None), None)
         if path is None:
@@ -57,7 +57,7 @@ class FolderOfDepth:
 
 
 def from_network(network: Callable[[np.ndarray, PinholeCamera], ImageDepth]) -> Predict:
-    """Predictions by a :class:`metric_slam.depth.metric3d.predictor.DepthPredictor`, or what answers like one."""
+    """Return predictions by a :class:`metric_slam.depth.metric3d.predictor.DepthPredictor` or a similar callable."""
 
     def predict(image: AnnotatedImage) -> np.ndarray:
         rgb = image.image()
@@ -67,9 +67,9 @@ def from_network(network: Callable[[np.ndarray, PinholeCamera], ImageDepth]) -> 
 
 
 def evaluate_images(images: Sequence[AnnotatedImage], predict: Predict, protocol: DepthProtocol) -> list[ImageMetrics]:
-    """The figures of every image, in order.
+    """Compute the figures of every image, in order.
 
-    Raises EvaluationError that names the image where prediction and truth do not fit or share no pixel.
+    Raises EvaluationError that names the image if prediction and truth differ in size or share no pixel.
     """
     results = []
     for image in images:

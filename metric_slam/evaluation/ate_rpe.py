@@ -29,7 +29,7 @@ ALIGNMENTS: dict[EvoAlignment, str] = {
     "se3": "SE(3) Umeyama alignment",
     "sim3": "Sim(3) Umeyama alignment",
 }
-"""Name of each alignment and what evo does to the estimate."""
+"""Name of each alignment and its effect on the estimate in evo."""
 
 MISSING_EVO = "evo is not installed: pip install evo"
 
@@ -179,7 +179,7 @@ def _both_parts(errors: Callable[[PoseRelation], np.ndarray]) -> EvoErrors:
 
 
 def _statistics(errors: np.ndarray) -> Statistics:
-    """evo's statistics of some errors (``evo.core.metrics.PE.get_statistic``)."""
+    """Statistics of evo over some errors (``evo.core.metrics.PE.get_statistic``)."""
     square = np.square(errors)
     return {
         "rmse": float(np.sqrt(square.mean())),

@@ -1,11 +1,11 @@
-"""How good a depth map is: the usual figures of single-image depth, of one image and as the mean over images.
+"""Errors of depth maps: the usual figures of single-image depth, of one image and as the mean over images.
 
 The figures are those of Eigen, Puhrsch and Fergus, *Depth map prediction from a single image*, NIPS 2014, section 4,
 with log10 as in Metric3D (Yin et al., ICCV 2023). Range, crop and order (mask by the truth, cut the prediction off at
 the range, average over images) follow utils/evaluate_kitti.py of github.com/mrharicot/monodepth, from where published
 tables for KITTI take them. Two things differ between programs: ``rmse_log`` is in natural logarithms, as in Eigen's
 paper, where mono/utils/avg_meter.py of github.com/YvanYin/Metric3D takes log10 (2.3026 times less); and pixels without
-a prediction, which some count as the nearest depth, are left out here and told as ``coverage``.
+a prediction, which some count as the nearest depth, are left out here and counted by ``coverage``.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ ALIGNMENTS: dict[DepthAlignment, str] = {
 """Name of each alignment and what it does to a prediction."""
 
 DELTA = 1.25
-"""Ratio of two depths, and its powers, that count as the same."""
+"""Largest ratio of two depths that count as equal; delta2 and delta3 take its powers."""
 
 _MEANS = ("abs_rel", "sq_rel_m", "rmse_m", "rmse_log", "log10", "delta1", "delta2", "delta3", "coverage", "scale")
 
 
 @dataclass(frozen=True)
 class DepthProtocol:
-    """Which pixels count and what is done to a prediction beforehand."""
+    """Pixels that count, and alignment of a prediction beforehand."""
 
     min_depth_m: float = 1e-3
-    """Only true depths beyond this count."""
+    """True depths below do not count, metres."""
 
     max_depth_m: float = 80.0
-    """Only true depths nearer than this count: 80 is usual for KITTI, 10 for NYU."""
+    """True depths above do not count, metres: 80 is usual for KITTI, 10 for NYU."""
 
     crop: Crop = "none"
     alignment: DepthAlignment = "none"
 
     def __post_init__(self) -> None:
-        """Raises EvaluationError for a range that holds nothing and for unknown names."""
+        """Raises EvaluationError for an empty range and for unknown names."""
         if not 0.0 <= self.min_depth_m < self.max_depth_m:
             raise EvaluationError(
                 f"no depth lies between {self.min_depth_m:g} m and {self.max_depth_m:g} m: "
@@ -67,14 +67,14 @@ class DepthProtocol:
                 raise EvaluationError(f"unknown {what} '{name}': choose from {', '.join(known)}")
 
     def __str__(self) -> str:
-        """The protocol in words."""
+        """Describe the protocol in words."""
         return (
             f"true depths between {self.min_depth_m:g} m and {self.max_depth_m:g} m, predictions cut off at "
             f"that range, {_crop_words(self.crop)}, {ALIGNMENTS[self.alignment]}, pixels without a prediction left out"
         )
 
     def counted(self, truth_m: np.ndarray) -> np.ndarray:
-        """Pixels whose truth [H, W] counts, bool [H, W]: measured, in range and inside the crop."""
+        """Mark the pixels whose truth [H, W] counts, bool [H, W]: measured, in range and inside the crop."""
         with np.errstate(invalid="ignore"):
             valid = np.isfinite(truth_m) & (truth_m > self.min_depth_m) & (truth_m < self.max_depth_m)
         top, bottom, left, right = CROPS[self.crop]
@@ -86,17 +86,17 @@ class DepthProtocol:
 
 @dataclass(frozen=True)
 class DepthMetrics:
-    """The figures of one image, or their mean over images; p predicted and t true depth in metres."""
+    """Figures of one image, or their mean over images; p predicted and t true depth in metres."""
 
     protocol: str
-    """In words, without which the numbers say nothing."""
+    """Protocol in words."""
 
     images: int
     pixels: int
-    """Pixels compared, of all images together."""
+    """Number of compared pixels of all images."""
 
     coverage: float
-    """Share of the pixels that count which have a prediction."""
+    """Share of pixels with a prediction among those whose truth counts."""
 
     scale: float
     """Factor of the alignment; 1 without one."""
@@ -127,10 +127,10 @@ class DepthMetrics:
 
 
 def depth_metrics(predicted_m: np.ndarray, truth_m: np.ndarray, protocol: DepthProtocol | None = None) -> DepthMetrics:
-    """Figures of a predicted against a true depth map, both [H, W] along z; 0, NaN and infinity: nothing known.
+    """Compare a predicted with a true depth map, both [H, W] along z in metres; 0, NaN and infinity: unknown.
 
-    ``protocol``: None means a range of 0.001 to 80 m, no crop, no alignment. Metres, or any unit with an alignment.
-    Raises EvaluationError where the two have different sizes or no pixel in common.
+    ``protocol``: None means a range of 0.001 to 80 m, no crop, no alignment. With an alignment predictions may have any
+    unit. Raises EvaluationError where the two have different sizes or no pixel in common.
     """
     protocol = protocol if protocol is not None else DepthProtocol()
     predicted, truth = np.asarray(predicted_m, np.float64), np.asarray(truth_m, np.float64)
@@ -154,7 +154,7 @@ def depth_metrics(predicted_m: np.ndarray, truth_m: np.ndarray, protocol: DepthP
 
 
 def mean_metrics(images: Sequence[DepthMetrics]) -> DepthMetrics:
-    """Mean of the figures of images: every image counts the same, however many pixels it has.
+    """Average the figures of images with equal weights, whatever their numbers of pixels.
 
     Raises EvaluationError for no image at all or images under different protocols.
     """

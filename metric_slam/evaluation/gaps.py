@@ -1,4 +1,4 @@
-"""Gaps of a comparison: places where successive compared poses are no neighbours, which no segment or pair may span."""
+"""Gaps of a comparison: places where successive compared poses are not neighbours; no segment or pair spans one."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ class Gaps:
         return self.missing_truth + self.lost_time
 
     def spanned(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Which of the pairs of compared poses ``first`` [P] and ``last`` [P] span a gap, bool [P]."""
+        """Return which pairs of compared poses ``first`` [P] and ``last`` [P] span a gap, bool [P]."""
         return self.stretch[first] != self.stretch[last]
 
     def stretches(self) -> list[slice]:
-        """Rows of each stretch, in order."""
+        """Return the rows of each stretch, in order."""
         starts = np.flatnonzero(np.diff(self.stretch, prepend=-1))
         return [slice(int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(self.stretch)], strict=True)]
 
 
 def no_gaps(count: int) -> Gaps:
-    """``count`` poses that all follow one another."""
+    """Return ``count`` poses that all follow one another."""
     return Gaps(np.zeros(count, np.int64))
 
 
 def find_gaps(known: np.ndarray, times_s: np.ndarray | None = None) -> Gaps:
-    """Gaps between the frames with ground truth.
+    """Find the gaps between the frames with ground truth.
 
     ``known`` bool [N]: frames with ground truth, M of them; ``times_s`` [N]: time stamps of all frames, seconds.
     Raises InputError where the two do not fit.
@@ -80,5 +80,5 @@ def find_gaps(known: np.ndarray, times_s: np.ndarray | None = None) -> Gaps:
 
 
 def left_out_reason(count: int, what: str) -> str | None:
-    """Why ``count`` segments or pairs (``what``) are not counted; None for none."""
+    """Return why ``count`` segments or pairs (``what``) are not counted; None for none."""
     return None if count == 0 else f"{count} {what} span a gap in the ground truth or in time"

@@ -1,4 +1,4 @@
-"""Drift as the KITTI odometry benchmark measures it: relative errors over segments of fixed length.
+"""Drift by the method of the KITTI odometry benchmark: relative errors over segments of fixed length.
 
 Geiger et al., *Are we ready for autonomous driving?*, CVPR 2012; the alignments are those of the evaluation program
 github.com/Huangying-Zhan/kitti-odom-eval. Every trajectory is first expressed relative to its own first pose.
@@ -23,7 +23,7 @@ ALIGNMENTS: dict[Alignment, str] = {
     "7dof": "Sim(3) Umeyama alignment",
     "scale_7dof": "estimate scaled by Umeyama's scale, pose untouched",
 }
-"""Name of each alignment and what it does to the estimate."""
+"""Name of each alignment and its effect on the estimate."""
 
 SEGMENT_LENGTHS_M = (100, 200, 300, 400, 500, 600, 700, 800)
 SHORT_SEGMENT_LENGTHS_M = (25, 50)
@@ -66,18 +66,18 @@ class KittiFigures(DriftFigures):
 
 
 def relative_to_first(T_world_cam: np.ndarray) -> np.ndarray:
-    """Poses [N, 4, 4] in the frame of the first one (general inverse: the rotations of text files are not exact)."""
+    """Express poses [N, 4, 4] in the frame of the first (general inverse: rotations of text files are not exact)."""
     return np.linalg.inv(T_world_cam[0]) @ T_world_cam
 
 
 def path_distances_m(T_world_cam: np.ndarray) -> np.ndarray:
-    """Distance travelled up to each pose, float64 [N], from 0, in the unit of the positions."""
+    """Compute the distance travelled up to each pose, float64 [N], from 0, in the unit of the positions."""
     steps = np.linalg.norm(np.diff(T_world_cam[:, :3, 3], axis=0), axis=1)
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def aligned_poses(estimate: np.ndarray, truth: np.ndarray, alignment: Alignment) -> np.ndarray:
-    """The estimate [N, 4, 4] after ``alignment`` to the truth [N, 4, 4]; both relative to their first pose.
+    """Align the estimate [N, 4, 4] to the truth [N, 4, 4]; both relative to their first pose.
 
     Raises EvaluationError where the alignment does not exist (a path that does not move).
     """
@@ -110,7 +110,7 @@ class Segments:
 
 
 def segments(truth: np.ndarray, lengths_m: tuple[int, ...], gaps: Gaps | None = None) -> Segments:
-    """Segments of the true path [N, 4, 4] that span no gap.
+    """List the segments of the true path [N, 4, 4] that span no gap.
 
     A segment starts at every tenth pose and ends at the first pose whose distance along the truth is *more* than the
     length away.
@@ -128,7 +128,7 @@ def segments(truth: np.ndarray, lengths_m: tuple[int, ...], gaps: Gaps | None = 
 
 
 def covered_m(truth: np.ndarray, parts: Segments) -> float:
-    """Metres of the true path [N, 4, 4] that lie in at least one segment."""
+    """Sum the metres of the true path [N, 4, 4] that lie in at least one segment."""
     steps_m = np.diff(path_distances_m(truth))
     inside = np.zeros(len(steps_m) + 1, np.int64)
     np.add.at(inside, parts.first, 1)
@@ -137,7 +137,9 @@ def covered_m(truth: np.ndarray, parts: Segments) -> float:
 
 
 def segment_errors(estimate: np.ndarray, truth: np.ndarray, parts: Segments) -> np.ndarray:
-    """Errors of S segments, float64 [S, 2]: translation [m], rotation [rad] of inv(relative estimate) @ relative truth.
+    """Compute the errors of S segments, float64 [S, 2]: translation [m] and rotation [rad].
+
+    Error pose: inv(relative estimate) @ relative truth.
 
     ``estimate``, ``truth`` [N, 4, 4].
     """
@@ -148,7 +150,7 @@ def segment_errors(estimate: np.ndarray, truth: np.ndarray, parts: Segments) -> 
 
 
 def rotation_angles_rad(T: np.ndarray) -> np.ndarray:
-    """Rotation angle of each pose [N, 4, 4] by the benchmark's arccos of the trace, float64 [N]."""
+    """Compute the angle of each pose [N, 4, 4] by the benchmark's arccos of the trace, float64 [N], rad."""
     cosine = 0.5 * (np.trace(T[:, :3, :3], axis1=1, axis2=2) - 1.0)
     return np.arccos(np.clip(cosine, -1.0, 1.0))
 
@@ -156,7 +158,7 @@ def rotation_angles_rad(T: np.ndarray) -> np.ndarray:
 def drift(
     estimate: np.ndarray, truth: np.ndarray, lengths_m: tuple[int, ...], gaps: Gaps | None = None
 ) -> DriftFigures:
-    """Mean drift over all segments of the given lengths, and per length; null with the reason where there is none.
+    """Average the drift over all segments of the given lengths, and per length; null with the reason without any.
 
     ``estimate``, ``truth`` [N, 4, 4], relative to their first poses and aligned as wished.
     """
@@ -193,7 +195,7 @@ def _mean_drift(errors: np.ndarray, length_m: np.ndarray) -> MeanDrift:
 def kitti_errors(
     estimate: np.ndarray, truth: np.ndarray, alignment: Alignment, gaps: Gaps | None = None
 ) -> KittiFigures:
-    """All figures of the evaluator for one alignment.
+    """Compute all figures of the evaluator for one alignment.
 
     ``estimate``, ``truth`` [N, 4, 4] with N >= 2; ``gaps`` of these N poses, None: there are none. ATE is the RMSE of
     positions; RPE is the mean over neighbouring poses, null where a gap separates all of them.

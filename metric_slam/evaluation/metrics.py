@@ -129,7 +129,7 @@ def _check(estimate: np.ndarray, truth: np.ndarray) -> None:
 
 
 def _figures(estimate: np.ndarray, truth: np.ndarray, scale_known: bool, found: Gaps) -> Figures:
-    """The sections of the metrics, from M poses that are all known, with the gaps between them."""
+    """Sections of the metrics, from M poses that are all known, with the gaps between them."""
     too_few = f"{len(truth)} poses with ground truth: at least 2 are needed" if len(truth) < 2 else None
 
     def section(

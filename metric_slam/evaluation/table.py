@@ -1,4 +1,4 @@
-"""The metrics as one screen of text."""
+"""The metrics as a table that fits one screen."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def format_table(metrics: Figures) -> Table:
 
 
 def format_number(value: float | None, decimals: int) -> str:
-    """A number with fixed decimals, a dash for null."""
+    """Return a number with fixed decimals, a dash for null."""
     return "–" if value is None else f"{value:.{decimals}f}"
 
 
 def missing_figures(metrics: Figures) -> list[str]:
-    """Every distinct reason for a null among the figures, in order."""
+    """Collect every distinct reason for a null among the figures, in order."""
     reasons: list[str] = []
 
     def collect(node: object) -> None:

@@ -96,7 +96,8 @@ def ba_step(
         poses: T_cam_world (t, q_xyzw), [N, 7].
         inv_depth: 1/m, [N, h, w].
         intrinsics: fx, fy, cx, cy in grid cells, [4].
-        source, target: keyframes of the edges, int64 [E].
+        source: first keyframe of each edge, int64 [E].
+        target: second one.
         flow_target: where the source cells lie in the target, grid cells (x, y), [E, h, w, 2].
         confidence: 0..1, [E, h, w, 2].
         depth_damping: eta, added to the curvature of each inverse depth, [N, h, w]; 0 where None.

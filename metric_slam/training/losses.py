@@ -103,7 +103,8 @@ def geodesic_loss(
     Args:
         estimates: T_cam_world, I of [N, 7].
         truth: T_cam_world, [N, 7].
-        source, target: edges, int64 [E].
+        source: first keyframe of each edge, int64 [E].
+        target: second one.
         gamma: see the module.
     """
     T_true = relative_poses(truth, source, target)
