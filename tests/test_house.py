@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,7 @@ def name_of(file: Path) -> str:
     return file.relative_to(PACKAGE).as_posix()
 
 
+@cache
 def parsed(file: Path) -> ast.Module:
     """The syntax tree of a source file."""
     return ast.parse(file.read_text(encoding="utf-8"))

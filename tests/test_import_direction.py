@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "checkpointable"),
-    ("geometry", "config", "frame", "disk_store", "checkpointable", "weights"),
+    ("geometry", "config", "frame", "disk_store", "weights"),
     ("optimization.cuda.kernels", "optimization.cuda.arrays"),
     ("correspondence", "depth", "datasets"),
     ("optimization",),
@@ -87,26 +88,35 @@ def module_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(file: Path) -> Iterator[str]:
+@cache
+def parsed(file: Path) -> ast.Module:
+    """The syntax tree of a source file."""
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
+def imports_of(file: Path) -> list[str]:
     """Absolute names of everything that a file imports, inside functions too; ``from a import b`` counts as ``a.b``."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    found: list[str] = []
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(file)}, line {node.lineno}: write imports absolutely"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 def own_module(name: str) -> str | None:
     """The module of this package that an imported name belongs to; None for other packages."""
     if name.split(".")[0] != "metric_slam":
         return None
-    modules = {module_of(file) for file in FILES}
-    while name not in modules:
+    while name not in MODULES:
         name = name.rpartition(".")[0]
     return name
 
 
+MODULES = {module_of(file) for file in FILES}
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 IMPORTS = {module_of(file): {m for n in imports_of(file) if (m := own_module(n)) is not None} for file in FILES}
 FOLDER_IMPORTS: dict[str, set[str]] = {folder_of(module): set() for module in IMPORTS if folder_of(module)}
@@ -188,7 +198,7 @@ def test_only_the_command_line_prints() -> None:
         f"{name_of(file)}, line {node.lineno}"
         for file in FILES
         if not name_of(file).startswith("cli/")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert not wrong, wrong
@@ -216,14 +226,13 @@ def public_definitions(file: Path) -> Iterator[tuple[str, ast.AST]]:
                 if isinstance(node, ast.ClassDef):
                     yield from within(node.body, f"{prefix}{node.name}.")
 
-    yield from within(ast.parse(file.read_text(encoding="utf-8")).body, "")
+    yield from within(parsed(file).body, "")
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_public_names_are_documented_and_annotated(file: Path) -> None:
-    text = file.read_text(encoding="utf-8")
-    if text.strip():
-        assert ast.get_docstring(ast.parse(text)), "the module has no docstring"
+    if file.read_text(encoding="utf-8").strip():
+        assert ast.get_docstring(parsed(file)), "the module has no docstring"
     for name, node in public_definitions(file):
         assert ast.get_docstring(node), f"{name} has no docstring"
         if isinstance(node, ast.FunctionDef):
