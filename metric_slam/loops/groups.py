@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 
 Index: TypeAlias = "int | slice | None | list[int] | np.ndarray | tuple[slice | None, ...]"
+
+Self = TypeVar("Self", bound="LieGroup")
 
 
 class LieGroup(Protocol):
@@ -26,11 +28,11 @@ class LieGroup(Protocol):
         """Batch shape."""
         ...
 
-    def __getitem__(self, index: Index, /) -> Self: ...
+    def __getitem__(self: Self, index: Index, /) -> Self: ...
 
-    def __mul__(self, other: Self, /) -> Self: ...
+    def __mul__(self: Self, other: Self, /) -> Self: ...
 
-    def inv(self) -> Self:
+    def inv(self: Self) -> Self:
         """Inverses."""
         ...
 
