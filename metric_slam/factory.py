@@ -16,7 +16,7 @@ from metric_slam.correspondence.base import CorrespondenceModel, RecurrentModel
 from metric_slam.depth.base import DepthPrior
 from metric_slam.disk_store import DiskStore
 from metric_slam.errors import InputError
-from metric_slam.frame import Frame
+from metric_slam.frame import Frame, described
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.graph.global_ba import GlobalBundleAdjustment
 from metric_slam.graph.slam_map import SlamMap
@@ -104,6 +104,25 @@ class SlamParts:
 
     def _small(self) -> dict[str, Checkpointable]:
         return {"scale": self.scale, "startup": self.startup, "loops": self.loops, "times": self.times}
+
+
+def check_arguments(camera: object, config: object, prior: object, correspondence: object, **callbacks: object) -> None:
+    """Refuse arguments of another type than :class:`metric_slam.slam.Slam` states with an InputError that names one."""
+    if not isinstance(camera, PinholeCamera):
+        raise InputError(f"camera is {described(camera)}, expected a metric_slam.PinholeCamera")
+    if config is not None and not isinstance(config, Config):
+        raise InputError(f"config is {described(config)}, expected a metric_slam.Config")
+    if prior is not None and not isinstance(prior, str | DepthPrior):
+        raise InputError(f"prior is {described(prior)}, expected a name or an object of a subclass of DepthPrior")
+    matches = all(callable(getattr(correspondence, name, None)) for name in ("encode", "track"))
+    if not (correspondence is None or isinstance(correspondence, str) or matches) or isinstance(correspondence, type):
+        raise InputError(
+            f"correspondence is {described(correspondence)}, expected a name or an object with the attributes and "
+            "methods of CorrespondenceModel"
+        )
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise InputError(f"{name} is {described(callback)}, expected a function of one argument")
 
 
 def library_config(

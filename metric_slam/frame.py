@@ -41,41 +41,41 @@ class Frame:
     path: Path | None = None
     """The image file, for messages."""
 
-    ignore: np.ndarray | None = None
+    mask: np.ndarray | None = None
     """Pixels that must not be used, bool [H, W]: True on the vehicle's own bonnet or on a logo. None: all are used."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.camera, PinholeCamera):
-            raise InputError(f"camera is {_described(self.camera)}, expected a metric_slam.PinholeCamera")
+            raise InputError(f"camera is {described(self.camera)}, expected a metric_slam.PinholeCamera")
         if not _is_integer(self.index) or self.index < 0:
-            raise InputError(f"index is {_described(self.index)}, expected the frame's number, an integer from 0")
+            raise InputError(f"index is {described(self.index)}, expected the frame's number, an integer from 0")
         if not _is_real(self.time_s) or not math.isfinite(self.time_s):
-            raise InputError(f"time_s is {_described(self.time_s)}, expected a finite time stamp in seconds")
+            raise InputError(f"time_s is {described(self.time_s)}, expected a finite time stamp in seconds")
         self._check_image()
         self._check_map("depth_m", np.float32, "metres along z, 0 where unknown: convert it with astype and the scale")
-        self._check_map("ignore", np.bool_, "True where pixels must not be used: compare the mask, e.g. mask > 0")
+        self._check_map("mask", np.bool_, "True where pixels must not be used: compare the mask, e.g. mask > 0")
         truth = self.T_world_cam_true
         if truth is not None and (not isinstance(truth, np.ndarray) or truth.shape != (4, 4)):
-            raise InputError(f"T_world_cam_true is {_described(truth)}, expected a 4x4 matrix from camera to world")
+            raise InputError(f"T_world_cam_true is {described(truth)}, expected a 4x4 matrix from camera to world")
 
     def _check_image(self) -> None:
         height, width = self.camera.height, self.camera.width
         image = self.image
         expected = f"expected uint8 [{height}, {width}, 3] in RGB order"
         if not isinstance(image, np.ndarray):
-            raise InputError(f"image is {_described(image)}, {expected}: convert it to a numpy array")
+            raise InputError(f"image is {described(image)}, {expected}: convert it to a numpy array")
         if image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 1):
             raise InputError(
-                f"image is grey, {_described(image)}, {expected}: convert it with cv2.cvtColor(image, "
+                f"image is grey, {described(image)}, {expected}: convert it with cv2.cvtColor(image, "
                 "cv2.COLOR_GRAY2RGB)"
             )
         if image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(f"image is {_described(image)}, {expected}: give one colour image of three channels")
+            raise InputError(f"image is {described(image)}, {expected}: give one colour image of three channels")
         if image.dtype != np.uint8:
-            raise InputError(f"image is {_described(image)}, {expected}: scale it to 0..255 and convert it to uint8")
+            raise InputError(f"image is {described(image)}, {expected}: scale it to 0..255 and convert it to uint8")
         if image.shape[:2] != (height, width):
             raise InputError(
-                f"image is {_described(image)}, {expected} because camera is {width}x{height}: give the intrinsics of "
+                f"image is {described(image)}, {expected} because camera is {width}x{height}: give the intrinsics of "
                 f"this very image, e.g. camera.resized({image.shape[1]}, {image.shape[0]})"
             )
 
@@ -86,7 +86,7 @@ class Frame:
         if value is None or (isinstance(value, np.ndarray) and value.dtype == dtype and value.shape == shape):
             return
         expected = f"{np.dtype(dtype).name} [{shape[0]}, {shape[1]}] as the image"
-        raise InputError(f"{name} is {_described(value)}, expected {expected}, {meaning}")
+        raise InputError(f"{name} is {described(value)}, expected {expected}, {meaning}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class CameraMount:
     def __post_init__(self) -> None:
         height = self.height_m
         if not _is_real(height) or not math.isfinite(height) or height <= 0:
-            raise InputError(f"height_m is {_described(height)}, expected metres above the road, greater than 0")
+            raise InputError(f"height_m is {described(height)}, expected metres above the road, greater than 0")
 
 
 def _is_integer(value: object) -> bool:
@@ -110,7 +110,7 @@ def _is_real(value: object) -> bool:
     return isinstance(value, float | np.floating) or _is_integer(value)
 
 
-def _described(value: object) -> str:
+def described(value: object) -> str:
     """Type and shape of an array, or type and value of anything else, on one line."""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} [{', '.join(map(str, value.shape))}]"

@@ -25,7 +25,7 @@ from metric_slam.datasets.base import Dataset
 from metric_slam.depth.base import DepthPrior
 from metric_slam.disk_store import DiskStore
 from metric_slam.errors import InputError
-from metric_slam.factory import SlamParts, build_parts, library_config
+from metric_slam.factory import SlamParts, build_parts, check_arguments, library_config
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry import lie
 from metric_slam.geometry.camera import PinholeCamera
@@ -66,6 +66,7 @@ class Slam:
 
         Raises ConfigError, WeightsError or InputError in one line where these do not fit together.
         """
+        check_arguments(camera, config, prior, correspondence, on_keyframe=on_keyframe, on_loop=on_loop)
         config = library_config(config, preset, prior, correspondence, camera_height_m)
         facts = InputFacts(None if camera_height_m is None else CameraMount(camera_height_m), lambda: False)
         own_prior = None if isinstance(prior, str) else prior
@@ -105,7 +106,7 @@ class Slam:
         measured depth in metres for the prior "sensor", 0 where there is none. Raises InputError in one line for a
         wrong size, type or time.
         """
-        frame = Frame(self._next_index, time_s, image, self.input_camera, depth_m=depth_m, ignore=mask)
+        frame = Frame(self._next_index, time_s, image, self.input_camera, depth_m=depth_m, mask=mask)
         return self.process_frame(frame)
 
     def process_frame(self, frame: Frame) -> FrameState:

@@ -23,14 +23,14 @@ def good() -> Frame:
         CAMERA,
         depth_m=np.ones((64, 96), np.float32),
         T_world_cam_true=np.eye(4),
-        ignore=np.zeros((64, 96), bool),
+        mask=np.zeros((64, 96), bool),
     )
 
 
 def test_a_frame_that_fits_is_taken() -> None:
     assert good().index == 3
     numpy_scalars = Frame(np.int64(1), np.float64(0.5), IMAGE[:, ::-1], CAMERA)
-    assert numpy_scalars.ignore is None and numpy_scalars.depth_m is None
+    assert numpy_scalars.mask is None and numpy_scalars.depth_m is None
 
 
 @pytest.mark.parametrize(
@@ -54,8 +54,8 @@ def test_a_frame_that_fits_is_taken() -> None:
         ("depth_m", np.ones((32, 48), np.float32), r"float32 \[32, 48\], expected float32 \[64, 96\]"),
         ("depth_m", np.ones((64, 96), np.uint16), "uint16.*metres"),
         ("depth_m", np.ones((64, 96, 1), np.float32), "expected float32"),
-        ("ignore", np.zeros((64, 96), np.uint8), "uint8.*True where pixels must not be used"),
-        ("ignore", np.zeros((64, 95), bool), r"bool \[64, 95\]"),
+        ("mask", np.zeros((64, 96), np.uint8), "uint8.*True where pixels must not be used"),
+        ("mask", np.zeros((64, 95), bool), r"bool \[64, 95\]"),
         ("T_world_cam_true", np.eye(3), "4x4"),
     ],
 )

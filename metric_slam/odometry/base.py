@@ -61,9 +61,9 @@ class FrameEncoder:
 
     def _ignored_cells(self, frame: Frame) -> np.ndarray | None:
         """A cell is ignored if any of its pixels is, for its match would use that pixel."""
-        if frame.ignore is None or not frame.ignore.any():
+        if frame.mask is None or not frame.mask.any():
             return None
-        pixels = cv2.resize(frame.ignore.astype(np.float32), self._camera.size, interpolation=cv2.INTER_AREA)
+        pixels = cv2.resize(frame.mask.astype(np.float32), self._camera.size, interpolation=cv2.INTER_AREA)
         grid = self._camera.grid()
         rows, columns = grid.height * FEATURE_STRIDE, grid.width * FEATURE_STRIDE
         cells = pixels[:rows, :columns].reshape(grid.height, FEATURE_STRIDE, grid.width, FEATURE_STRIDE)

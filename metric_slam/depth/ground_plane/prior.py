@@ -111,7 +111,7 @@ class GroundPlane(DepthPrior):
 
     def prepare(self, frame: Frame, camera: PinholeCamera) -> RoadImage:
         """The lower part of the original image, normalised, without the frame's ignored pixels."""
-        return prepare_road_image(frame.image, frame.camera, self._config.blur_px, frame.ignore)
+        return prepare_road_image(frame.image, frame.camera, self._config.blur_px, frame.mask)
 
     def predict(self, state: PriorState, camera: PinholeCamera) -> None:
         """No depth: a single image does not show where the road is."""

@@ -266,7 +266,7 @@ def test_the_bonnet_of_the_vehicle_is_ignored() -> None:
         images = [Street(seed=3).render(T, WIDE)[0].copy() for T in views]
         for image in images:
             image[ignore] = mirror
-        frames = [Frame(0, 0.0, image, WIDE, ignore=mask) for image in images]
+        frames = [Frame(0, 0.0, image, WIDE, mask=mask) for image in images]
         found.append(prior.observe(*(prior.prepare(f, WIDE) for f in frames), relative(*views), WIDE, search=False))
     masked, blind = found
     assert masked is not None and masked.used and masked.log_ratio == pytest.approx(0.0, abs=0.015)
