@@ -180,7 +180,7 @@ def _checked(name: str, match: Correspondence) -> Correspondence:
             f"matcher {name}: confidence has shape {confidence.shape} beside target {target.shape}, "
             "give [h, w] or [h, w, 2] in 0..1"
         )
-    finite = np.isfinite(target).all(axis=-1)
+    finite = np.asarray(np.isfinite(target).all(axis=-1))
     if not finite.all() or not np.isfinite(confidence).all():
         usable = finite if confidence.ndim == 2 else finite[..., None]
         confidence = np.where(usable & np.isfinite(confidence), confidence, 0.0)

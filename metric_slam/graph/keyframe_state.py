@@ -10,6 +10,7 @@ from metric_slam.checkpointable import StateTree, array_in, tree_in
 from metric_slam.disk_store import DiskArray, DiskImage
 from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph.keyframes import PRIOR_FIELDS, Keyframe, KeyframeStore
+from metric_slam.graph.offload import stored_image
 
 Rebuild = Callable[[int], tuple[object, object]]
 """Features and prior state of the frame with this index."""
@@ -25,7 +26,7 @@ def keyframes_to_state(store: KeyframeStore) -> StateTree:
     names = ("image", "inv_depth", "depth_damping", *PRIOR_FIELDS)
     rows: dict[str, list[tuple[int, int, int]]] = {name: [] for name in names}
     for k in store:
-        rows["image"].append(_row(store.offloader.put_image(k.image).encoded))
+        rows["image"].append(_row(stored_image(store.offloader.put_image(k.image))))
         rows["inv_depth"].append(_row(put(k.inv_depth)))
         rows["depth_damping"].append(_ABSENT if k.depth_damping is None else _row(put(k.depth_damping)))
         for field in PRIOR_FIELDS:

@@ -193,4 +193,4 @@ def _up_to_its_top(found: np.ndarray, least: np.ndarray, value: np.ndarray) -> n
     limit = np.where(found, value, 0.0).sum(axis=0) / np.maximum(found.sum(axis=0), 1)
     for row in range(len(found) - 2, -1, -1):
         out[row] |= out[row + 1] & (least[row] < limit)
-    return out
+    return np.asarray(out)

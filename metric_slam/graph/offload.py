@@ -51,14 +51,14 @@ class Offloader:
     def note_image(self, image: np.ndarray, where: DiskImage) -> DiskImage:
         """Remember that ``image`` was read from, or written to, ``where``; it may be asked for soon."""
         _note(self._images, image, where)
-        self._keep(where.encoded.offset, image)
+        self._keep(stored_image(where).offset, image)
         return where
 
     def image(self, image: np.ndarray | DiskImage) -> np.ndarray:
         """Pixels uint8 [H, W, 3] RGB, read-only; decoded if they are not in memory."""
         if not isinstance(image, DiskImage):
             return image
-        key = image.encoded.offset
+        key = stored_image(image).offset
         if key not in self._decoded:
             pixels = image.load()
             pixels.setflags(write=False)
@@ -70,6 +70,12 @@ class Offloader:
         self._decoded[key] = pixels
         while len(self._decoded) > _IMAGES_IN_MEMORY:
             self._decoded.popitem(last=False)
+
+
+def stored_image(image: DiskImage) -> DiskArray:
+    """Where the png of an image lies on the disk."""
+    assert isinstance(image.encoded, DiskArray), "an image of a finished result"
+    return image.encoded
 
 
 def _recall(known: dict[int, tuple[weakref.ref[object], Stored]], array: object) -> Stored | None:

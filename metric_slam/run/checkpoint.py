@@ -80,7 +80,8 @@ class Checkpoints:
         path, partial = self._folder / _FILE, self._folder / f".{_FILE}.partial"
         try:
             with partial.open("wb") as file:
-                np.savez(file, meta=np.array(json.dumps(meta)), **state)
+                arrays = {"meta": np.array(json.dumps(meta)), **state}
+                np.savez(file, **arrays)  # type: ignore[arg-type]  # stubs: allow_pickle, new in numpy 2.2
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
