@@ -29,8 +29,8 @@ from metric_slam.frame import CameraMount
 logger = logging.getLogger(__name__)
 
 KITTI_MOUNT = CameraMount(height_m=1.65)
-"""Height of all cameras above the road as published: Geiger et al., Vision meets Robotics: The KITTI Dataset, IJRR
-2013, and the setup page of the data set, www.cvlibs.net/datasets/kitti/setup.php."""
+"""Published height of all cameras above the road: Geiger et al., Vision meets Robotics: The KITTI Dataset, IJRR 2013,
+and the data set's setup page, www.cvlibs.net/datasets/kitti/setup.php."""
 
 KITTI_DEPTH_SCALE = 256.0
 """Units per metre of KITTI's 16-bit depth images."""

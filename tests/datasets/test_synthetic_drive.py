@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +45,38 @@ def test_same_spec_gives_same_pixels(drive_root: Path, tmp_path: Path) -> None:
         for k in range(2):
             file = Path("sequences") / "demo" / name / f"{k:06d}.png"
             assert (root / file).read_bytes() == (drive_root / file).read_bytes()
+
+
+@pytest.mark.parametrize("workers", [1, 5])
+def test_the_number_of_threads_does_not_change_a_byte(
+    drive_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(drive, "worker_count", lambda: workers)
+    root = render_drive(replace(SPEC, frames=6), cache=tmp_path)
+    files = sorted(path.relative_to(root) for path in root.rglob("*.png"))
+    assert len(files) == 12
+    assert all((root / file).read_bytes() == (drive_root / file).read_bytes() for file in files)
+
+
+def test_all_usable_cores_render(monkeypatch: pytest.MonkeyPatch) -> None:
+    if hasattr(os, "sched_getaffinity"):
+        assert drive.worker_count() == min(len(os.sched_getaffinity(0)), drive.MAX_WORKERS)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    assert drive.worker_count() == 6
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(200)), raising=False)
+    assert drive.worker_count() == drive.MAX_WORKERS
+
+
+def test_the_remaining_time_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr(drive.time, "monotonic", lambda: now_s[0])
+    report = drive._log_remaining()
+    with caplog.at_level("INFO"):
+        for done in range(1, 41):
+            now_s[0] += 2.0
+            report(done, 40)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "rendered 8 of 40 frames, 64 s left" and len(lines) == 4
 
 
 def test_road_lies_one_camera_height_below(drive_root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Renders a drive into the layout of KITTI odometry and keeps it in a cache."""
+"""Rendering of a drive into the layout of KITTI odometry, on all cores, and the cache of rendered drives."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -31,7 +32,11 @@ logger = logging.getLogger(__name__)
 
 SEQUENCE = "demo"
 CACHE_VARIABLE = "METRIC_SLAM_CACHE"
-WORKERS = 2
+MAX_WORKERS = 16
+"""Threads that render at most: each holds the rays of one frame, about 150 MB at 640 x 192 pixels."""
+
+LOG_EVERY_S = 15.0
+"""Seconds between two log lines with the remaining time, where no progress callback is given."""
 
 Progress = Callable[[int, int], None]
 """Called with (frames done, frames in all)."""
@@ -47,23 +52,30 @@ def open_demo(
 
 
 def cache_folder() -> Path:
-    """Where rendered drives are kept: $METRIC_SLAM_CACHE, else ``~/.cache/metric_slam``."""
+    """Folder of all rendered drives: $METRIC_SLAM_CACHE, else ``~/.cache/metric_slam``."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named) if named else Path.home() / ".cache" / "metric_slam"
 
 
+def worker_count() -> int:
+    """Number of rendering threads: one for each core that this process may use, ``MAX_WORKERS`` at most."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, MAX_WORKERS)
+
+
 def render_drive(spec: DriveSpec, *, cache: Path | None = None, progress: Progress | None = None) -> Path:
-    """Root folder (KITTI odometry layout) of the drive of ``spec``; rendered unless the cache holds it.
+    """Render the drive of ``spec`` unless the cache holds it, and return its root folder (KITTI odometry layout).
 
     Written: ``sequences/demo/{calib.txt, times.txt, image_2, depth_2}`` and ``poses/demo.txt`` (first camera = world).
-    The folder appears complete or not at all. Raises MissingDependencyError (Open3D) and OutputError (disk).
+    The folder appears complete or not at all, and its bytes do not depend on the number of threads. Without
+    ``progress`` the remaining time is logged. Raises MissingDependencyError (Open3D) and OutputError (disk).
     """
     folder = (cache or cache_folder()) / f"drive_{spec.key()}"
     if folder.is_dir():
         logger.info("rendered drive found in %s", folder)
         return folder
     import_open3d()
-    logger.info("rendering the drive into %s (about two minutes for 400 frames of the default size)", folder)
+    logger.info("rendering the drive into %s with %d threads", folder, worker_count())
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".rendering_", dir=folder.parent))
@@ -95,7 +107,7 @@ def _render_into(root: Path, spec: DriveSpec, progress: Progress | None) -> None
     kit, gains = build_world(spec), exposure_gains(spec, len(T_world_cam))
     traffic = Traffic(kit, spec, motion) if spec.moving_cars else None
     renderer = Renderer(kit)
-    del kit  # what it was built from is large
+    del kit  # the parts of the finished mesh and atlas are large
 
     def render(index: int) -> None:
         seed, movers = spec.seed * 1_000_003 + index, None if traffic is None else traffic.at(index)
@@ -103,13 +115,28 @@ def _render_into(root: Path, spec: DriveSpec, progress: Progress | None) -> None
         write_rgb(images / f"{index:06d}.png", image)
         write_depth_m(depths / f"{index:06d}.png", depth_m, KITTI_DEPTH_SCALE)
 
-    pool = ThreadPoolExecutor(WORKERS)
+    report = _log_remaining() if progress is None else progress
+    # numpy and OpenCV release the interpreter's lock; Open3D does not, but casts the rays of one frame on all cores
+    pool = ThreadPoolExecutor(worker_count())
     try:
         for done, _ in enumerate(pool.map(render, range(len(T_world_cam))), start=1):
-            if progress is not None:
-                progress(done, len(T_world_cam))
+            report(done, len(T_world_cam))
     finally:
         pool.shutdown(cancel_futures=True)  # an interruption must not wait for the frames that are left
+
+
+def _log_remaining() -> Progress:
+    """Progress that logs the frames done and the remaining time every ``LOG_EVERY_S`` seconds."""
+    start = last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LOG_EVERY_S and done < total:
+            last = now
+            logger.info("rendered %d of %d frames, %.0f s left", done, total, (now - start) / done * (total - done))
+
+    return report
 
 
 def _write_side_files(sequence: Path, poses: Path, spec: DriveSpec, T_world_cam: np.ndarray) -> None:

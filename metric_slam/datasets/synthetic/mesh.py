@@ -39,10 +39,13 @@ class MeshBuilder:
     """Quads are divided until none is wider than this, so that they can be bent (None: they stay whole)."""
 
     _points: list[np.ndarray] = field(default_factory=list)
-    _normals: list[np.ndarray] = field(default_factory=list)
+    _normals: list[np.ndarray | None] = field(default_factory=list)
+    """None: flat ones, which ``build`` computes for all such triangles at once."""
+
     _uv: list[np.ndarray] = field(default_factory=list)
     _rects: list[np.ndarray] = field(default_factory=list)
     _tints: list[np.ndarray] = field(default_factory=list)
+    """Rows of the last two belong to one triangle each, or a single row to all triangles of the part."""
 
     def triangles(
         self,
@@ -53,17 +56,11 @@ class MeshBuilder:
         normals: np.ndarray | None = None,
     ) -> None:
         """Append triangles: ``points`` [T, 3, 3], ``uv`` [T, 3, 2]; flat normals if none are given."""
-        points = np.asarray(points, np.float32)
-        if normals is None:
-            normal = np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0])
-            normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
-            normals = np.repeat(normal[:, None], 3, axis=1)
-        count = len(points)
-        self._points.append(points)
-        self._normals.append(np.asarray(normals, np.float32))
+        self._points.append(np.asarray(points, np.float32))
+        self._normals.append(None if normals is None else np.asarray(normals, np.float32))
         self._uv.append(np.asarray(uv, np.float32))
-        self._rects.append(np.broadcast_to(np.asarray(rect, np.float32), (count, 4)))
-        self._tints.append(np.broadcast_to(np.asarray(tint, np.float32), (count, 3)))
+        self._rects.append(np.asarray(rect, np.float32).reshape(-1, 4))
+        self._tints.append(np.asarray(tint, np.float32).reshape(-1, 3))
 
     def quad(
         self,
@@ -148,9 +145,21 @@ class MeshBuilder:
         self.triangles(strips(low, high), strips(t_low, t_high), rect, tint, strips(ring, ring))
 
     def build(self) -> Mesh:
-        """All triangles so far."""
-        parts = (self._points, self._normals, self._uv, self._rects, self._tints)
-        return Mesh(*(np.concatenate(part) for part in parts))
+        """The mesh of all triangles so far."""
+        points = np.concatenate(self._points)
+        counts = [len(part) for part in self._points]
+        flat = np.repeat([normals is None for normals in self._normals], counts)
+        normals = np.empty_like(points)
+        normals[flat] = _flat_normals(points[flat])[:, None]
+        if not flat.all():
+            normals[~flat] = np.concatenate([part for part in self._normals if part is not None])
+        return Mesh(
+            points,
+            normals,
+            np.concatenate(self._uv),
+            _one_row_each(self._rects, counts),
+            _one_row_each(self._tints, counts),
+        )
 
 
 def _divided(corners: np.ndarray, max_edge_m: float, like: np.ndarray | None = None) -> np.ndarray:
@@ -192,3 +201,17 @@ def placement(x: float, y: float, heading_rad: float, z: float = 0.0) -> np.ndar
     """Rigid motion, float64 [4, 4], of an object whose x axis points to ``heading_rad`` at (x, y, z)."""
     c, s = np.cos(heading_rad), np.sin(heading_rad)
     return np.array([[c, -s, 0, x], [s, c, 0, y], [0, 0, 1, z], [0, 0, 0, 1.0]])
+
+
+def _flat_normals(points: np.ndarray) -> np.ndarray:
+    """Unit normals [T, 3] of triangles [T, 3, 3]."""
+    normal = np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0])
+    return normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
+
+
+def _one_row_each(parts: list[np.ndarray], counts: list[int]) -> np.ndarray:
+    """One row for every triangle, from parts of ``counts`` triangles that have one row each or one for all."""
+    rows = np.concatenate(parts)
+    return np.repeat(
+        rows, np.concatenate([np.full(len(p), n // len(p)) for p, n in zip(parts, counts, strict=True)]), 0
+    )

@@ -1,10 +1,12 @@
-"""Renders the world: ray casting for geometry and shadows, footprint-filtered textures, sun, sky and haze.
+"""Rendering of the world: ray casting for geometry and shadows, footprint-filtered textures, sun, sky and haze.
 
 Every ray's texture is averaged over the ray's own footprint. A pixel inside of a flat, evenly lit surface takes one
 ray; where surfaces or shadows meet, a pixel is the mean of 2x2 rays in linear light. No edge is jagged or flickers.
 """
 
 from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -31,12 +33,15 @@ SHADOW_OFFSET_M = 0.02
 
 
 class Renderer:
-    """Holds the scene and its textures; ``render`` may be called from several threads."""
+    """The scene and its textures; ``render`` may be called from several threads."""
 
     def __init__(self, kit: Kit) -> None:
-        self._world = Body(kit.mesh.build(), kit.hills)
-        self._atlas: Atlas = kit.atlas.build()
-        self._sky = materials.sky(np.random.default_rng([kit.seed, 3]))
+        with ThreadPoolExecutor(2) as pool:  # the three parts do not depend on each other
+            atlas = pool.submit(kit.atlas.build)
+            sky = pool.submit(materials.sky, np.random.default_rng([kit.seed, 3]))
+            self._world = Body(kit.mesh.build(), kit.hills)
+            self._atlas: Atlas = atlas.result()
+            self._sky: np.ndarray = sky.result()
         self._linear = ((np.arange(256) / 255.0) ** GAMMA).astype(np.float32)
 
     def render(
@@ -48,9 +53,9 @@ class Renderer:
         gain: float = 1.0,
         movers: Mesh | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Image, uint8 [H, W, 3] RGB, and depth along z at pixel centres, float32 [H, W], 0 where there is sky.
+        """Render an image, uint8 [H, W, 3] RGB, and depth along z at pixel centres, float32 [H, W], 0 in the sky.
 
-        ``gain`` is a factor on the light before the tone curve; ``movers`` are there in this image only.
+        ``gain`` is a factor on the light before the tone curve; ``movers`` appear in this image only.
         """
         bodies = [self._world] if movers is None else [self._world, Body(movers)]
         v, u = (grid.ravel().astype(np.float32) for grid in np.mgrid[0 : camera.height, 0 : camera.width])
