@@ -147,11 +147,11 @@ class LoopConfig(Section):
 
     enabled: bool = Field(True, description="close loops")
     every: int = Field(4, ge=1, description="keyframes between two searches for loops")
-    min_way: float = Field(
+    min_detour: float = Field(
         0.5,
         gt=0,
-        description="shortest way round a loop, changes of the view: 1 is a turn of 1 rad, a sideways move of the "
-        "median depth of the scene, or a forward move of six of them",
+        description="shortest detour between two visits of a place, changes of the view: 1 is a turn of 1 rad, a "
+        "sideways move of the median depth of the scene, or a forward move of six of them",
     )
     drift: float = Field(
         0.03,

@@ -103,7 +103,7 @@ class LoopClosure:
 
     def _find(self, query: int, route: Route) -> Loop | None:
         metric = self._scale.measured.known
-        allowed = ~route.recent(query, self._config.min_way)
+        allowed = route.detour(query) > self._config.min_detour
         nearest = self._search.continued(query, route, self._loops)
         if nearest is not None:
             limit = self._limits.stretch_depths

@@ -21,7 +21,7 @@ class LoopLimits:
 
     forward_depths: float = 6.0
     """Forward travel that replaces the view, depths, where sideways one depth does and a turn of 1 rad: a camera that
-    moves forward keeps most of its view. 6 depths are 75 m on a road, and half of it is the way round a loop there."""
+    moves forward keeps most of its view. 6 depths are 75 m on a road."""
 
     neighbours: int = 12
     """Keyframes before and after a match among which the nearest to the query is taken."""

@@ -68,9 +68,18 @@ class Route:
         1 is a view that was replaced: by a turn of 1 rad, a sideways move of the median depth, or a forward move of
         ``limits.forward_depths``. A step between submaps counts nothing.
         """
-        steps = np.abs(self._steps) / self._step_depth[:, None]
-        sideways, forward = np.hypot(steps[:, 0], steps[:, 1]), steps[:, 2] / self.limits.forward_depths
-        return _accumulated((sideways + forward + self._angles) * self._within_submap)
+        return _accumulated(self._view_changes(self._motions, self._step_depth) * self._within_submap)
+
+    def detour(self, position: int) -> np.ndarray:
+        """Way between ``position`` and every keyframe less the direct change of the view between the two, [N].
+
+        It stays near 0 as long as the camera goes on, and grows when it comes back; infinite between submaps.
+        """
+        direct = self._view_changes(
+            lie.relative(self.T_world_cam[position], self.T_world_cam), self.scene_depth[position]
+        )
+        detour = np.abs(self.way - self.way[position]) - direct
+        return np.where(self.submap == self.submap[position], detour, np.inf)
 
     @cached_property
     def travel(self) -> np.ndarray:
@@ -79,29 +88,22 @@ class Route:
         A turn counts like a sideways move that shifts the image as much (angle times median depth): from flow the two
         are hard to tell apart.
         """
-        length = np.linalg.norm(self._steps, axis=1) + self._angles * self._step_depth
+        length = np.linalg.norm(self._motions[:, :3, 3], axis=1) + rotation_angles(self._motions) * self._step_depth
         return _accumulated(length * self._within_submap)
 
     def same_view(self, position: int) -> np.ndarray:
         """Keyframes whose optical axis is near that of ``position``, bool [N]."""
         return self.forward @ self.forward[position] > np.cos(self.limits.same_view_rad)
 
-    def recent(self, position: int, view_changes: float) -> np.ndarray:
-        """Keyframes of the same submap less than ``view_changes`` of way before ``position``, or after it, bool [N]."""
-        return (self.way > self.way[position] - view_changes) & (self.submap == self.submap[position])
+    def _view_changes(self, T: np.ndarray, depth: np.ndarray | float) -> np.ndarray:
+        """Changes of the view [M] by motions T_here_there [M, 4, 4] in scenes of median depth [M]."""
+        shift = np.abs(T[:, :3, 3])
+        sideways, forward = np.hypot(shift[:, 0], shift[:, 1]), shift[:, 2] / self.limits.forward_depths
+        return (sideways + forward) / depth + rotation_angles(T)
 
     @cached_property
     def _motions(self) -> np.ndarray:
         return lie.relative(self.T_world_cam[:-1], self.T_world_cam[1:])
-
-    @property
-    def _steps(self) -> np.ndarray:
-        """Translations to the next keyframe in the camera of this one, [N-1, 3]."""
-        return self._motions[:, :3, 3]
-
-    @property
-    def _angles(self) -> np.ndarray:
-        return rotation_angles(self._motions)
 
     @property
     def _step_depth(self) -> np.ndarray:

@@ -40,7 +40,7 @@ class LoopSearch:
         return Route(self._map.T_world_cam(), submap, depth, self._limits)
 
     def find(self, query: int, route: Route, loops: Sequence[Loop], *, metric: bool) -> VerifiedLoop | None:
-        """The place that the query shows, if it was seen before the view had changed and only one place fits.
+        """The place that the query shows, if the camera has come back to it and only one place fits.
 
         ``metric``: lengths are metres and must agree.
         """
@@ -66,7 +66,7 @@ class LoopSearch:
             return None
         reach = self._limits.neighbours
         near = np.arange(max(last.match - reach, 0), min(last.match + 2 * reach, query))
-        near = near[(~route.recent(query, self._config.min_way) & route.same_view(query))[near]]
+        near = near[((route.detour(query) > self._config.min_detour) & route.same_view(query))[near]]
         if not len(near):
             return None
         match = int(near[np.argmin(np.linalg.norm(route.centres[near] - route.centres[query], axis=1))])
@@ -94,7 +94,7 @@ class LoopSearch:
 
     def _candidates(self, query: int, route: Route, bound: np.ndarray) -> list[int]:
         """Positions worth verifying: nearby with the same view, and those that look alike, wherever they are."""
-        allowed = ~route.recent(query, self._config.min_way)
+        allowed = route.detour(query) > self._config.min_detour
         allowed[query:] = False
         if not allowed.any():
             return []

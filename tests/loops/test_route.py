@@ -66,14 +66,23 @@ def test_the_way_counts_changes_of_the_view() -> None:
 
 
 def test_the_way_has_no_unit_of_length() -> None:
-    np.testing.assert_allclose(straight_route(30).way, straight_route(30, 0.01 * DEPTH, 0.01).way)
+    large, small = straight_route(30), straight_route(30, 0.01 * DEPTH, 0.01)
+    np.testing.assert_allclose(large.way, small.way)
+    np.testing.assert_allclose(large.detour(29), small.detour(29), atol=1e-12)
 
 
-def test_keyframes_are_recent_until_the_view_has_changed() -> None:
+def test_going_on_is_no_detour_and_coming_back_is() -> None:
+    for sideways in (True, False):
+        np.testing.assert_allclose(straight_route(30, sideways=sideways).detour(29), 0.0, atol=1e-12)
+    route = turning_route([0.0, 0.4, 0.8, 0.4, 0.1])
+    np.testing.assert_allclose(route.detour(2), 0.0, atol=1e-12)
+    np.testing.assert_allclose(route.detour(4), [1.4, 0.8, 0.0, 0.0, 0.0], atol=1e-12)
+
+
+def test_between_submaps_no_detour_is_too_short() -> None:
     route = turning_route([0.0, 0.4, 0.8, 0.4, 0.0])
-    assert route.recent(4, 1.0).tolist() == [False, False, True, True, True]
     other = Route(route.T_world_cam, np.array([0, 0, 1, 1, 1]), route.median_depth)
-    assert other.recent(4, 9.0).tolist() == [False, False, True, True, True]
+    np.testing.assert_allclose(other.detour(4), [np.inf, np.inf, 0.0, 0.0, 0.0], atol=1e-12)
 
 
 def test_a_step_between_submaps_has_no_length() -> None:
