@@ -28,8 +28,8 @@ from lietorch import _autograd, _torch_reference
 from tables import NOTHING
 
 from metric_slam.config.schema import BundleAdjustmentConfig
-from metric_slam.geometry.reference import dense_ba as dense_ba_reference
-from metric_slam.geometry.reference import frame_distance as frame_distance_reference
+from metric_slam.optimization.reference import dense_ba as dense_ba_reference
+from metric_slam.optimization.reference import frame_distance as frame_distance_reference
 from metric_slam.optimization.bundle_adjustment import BaWindow, native_options, solve_window
 from metric_slam.optimization.frame_distance import frame_distance as frame_distance_on_cpu
 

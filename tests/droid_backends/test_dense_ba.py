@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.geometry.reference import dense_ba as reference
 from metric_slam.optimization.bundle_adjustment import Baselines, BaWindow, native_problem, solve_window
+from metric_slam.optimization.reference import dense_ba as reference
 from tests.ba_problems import (
     config_of,
     copy_of,

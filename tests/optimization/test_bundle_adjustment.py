@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from metric_slam.config.schema import BundleAdjustmentConfig
+from metric_slam.errors import InputError
 from metric_slam.geometry.lie import SE3
-from metric_slam.geometry.reference import dense_ba as reference
 from metric_slam.optimization.bundle_adjustment import Baselines, native_problem, solve_window
+from metric_slam.optimization.reference import dense_ba as reference
 from tests.ba_problems import (
     config_of,
     copy_of,
@@ -239,32 +240,33 @@ def test_at_a_minimum_there_is_no_progress() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "error"),
+    ("name", "change"),
     [
-        ("poses", lambda a: a[:3], ValueError),
-        ("poses", lambda a: a.astype(np.float32), TypeError),
-        ("poses", lambda a: a[:, :6].copy(), TypeError),
-        ("flow_target", lambda a: a[:, ::2], TypeError),
-        ("inv_depth", lambda a: a[:, :3].copy(), ValueError),
-        ("flow_target", lambda a: a[:-1], ValueError),
-        ("confidence", lambda a: a[..., 0].copy(), TypeError),
-        ("confidence", lambda a: a[:, 1:].copy(), ValueError),
-        ("source", lambda a: a.astype(np.int32), TypeError),
-        ("source", lambda a: a[1:], ValueError),
-        ("target", lambda a: a + 1, ValueError),
-        ("target", lambda a: a - 1, ValueError),
-        ("pose_free", lambda a: a[1:], ValueError),
-        ("depth_free", lambda a: a.astype(float), TypeError),
-        ("prior_depth_m", lambda a: a[1:], ValueError),
-        ("prior_weight", lambda a: a[:, 1:].copy(), ValueError),
-        ("prior_weight", lambda a: None, ValueError),
-        ("scale_anchor", lambda a: np.zeros(9), ValueError),
-        ("intrinsics", lambda a: a[:3], ValueError),
-        ("baselines", lambda a: Baselines(np.array([[0, 9]]), np.ones(1), np.ones(1)), ValueError),
-        ("baselines", lambda a: Baselines(np.array([[0, 1]]), np.ones(2), np.ones(1)), ValueError),
+        ("poses", lambda a: a[:3]),
+        ("poses", lambda a: a.astype(np.float32)),
+        ("poses", lambda a: a[:, :6].copy()),
+        ("flow_target", lambda a: a[:, ::2]),
+        ("inv_depth", lambda a: a[:, :3].copy()),
+        ("flow_target", lambda a: a[:-1]),
+        ("confidence", lambda a: a[..., 0].copy()),
+        ("confidence", lambda a: a[:, 1:].copy()),
+        ("source", lambda a: a.astype(np.int32)),
+        ("source", lambda a: a[1:]),
+        ("target", lambda a: a + 1),
+        ("target", lambda a: a - 1),
+        ("pose_free", lambda a: a[1:]),
+        ("depth_free", lambda a: a.astype(float)),
+        ("prior_depth_m", lambda a: a[1:]),
+        ("prior_weight", lambda a: a[:, 1:].copy()),
+        ("prior_weight", lambda a: None),
+        ("scale_anchor", lambda a: np.zeros(9)),
+        ("intrinsics", lambda a: a[:3]),
+        ("baselines", lambda a: Baselines(np.array([[0, 9]]), np.ones(1), np.ones(1))),
+        ("baselines", lambda a: Baselines(np.array([[0, 1]]), np.ones(2), np.ones(1))),
     ],
 )
-def test_wrong_arrays_are_refused(name: str, change: Any, error: type[Exception]) -> None:
+def test_wrong_arrays_are_refused_by_name(name: str, change: Any) -> None:
     window = true_window()
-    with pytest.raises(error):
+    with pytest.raises(InputError, match=name) as refused:
         solve_window(replace(window, **{name: change(getattr(window, name))}), config_of())
+    assert "\n" not in str(refused.value)
