@@ -30,9 +30,9 @@ from rich.table import Table
 
 from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.geometry.lie import matrix_to_pose_vec
-from metric_slam.optimization.reference import dense_ba as reference
 from metric_slam.optimization.bundle_adjustment import BaWindow, native_options, reproject, solve_window
 from metric_slam.optimization.ordering import coupled_keyframes, envelope_size, narrow_order
+from metric_slam.optimization.reference import dense_ba as reference
 
 GRIDS = ((36, 120), (24, 80))
 N_KEYFRAMES, RADIUS = 10, 2

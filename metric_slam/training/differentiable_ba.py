@@ -1,7 +1,7 @@
 """One step of dense bundle adjustment through which gradients flow back to what a network predicted.
 
-The formulas are those of :mod:`metric_slam.optimization.reference.dense_ba`, with a quadratic flow loss and without priors:
-the network learns its own weighting. It is the layer that DROID-SLAM trains through (Teed and Deng 2021, section 3.3;
+Formulas of :mod:`metric_slam.optimization.reference.dense_ba`, with a quadratic flow loss and without priors: the
+network learns its own weighting. It is the layer that DROID-SLAM trains through (Teed and Deng 2021, section 3.3;
 droid_slam/geom/ba.py and chol.py). Float64 on the CPU whatever comes in, for both are what the twin works in; results
 go back to the type and device of their inputs.
 """
