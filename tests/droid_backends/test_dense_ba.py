@@ -279,7 +279,7 @@ def test_derivatives_of_the_prior_are_those_of_differences(inv_depth: float) -> 
     window = replace(true_window(2, 1, 1), confidence=np.zeros((2, 1, 1, 2)))
     window = replace(window, prior_depth_m=np.full((2, 1, 1), 5.0), prior_weight=np.full((2, 1, 1), 3.0))
     options = options_of(window, "metric", "none")
-    options.scale_sigma = 1e6
+    options.scale_sigma, options.scale_step_sigma = 1e6, 0.0
 
     def cost(d: float, s: float) -> float:
         state = {"inv_depth": np.array([d, 0.2]).reshape(2, 1, 1), "prior_log_scale": np.array([s, 0.0])}

@@ -21,7 +21,7 @@ def measured_sigma(noise: float, seed: int = 0, **changes: np.ndarray) -> float 
     intrinsics, depth_m = street_depth_m()
     window = street_window(noise, seed, SIGMA)
     focal, _, cx, cy = intrinsics
-    grid = PinholeCamera(WIDTH, HEIGHT, focal, focal, cx, cy)
+    grid = PinholeCamera(focal, focal, cx, cy, WIDTH, HEIGHT)
     e = int(np.flatnonzero((window.source == 1) & (window.target == 0))[0])
     zeros = np.zeros_like(depth_m)
     keyframe = Keyframe(
