@@ -30,9 +30,9 @@ from rich.table import Table
 
 from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.geometry.lie import matrix_to_pose_vec
-from metric_slam.geometry.reference import dense_ba as reference
 from metric_slam.optimization.bundle_adjustment import BaWindow, native_options, reproject, solve_window
 from metric_slam.optimization.ordering import coupled_keyframes, envelope_size, narrow_order
+from metric_slam.optimization.reference import dense_ba as reference
 
 GRIDS = ((36, 120), (24, 80))
 N_KEYFRAMES, RADIUS = 10, 2
@@ -120,7 +120,7 @@ def measure(height: int, width: int) -> tuple[float, float]:
     """(kernel, twin) milliseconds of one iteration."""
     window = drive(height, width, straight_m(N_KEYFRAMES), neighbours(N_KEYFRAMES))
     config = BundleAdjustmentConfig()
-    options = native_options(config, has_prior=True, scale_sigma=SCALE_SIGMA)
+    options = native_options(config, has_prior=True, scale_sigma=SCALE_SIGMA, grid=window.inv_depth.shape[1:])
     options.iterations = 1
     ours = solve_window(window, config, iterations=1)[1]
     theirs = reference.solve(window, options)[1]

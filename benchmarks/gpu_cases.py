@@ -28,10 +28,10 @@ from lietorch import _autograd, _torch_reference
 from tables import NOTHING
 
 from metric_slam.config.schema import BundleAdjustmentConfig
-from metric_slam.geometry.reference import dense_ba as dense_ba_reference
-from metric_slam.geometry.reference import frame_distance as frame_distance_reference
 from metric_slam.optimization.bundle_adjustment import BaWindow, native_options, solve_window
 from metric_slam.optimization.frame_distance import frame_distance as frame_distance_on_cpu
+from metric_slam.optimization.reference import dense_ba as dense_ba_reference
+from metric_slam.optimization.reference import frame_distance as frame_distance_reference
 
 FURTHER_ITERATIONS = 3
 EDGES = {48: (1, ()), 96: (2, ((0, 3), (3, 0)))}
@@ -95,7 +95,8 @@ def ba_cases(size: Size, machine: Machine) -> Iterator[Case]:
 def ba_sides(window: BaWindow, iterations: int, machine: Machine) -> dict[str, Side]:
     """The final cost after so many iterations."""
     config = BundleAdjustmentConfig()
-    options = native_options(config, has_prior=True, scale_sigma=SCALE_SIGMA)
+    grid = window.inv_depth.shape[1], window.inv_depth.shape[2]
+    options = native_options(config, has_prior=True, scale_sigma=SCALE_SIGMA, grid=grid)
     options.iterations = iterations
     options.initial_damping, options.min_relative_decrease = (
         1e-8,

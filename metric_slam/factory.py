@@ -27,6 +27,7 @@ from metric_slam.odometry.flow_odometry import FlowOdometry, LossRule
 from metric_slam.odometry.keyframe_prior import KeyframePrior
 from metric_slam.odometry.metric_scale import MetricScale
 from metric_slam.odometry.moving_cells import MovingCellDetector
+from metric_slam.odometry.prior_noise import PriorNoise
 from metric_slam.odometry.scale_startup import ScaleStartup
 from metric_slam.odometry.sliding_window import ScaleParts, SlidingWindow
 from metric_slam.odometry.tracking import FrameTracker
@@ -183,7 +184,8 @@ def build_parts(
     measured = MetricScale(slam_map, prior, depth)
     droid = isinstance(model, RecurrentModel)
     startup = ScaleStartup(slam_map, prior, measured, (config.droid if droid else config.sliding_window).warm_up)
-    scale = ScaleParts(depth, measured, startup, MovingCellDetector(slam_map, prior, measured))
+    moving, noise = MovingCellDetector(slam_map, prior, measured), PriorNoise(slam_map, depth.cell_sigma)
+    scale = ScaleParts(depth, measured, startup, moving, noise)
     global_ba = GlobalBundleAdjustment(slam_map, config.global_ba)
     odometry = _make_odometry(config, slam_map, model, tracker, scale, times)
     loops = LoopClosure(slam_map, tracker, model, scale, global_ba, config.loop, on_loop=on_loop)

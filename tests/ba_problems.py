@@ -111,7 +111,9 @@ def config_of(mode: str = "metric", loss: str = "geman_mcclure") -> BundleAdjust
 def options_of(window: BaWindow, mode: str = "metric", loss: str = "geman_mcclure") -> native.DenseBaOptions:
     """Kernel options of that configuration."""
     has_prior = window.prior_depth_m is not None
-    return native_options(config_of(mode, loss), has_prior=has_prior, scale_sigma=window.scale_sigma)
+    return native_options(
+        config_of(mode, loss), has_prior=has_prior, scale_sigma=window.scale_sigma, grid=tuple(window.inv_depth.shape[1:])
+    )
 
 
 def kernel_cost(window: BaWindow, options: native.DenseBaOptions) -> float:

@@ -17,7 +17,7 @@ from metric_slam.config.schema import GlobalBaConfig
 from metric_slam.geometry import lie
 from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph.slam_map import SlamMap
-from metric_slam.optimization.bundle_adjustment import BaReport
+from metric_slam.optimization.bundle_adjustment import BaReport, SolveStatus
 from metric_slam.optimization.ordering import narrow_order
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class GlobalBundleAdjustment:
         iterations = self._config.iterations if iterations is None else iterations
         count, pairs, graph = len(self._map), self._map.graph.pairs(), self._map.graph
         if count < 3 or not len(pairs) or iterations == 0:
-            return BaReport("nothing_to_do")
+            return BaReport(SolveStatus.NOTHING_TO_DO)
         self.cell_step = self._affordable_step(len(pairs))
         order = [int(i) for i in narrow_order(count, pairs)]
         window = graph.window(order, self._map.submaps.anchors(), cell_step=self.cell_step)

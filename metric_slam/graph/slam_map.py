@@ -18,7 +18,7 @@ from metric_slam.graph.keyframe_state import Rebuild, keyframes_from_state, keyf
 from metric_slam.graph.keyframes import Keyframe, KeyframeStore
 from metric_slam.graph.offload import Offloader
 from metric_slam.graph.submaps import Submaps
-from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow
+from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow, SolveStatus
 from metric_slam.optimization.solver import Solver
 
 
@@ -134,6 +134,10 @@ class SlamMap:
         """Replace the inverse depths [h, w] of a keyframe."""
         self._store.replace(position, inv_depth=inv_depth)
 
+    def set_prior_weight(self, position: int, weight: np.ndarray) -> None:
+        """Replace the weight [h, w] of a keyframe's prior depth in bundle adjustment."""
+        self._store.replace(position, prior_weight=weight)
+
     def set_moving(self, position: int, moving: np.ndarray) -> None:
         """Replace the moving mask uint8 [h, w] of a keyframe."""
         self._store.replace(position, moving=moving)
@@ -189,7 +193,7 @@ class SlamMap:
         """Optimise keyframes begin..end-1 in place; the poses of those in ``fixed`` stay."""
         positions = range(begin, end)
         if not any(begin <= t < end for i in positions for t in self.graph.targets_of(i)):
-            return self.graph.count(BaReport("nothing_to_do"))
+            return self.graph.count(BaReport(SolveStatus.NOTHING_TO_DO))
         window, report = self.solver.solve(self.graph.window(positions, fixed), iterations=iterations)
         self.take_over(positions, window)
         return self.graph.count(report)

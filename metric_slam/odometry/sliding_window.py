@@ -24,6 +24,7 @@ from metric_slam.odometry.edge_selection import new_keyframe_pairs
 from metric_slam.odometry.keyframe_prior import KeyframePrior
 from metric_slam.odometry.metric_scale import MetricScale
 from metric_slam.odometry.moving_cells import MovingCellDetector
+from metric_slam.odometry.prior_noise import PriorNoise
 from metric_slam.odometry.scale_startup import ScaleStartup
 from metric_slam.odometry.tracking import TrackedFrame, motion_from_matches, transfer_depth
 
@@ -40,9 +41,14 @@ class ScaleParts:
     """The parts around the metric scale, built once and shared."""
 
     def __init__(
-        self, depth: KeyframePrior, measured: MetricScale, startup: ScaleStartup, moving: MovingCellDetector
+        self,
+        depth: KeyframePrior,
+        measured: MetricScale,
+        startup: ScaleStartup,
+        moving: MovingCellDetector,
+        noise: PriorNoise,
     ) -> None:
-        self.depth, self.measured, self.startup, self.moving = depth, measured, startup, moving
+        self.depth, self.measured, self.startup, self.moving, self.noise = depth, measured, startup, moving, noise
 
 
 def new_keyframe(
@@ -110,7 +116,8 @@ class SlidingWindow:
         before = slam_map[-1]
         inv_depth = transfer_depth(before, T_cam_world, tracked.backward, slam_map.camera)
         moving = propagate_mask(before.moving_cells, tracked.backward)
-        grids, pose = self._scale.depth.grids(prior_state), lie.matrix_to_pose_vec(T_cam_world)
+        grids = self._scale.noise.weighted(self._scale.depth.grids(prior_state))
+        pose = lie.matrix_to_pose_vec(T_cam_world)
         position = slam_map.append(
             new_keyframe(frame, prior_state, grids, pose, inv_depth, submap=before.submap, moving=moving)
         )
@@ -119,6 +126,7 @@ class SlidingWindow:
         graph.match_pairs([p for p in new_keyframe_pairs(position, cfg) if min(p) >= self._begin])
         self._scale.measured.collect()
         self._solve(position)
+        self._scale.noise.update(position)
         self._scale.moving.update(position, inv_depth, tracked.backward)
         self._scale.measured.observe(position)
         if self._scale.startup.rescale_submap():

@@ -1,14 +1,13 @@
-"""Dense bundle adjustment with a metric prior: the documented surface of the kernel in thirdparty/droid_backends.
+"""Dense bundle adjustment with a metric prior: Python interface of the kernels in thirdparty/droid_backends.
 
-Takes one window of keyframes as arrays, returns new arrays and a report. The cost function stands in
-``thirdparty/droid_backends/include/droid_backends/dense_ba.h``; a slow torch version of it in
-:mod:`metric_slam.geometry.reference.dense_ba`.
+Takes one window of keyframes as arrays, returns new arrays and a report. Cost function:
+``thirdparty/droid_backends/include/droid_backends/dense_ba.h``; reference implementation in torch:
+:mod:`metric_slam.optimization.reference.dense_ba`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import replace
 
 import droid_backends as native
 import numpy as np
@@ -16,11 +15,24 @@ import torch
 from torch import Tensor
 
 from metric_slam.config.schema import BundleAdjustmentConfig
+from metric_slam.errors import InputError
 from metric_slam.geometry.camera import FEATURE_STRIDE
-from metric_slam.optimization.cuda.dense_ba import solve_on_device
+from metric_slam.optimization.cuda.dense_ba import solve_on_cuda
 from metric_slam.optimization.cuda.kernels import Accelerator
+from metric_slam.optimization.report import BaReport, SolveStatus
+from metric_slam.optimization.window import Baselines, BaWindow, check_window
 
-PriorMode = Literal["none", "metric", "droid"]
+__all__ = [
+    "BaReport",
+    "BaWindow",
+    "Baselines",
+    "SolveStatus",
+    "native_options",
+    "native_problem",
+    "reproject",
+    "reproject_on_device",
+    "solve_window",
+]
 
 _LOSSES = {
     "none": native.Loss.NONE,
@@ -35,94 +47,6 @@ _PRIOR_MODES = {
 }
 
 
-@dataclass(frozen=True)
-class BaReport:
-    """How one solve ended. With ``not_positive_definite`` nothing was changed."""
-
-    status: str
-    """converged | max_iterations | not_positive_definite | no_progress | nothing_to_do."""
-
-    iterations: int = 0
-    cost_initial: float = 0.0
-    cost_final: float = 0.0
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """Measured metric distances between keyframe centres, F of them."""
-
-    pair: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
-    """Keyframe positions in the window, int64 [F, 2]."""
-
-    length_m: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """float64 [F]."""
-
-    sigma: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """Standard deviation of log(length), float64 [F]."""
-
-
-Grid = np.ndarray | Tensor
-"""Large arrays: numpy, or tensors of the device that solves."""
-
-
-@dataclass(frozen=True)
-class BaWindow:
-    """One problem: N keyframes, E directed edges, on a grid of h x w cells."""
-
-    intrinsics: np.ndarray
-    """fx, fy, cx, cy of the grid camera, float64 [4]."""
-
-    poses: np.ndarray
-    """T_cam_world: t xyz, q xyzw, float64 [N, 7]."""
-
-    inv_depth: Grid
-    """1/m, float64 [N, h, w]."""
-
-    source: np.ndarray
-    """int64 [E]."""
-
-    target: np.ndarray
-    """int64 [E]."""
-
-    flow_target: Grid
-    """Grid cells (x, y), float64 [E, h, w, 2]; tensors may be float32."""
-
-    confidence: Grid
-    """0..1, of the type of ``flow_target``, [E, h, w, 2]."""
-
-    pose_free: np.ndarray
-    """bool [N]: which poses may move."""
-
-    depth_free: np.ndarray
-    """bool [N]: which keyframes' inverse depths (and prior scales) may move."""
-
-    prior_depth_m: Grid | None = None
-    """float64 [N, h, w], 0 where the prior says nothing."""
-
-    prior_weight: Grid | None = None
-    """Confidence over variance of the prior's relative depth error, float64 [N, h, w]."""
-
-    prior_log_scale: np.ndarray | None = None
-    """s_k, float64 [N]; zeros when None."""
-
-    scale_anchor: np.ndarray | None = None
-    """Where s_k is pulled to, float64 [N]; zeros when None."""
-
-    scale_previous: np.ndarray | None = None
-    """Position of the keyframe whose s_k is coupled with this one's, int64 [N]; -1: none; None: the one before."""
-
-    scale_sigma: float = 0.0
-    """Standard deviation of s_k around its anchor; 0 holds the scales."""
-
-    depth_damping: Grid | None = None
-    """eta, float64 [N, h, w]."""
-
-    baselines: Baselines = field(default_factory=Baselines)
-
-    cell_step: int = 1
-    """Cells of this problem are every so many-th of the 1/8 grid, and stand for those between."""
-
-
 def solve_window(
     window: BaWindow,
     config: BundleAdjustmentConfig,
@@ -132,25 +56,33 @@ def solve_window(
     tight_convergence: bool = False,
     accelerator: Accelerator | None = None,
 ) -> tuple[BaWindow, BaReport]:
-    """Optimise poses, inverse depths and prior scales of a window; the input is left as it is.
+    """Optimise poses, inverse depths and prior scales of a window; the input is not changed.
 
-    With ``motion_only`` depths and scales stay fixed; ``tight_convergence`` goes on in soft directions, or takes the
-    damping of the whole trajectory. Levenberg-Marquardt on the robust cost, so that the result is never worse than the
-    start, or plain Gauss-Newton steps as configured; a failed factorisation returns the start.
+    Levenberg-Marquardt on the robust cost, whose result is never worse than the start, or plain Gauss-Newton steps
+    (``config.solver``); a failed factorisation returns the start.
 
-    With an ``accelerator`` the work is done there, and large arrays of the window may be tensors on its device;
-    ``inv_depth`` comes back as what it was, numpy or tensor, all else as numpy.
+    Args:
+        window: the problem.
+        config: weights, losses and limits.
+        iterations: linearisations; default: those of ``config``.
+        motion_only: hold depths and scales.
+        tight_convergence: smaller damping and a smaller relative decrease, for the soft directions of a long
+            trajectory; Gauss-Newton takes the damping of the whole trajectory.
+        accelerator: CUDA kernels to use. Large arrays of the window may then be tensors on their device;
+            ``inv_depth`` is returned in the type it was given in, everything else as numpy.
+
+    Raises InputError where arrays do not fit together.
     """
-    scale = window.prior_log_scale
-    window = replace(
-        window,
-        prior_log_scale=np.zeros(len(window.poses)) if scale is None else scale.copy(),
-        depth_free=np.zeros_like(window.depth_free) if motion_only else window.depth_free,
-    )
+    check_window(window)
+    if config.prior_mode == "metric" and window.prior_depth_m is not None and window.prior_weight is None:
+        raise InputError("prior_weight must be given with prior_depth_m")
+    if motion_only:
+        window = replace(window, depth_free=np.zeros_like(window.depth_free))
     options = native_options(
         config,
         has_prior=window.prior_depth_m is not None,
         scale_sigma=window.scale_sigma,
+        grid=(int(window.inv_depth.shape[1]), int(window.inv_depth.shape[2])),
         cell_step=window.cell_step,
     )
     if iterations is not None:
@@ -158,12 +90,29 @@ def solve_window(
     if tight_convergence:
         options.initial_damping, options.min_relative_decrease = 1e-8, 1e-7
     if accelerator is not None:
-        return _on_device(window, config, options, accelerator, tight_convergence=tight_convergence)
-    window = replace(window, poses=window.poses.copy(), inv_depth=window.inv_depth.copy())
+        return _on_cuda(window, config, options, accelerator, tight_convergence=tight_convergence)
+    window = _with_own_state(window)
     if config.solver == "gauss_newton":
         return _gauss_newton(window, config, options, tight_convergence=tight_convergence)
     report = native.solve_dense_ba(native_problem(window), options)
-    return window, BaReport(report.status.name.lower(), report.iterations, report.cost_initial, report.cost_final)
+    return window, BaReport(
+        _status(report.status), report.iterations, report.trials, report.cost_initial, report.cost_final
+    )
+
+
+def _with_own_state(window: BaWindow) -> BaWindow:
+    """The window with copies of the numpy arrays that a solve changes in place."""
+    scale = window.prior_log_scale
+    return replace(
+        window,
+        poses=window.poses.copy(),
+        inv_depth=np.array(window.inv_depth),
+        prior_log_scale=np.zeros(len(window.poses)) if scale is None else scale.copy(),
+    )
+
+
+def _status(status: native.Status) -> SolveStatus:
+    return SolveStatus(status.name.lower())
 
 
 def _step_damping(config: BundleAdjustmentConfig, *, tight_convergence: bool) -> tuple[float, float]:
@@ -173,7 +122,7 @@ def _step_damping(config: BundleAdjustmentConfig, *, tight_convergence: bool) ->
     return config.ridge, config.step_damping
 
 
-def _on_device(
+def _on_cuda(
     window: BaWindow,
     config: BundleAdjustmentConfig,
     options: native.DenseBaOptions,
@@ -185,48 +134,42 @@ def _on_device(
     if config.solver == "gauss_newton":
         plain = _step_damping(config, tight_convergence=tight_convergence)
         options.damping = native.Damping.AFTER_SCHUR
-    found = solve_on_device(accelerator, window, options, ridge_and_damping=plain)
+    found = solve_on_cuda(accelerator, window, options, ridge_and_damping=plain)
     inv_depth = found.inv_depth if isinstance(window.inv_depth, Tensor) else found.inv_depth.cpu().numpy()
     window = replace(window, poses=found.poses, inv_depth=inv_depth, prior_log_scale=found.scales)
-    report = found.report
-    return window, BaReport(report.status, report.iterations, report.cost_initial, report.cost_final)
+    return window, found.report
 
 
 def _gauss_newton(
     window: BaWindow, config: BundleAdjustmentConfig, options: native.DenseBaOptions, *, tight_convergence: bool
 ) -> tuple[BaWindow, BaReport]:
-    """All steps, better or not, on a window whose arrays are its own; no costs are reported."""
+    """Take every step, better or not, on a window that owns its arrays; no costs are reported."""
     ridge, damping = _step_damping(config, tight_convergence=tight_convergence)
     options.damping = native.Damping.AFTER_SCHUR  # droid_kernels.cu damps the system of the poses
-    start = replace(
-        window,
-        poses=window.poses.copy(),
-        inv_depth=window.inv_depth.copy(),
-        prior_log_scale=window.prior_log_scale.copy(),
-    )
+    start = _with_own_state(window)
     free = window.depth_free
     for done in range(options.iterations):
         status = native.dense_ba_step(native_problem(window), options, ridge=ridge, damping=damping)
         finite = bool(np.isfinite(window.poses).all() and np.isfinite(window.inv_depth).all())
         if status == native.Status.NOT_POSITIVE_DEFINITE or not finite:
-            return start, BaReport("not_positive_definite", done)
+            return start, BaReport(SolveStatus.NOT_POSITIVE_DEFINITE, done)
         if status == native.Status.NOTHING_TO_DO:
-            return window, BaReport("nothing_to_do")
+            return window, BaReport(SolveStatus.NOTHING_TO_DO)
         window.inv_depth[free] = window.inv_depth[free].clip(options.min_inv_depth, options.max_inv_depth)
-    return window, BaReport("max_iterations", options.iterations)
+    return window, BaReport(SolveStatus.MAX_ITERATIONS, options.iterations)
 
 
 def native_options(
-    config: BundleAdjustmentConfig, *, has_prior: bool, scale_sigma: float, cell_step: int = 1
+    config: BundleAdjustmentConfig, *, has_prior: bool, scale_sigma: float, grid: tuple[int, int], cell_step: int = 1
 ) -> native.DenseBaOptions:
-    """Kernel options. Flow residuals are in grid cells there, so pixel lengths are divided by the stride."""
+    """Kernel options for a grid (height, width); flow residuals are in its cells, pixels over the stride."""
     options = native.DenseBaOptions()
     stride_px = FEATURE_STRIDE * cell_step
     options.iterations = config.iterations
     options.prior_mode = _PRIOR_MODES[config.prior_mode if has_prior else "none"]
     options.flow_weight = (stride_px * cell_step / config.flow_sigma_px) ** 2  # a cell stands for step^2 of them
     options.flow_loss = native.RobustLoss(_LOSSES[config.flow_loss], config.flow_loss_width_px / stride_px)
-    options.invalid_residual = 3.0 * config.flow_loss_width_px / stride_px
+    options.invalid_residual = _longest_residual(grid)
     options.prior_loss = native.RobustLoss(_LOSSES[config.prior_loss], config.prior_loss_width)
     options.baseline_loss = native.RobustLoss(native.Loss.CAUCHY, config.baseline_loss_width)
     options.droid_alpha = config.droid_alpha
@@ -238,8 +181,17 @@ def native_options(
     return options
 
 
+def _longest_residual(grid: tuple[int, int]) -> float:
+    """Largest length that a residual between two places inside the image can have for the loss.
+
+    The loss takes sqrt((cx rx^2 + cy ry^2) / mean(cx, cy)), at most sqrt(2) times the longer side. A point behind the
+    camera is charged this, so that it never costs less than a wrong match.
+    """
+    return float(np.sqrt(2.0)) * max(grid)
+
+
 def native_problem(window: BaWindow) -> native.DenseBaProblem:
-    """The kernel's view of a window; poses, inverse depths and scales are updated in place by a solve."""
+    """The problem as the kernel takes it; a solve updates poses, inverse depths and scales in place."""
     return native.DenseBaProblem(
         poses=window.poses,
         inv_depth=window.inv_depth,
@@ -271,11 +223,11 @@ def reproject(
     *,
     accelerator: Accelerator | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the cells of every edge's source lie in its target.
+    """Project the cells of every edge's source into its target.
 
-    Arguments as in :class:`BaWindow`; with an accelerator, which does it then, they may be tensors on its device.
-    Returns coordinates in grid cells [E, h, w, 2], inverse depth in the target [E, h, w], and whether the point is in
-    front of the target [E, h, w].
+    Arguments as in :class:`BaWindow`; with an accelerator they may be tensors on its device. Returns coordinates in
+    grid cells [E, h, w, 2], inverse depth in the target [E, h, w], and whether the point is in front of the target
+    [E, h, w].
     """
     if accelerator is not None:
         found = reproject_on_device(accelerator, poses, inv_depth, intrinsics, source, target)
@@ -304,9 +256,9 @@ def reproject_on_device(
     source: np.ndarray | Tensor,
     target: np.ndarray | Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`reproject`, left on the device: float64 [E, h, w, 2], float64 [E, h, w], bool [E, h, w].
+    """Project as :func:`reproject`, into tensors: float64 [E, h, w, 2], float64 [E, h, w], bool [E, h, w].
 
-    Nobody waits for it: the kernel may still be running on the current stream.
+    The kernel is only queued on the current stream; it may still be running on return.
     """
     E, (h, w), device = len(source), tuple(inv_depth.shape[1:]), accelerator.device
     coords = torch.empty(E, h, w, 2, dtype=torch.float64, device=device)

@@ -2,7 +2,7 @@
 
 The documented surface of the kernel ``frame_distance`` in thirdparty/droid_backends, with which DROID-SLAM chooses its
 edges and drops keyframes (``depth_video.py:distance`` and ``frame_distance_kernel`` there). Nothing is matched: poses
-and inverse depths say it all. A slow torch version is :mod:`metric_slam.geometry.reference.frame_distance`.
+and inverse depths say it all. A slow torch version is :mod:`metric_slam.optimization.reference.frame_distance`.
 """
 
 from __future__ import annotations

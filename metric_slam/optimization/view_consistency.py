@@ -3,7 +3,7 @@
 The documented surface of the kernel ``depth_filter`` in thirdparty/droid_backends, with which DROID-SLAM picks the
 points worth showing (``depth_filter_kernel`` there). For depths of the 1/8 grid during a run; the dense depths of the
 map are judged by :mod:`metric_slam.reconstruction.consistency`, which knows contradictions too. A slow torch version is
-:mod:`metric_slam.geometry.reference.view_consistency`.
+:mod:`metric_slam.optimization.reference.view_consistency`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One step of dense bundle adjustment through which gradients flow back to what a network predicted.
 
-The formulas are those of :mod:`metric_slam.geometry.reference.dense_ba`, with a quadratic flow loss and without priors:
-the network learns its own weighting. It is the layer that DROID-SLAM trains through (Teed and Deng 2021, section 3.3;
+Formulas of :mod:`metric_slam.optimization.reference.dense_ba`, with a quadratic flow loss and without priors: the
+network learns its own weighting. It is the layer that DROID-SLAM trains through (Teed and Deng 2021, section 3.3;
 droid_slam/geom/ba.py and chol.py). Float64 on the CPU whatever comes in, for both are what the twin works in; results
 go back to the type and device of their inputs.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.geometry.reference import dense_ba as reference
+from metric_slam.optimization.reference import dense_ba as reference
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class _Window:
-    """A :class:`metric_slam.geometry.reference.dense_ba.WindowLike` of tensors that carry gradients, and of index
+    """A :class:`metric_slam.optimization.reference.dense_ba.WindowLike` of tensors that carry gradients, and of index
     arrays."""
 
     intrinsics: Tensor

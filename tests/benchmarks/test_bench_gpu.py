@@ -86,7 +86,7 @@ def test_twins_work_where_the_window_lies(cases: ModuleType) -> None:
     """A device without memory refuses to be mixed with the CPU, as a GPU does."""
     meta, size = torch.device("meta"), tiny(cases, edges=48)
     window = cases.on_device(cases.window_of(size), meta)
-    options = cases.native_options(cases.BundleAdjustmentConfig(), has_prior=True, scale_sigma=0.0)
+    options = cases.native_options(cases.BundleAdjustmentConfig(), has_prior=True, scale_sigma=0.0, grid=(6, 8))
     with meta:
         system = cases.dense_ba_reference.linearize(window, options)
         state = cases.dense_ba_reference.moved(window, cases.dense_ba_reference.start_of(window), system.v, system.b)

@@ -1,4 +1,4 @@
-"""The bundle adjustment kernel against differences and against its torch reference."""
+"""The bundle adjustment kernel against numeric differences and against its reference implementation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.geometry.reference import dense_ba as reference
 from metric_slam.optimization.bundle_adjustment import Baselines, BaWindow, native_problem, solve_window
+from metric_slam.optimization.reference import dense_ba as reference
 from tests.ba_problems import (
     config_of,
     copy_of,
@@ -123,7 +123,7 @@ def test_envelope_cholesky_is_a_dense_solve(size: int, block: int) -> None:
         assert not native.envelope_solve(B, b.copy())
 
 
-# ---- kernel and twin
+# ---- kernel and reference implementation
 
 
 @pytest.mark.parametrize("placement", DAMPINGS, ids=lambda d: d.name.lower())
@@ -239,6 +239,73 @@ def test_points_behind_the_camera_are_charged_and_not_used() -> None:
     ours = copy_of(window)
     native.dense_ba_step(native_problem(ours), options, ridge=1e-6, damping=0.0)
     np.testing.assert_allclose(ours.inv_depth, window.inv_depth, atol=1e-9)
+
+
+@pytest.mark.parametrize("anisotropic", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_point_behind_the_camera_costs_as_much_as_the_worst_match(loss: str, anisotropic: bool) -> None:
+    """The worst match: from one corner of the image to the opposite one."""
+    height, width = 6, 8
+    window = replace(true_window(2, height, width), prior_depth_m=None, prior_weight=None)
+    e = int(np.flatnonzero(window.source == 0)[0])
+    window = replace(
+        window,
+        source=window.source[[e]],
+        target=window.target[[e]],
+        flow_target=window.flow_target[[e]],
+        confidence=np.zeros((1, height, width, 2)),
+    )
+    window.confidence[0, 0, 0] = (1e-6, 1.0) if anisotropic else 1.0
+    options = options_of(window, "none", loss)
+    behind = window.inv_depth.copy()
+    behind[0, 0, 0] = 20.0
+    cost_behind = kernel_cost(replace(window, inv_depth=behind), options)
+    corners = [(u, v) for u in (0.0, width - 1.0) for v in (0.0, height - 1.0)]
+    for corner in corners:
+        flow = window.flow_target.copy()
+        flow[0, 0, 0] = corner
+        assert cost_behind >= kernel_cost(replace(window, flow_target=flow), options)
+    if loss == "geman_mcclure":  # bounded: the bound
+        bound = options.flow_weight * window.confidence[0, 0, 0].mean() * options.flow_loss.width**2
+        assert cost_behind == pytest.approx(bound, rel=0.01)
+
+
+# ---- prior
+
+
+@pytest.mark.parametrize("inv_depth", [1e-3, 0.2, 3.0, 0.0, -0.5])
+def test_derivatives_of_the_prior_are_those_of_differences(inv_depth: float) -> None:
+    """r = log(d z) + s, finite for depths that a trial step carries to zero and below."""
+    window = replace(true_window(2, 1, 1), confidence=np.zeros((2, 1, 1, 2)))
+    window = replace(window, prior_depth_m=np.full((2, 1, 1), 5.0), prior_weight=np.full((2, 1, 1), 3.0))
+    options = options_of(window, "metric", "none")
+    options.scale_sigma, options.scale_step_sigma = 1e6, 0.0
+
+    def cost(d: float, s: float) -> float:
+        state = {"inv_depth": np.array([d, 0.2]).reshape(2, 1, 1), "prior_log_scale": np.array([s, 0.0])}
+        return kernel_cost(replace(window, **state), options)
+
+    d, s = inv_depth, 0.3
+    here = replace(window, inv_depth=np.array([d, 0.2]).reshape(2, 1, 1), prior_log_scale=np.array([s, 0.0]))
+    assert np.isfinite(cost(d, s))
+    if d > 0:
+        assert cost(d, s) == pytest.approx(3.0 * (np.log(5.0 * d) + s) ** 2)
+    system = reference.linearize(here, options)
+    h = 1e-7 * max(abs(d), 1e-2)
+    slope_d = (cost(d + h, s) - cost(d - h, s)) / (2 * h)
+    slope_s = (cost(d, s + 1e-6) - cost(d, s - 1e-6)) / 2e-6
+    tolerance = 1e-2 if d == 0.0 else 1e-5  # the tangent begins within the difference around zero
+    assert -2.0 * float(system.b[0]) == pytest.approx(slope_d, rel=tolerance)
+    assert -2.0 * float(system.v[12]) == pytest.approx(slope_s, rel=1e-4)
+
+
+@pytest.mark.parametrize("factor", [0.02, 0.2, 5.0, 200.0])
+def test_a_depth_that_only_the_prior_knows_reaches_it(factor: float) -> None:
+    """From a start that is wrong by any factor; a Newton step on the logarithm would leave the range of depths."""
+    window = replace(true_window(2, 3, 4), confidence=np.zeros((2, 3, 4, 2)), scale_sigma=0.0)
+    start = replace(window, inv_depth=np.clip(window.inv_depth * factor, 1e-3, 5.0))
+    found, _ = solve_window(start, config_of("metric", "none"), iterations=12, tight_convergence=True)
+    np.testing.assert_allclose(found.inv_depth * window.prior_depth_m, 1.0, rtol=1e-4)
 
 
 def test_moved_poses_is_the_retraction_of_the_kernel() -> None:

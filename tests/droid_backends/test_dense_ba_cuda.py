@@ -14,7 +14,7 @@ from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.optimization.bundle_adjustment import BaWindow, native_problem, solve_window
 from metric_slam.optimization.cuda import dense_ba as device_ba
 from metric_slam.optimization.cuda import plan as device_plan
-from metric_slam.optimization.cuda.dense_ba import solve_on_device
+from metric_slam.optimization.cuda.dense_ba import solve_on_cuda
 from metric_slam.optimization.cuda.kernels import Accelerator
 from tests.ba_problems import config_of, copy_of, disturbed, options_of, reordered, true_window, with_everything
 
@@ -45,7 +45,7 @@ def test_solves_as_on_the_cpu(accelerator: Accelerator, mode: str, loss: str) ->
 
 @pytest.mark.parametrize(
     ("seed", "pose", "loss", "status"),
-    [(1, 0.1, "cauchy", "max_iterations"), (1, 0.3, "none", "converged"), (0, 0.6, "none", "no_progress")],
+    [(1, 0.1, "cauchy", "max_iterations"), (7, 1.0, "geman_mcclure", "converged"), (6, 0.6, "none", "max_iterations")],
 )
 def test_refuses_steps_as_on_the_cpu(accelerator: Accelerator, seed: int, pose: float, loss: str, status: str) -> None:
     """A start so far off that some steps make it worse: they leave no trace, and the damping grows."""
@@ -55,7 +55,7 @@ def test_refuses_steps_as_on_the_cpu(accelerator: Accelerator, seed: int, pose: 
     ours = copy_of(window)
     report = native.solve_dense_ba(native_problem(ours), options)
     assert report.trials > report.iterations and report.status.name.lower() == status  # or this test shows nothing
-    solution = solve_on_device(accelerator, window, options)
+    solution = solve_on_cuda(accelerator, window, options)
     assert (solution.report.status, solution.report.trials) == (report.status.name.lower(), report.trials)
     found = replace(ours, poses=solution.poses, inv_depth=solution.inv_depth.cpu(), prior_log_scale=solution.scales)
     assert_same(found, ours, 1e-7)
@@ -69,7 +69,7 @@ def test_a_plain_step_is_that_of_the_cpu(accelerator: Accelerator, placement: st
     options.min_inv_depth, options.max_inv_depth = -1e9, 1e9
     ours = copy_of(window)
     assert native.dense_ba_step(native_problem(ours), options, ridge=0.1, damping=1e-4) == native.Status.MAX_ITERATIONS
-    solution = solve_on_device(accelerator, window, options, ridge_and_damping=(0.1, 1e-4))
+    solution = solve_on_cuda(accelerator, window, options, ridge_and_damping=(0.1, 1e-4))
     found = replace(ours, poses=solution.poses, inv_depth=solution.inv_depth.cpu(), prior_log_scale=solution.scales)
     assert_same(found, ours)
     assert solution.report.iterations == 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.geometry.reference import view_consistency as reference
+from metric_slam.optimization.reference import view_consistency as reference
 from metric_slam.optimization.view_consistency import count_consistent_views, count_views_relative
 from tests.ba_problems import disturbed, true_window
 from tests.droid_backends.threads import on_threads, only_with_openmp

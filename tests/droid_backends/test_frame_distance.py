@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.geometry.reference import frame_distance as reference
 from metric_slam.optimization.frame_distance import UNSEEN_DISTANCE, frame_distance
+from metric_slam.optimization.reference import frame_distance as reference
 from tests.ba_problems import disturbed, moved_poses, true_window
 from tests.droid_backends.threads import on_threads, only_with_openmp
 

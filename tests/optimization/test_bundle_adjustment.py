@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from metric_slam.config.schema import BundleAdjustmentConfig
+from metric_slam.errors import InputError
 from metric_slam.geometry.lie import SE3
-from metric_slam.geometry.reference import dense_ba as reference
-from metric_slam.optimization.bundle_adjustment import Baselines, native_problem, solve_window
+from metric_slam.optimization.bundle_adjustment import Baselines, BaWindow, SolveStatus, native_problem, solve_window
+from metric_slam.optimization.reference import dense_ba as reference
 from tests.ba_problems import (
     config_of,
     copy_of,
@@ -231,40 +232,93 @@ def test_nothing_to_do() -> None:
         np.testing.assert_array_equal(found.poses, window.poses)
 
 
-def test_at_a_minimum_there_is_no_progress() -> None:
-    window = replace(true_window(), prior_depth_m=None, prior_weight=None)
-    _, report = solve_window(window, config_of("none"))
-    assert report.status in ("no_progress", "converged")
-    assert report.cost_final <= report.cost_initial < 1e-15
+def test_at_a_minimum_a_solve_stops_after_a_few_trials() -> None:
+    """The linear model promises nothing there, so the damping need not be raised to its limit."""
+    window = disturbed(true_window())
+    found, first = solve_window(window, config_of(), iterations=60, tight_convergence=True)
+    again, report = solve_window(found, config_of(), tight_convergence=True)
+    assert first.status is report.status is SolveStatus.CONVERGED
+    assert report.trials <= 3 and report.cost_final >= (1.0 - 1e-6) * first.cost_final
+    np.testing.assert_allclose(again.poses, found.poses, atol=1e-4)
+
+
+FAR_STARTS = [(0, 0.6, "none"), (3, 1.0, "huber"), (5, 1.0, "cauchy"), (6, 1.0, "none")]
+"""Seed, disturbance of the poses and loss, for which damping up to 0.1 leaves the solver where it starts."""
+
+
+@pytest.mark.parametrize(("seed", "pose", "loss"), FAR_STARTS)
+def test_a_start_far_off_is_damped_until_the_cost_falls(seed: int, pose: float, loss: str) -> None:
+    window = disturbed(true_window(), seed=seed, flow=2.0, depth=0.3, pose=pose)
+    config = config_of("metric", loss)
+    found, report = solve_window(window, config, iterations=60, tight_convergence=True)
+    assert report.status in (SolveStatus.CONVERGED, SolveStatus.MAX_ITERATIONS)
+    near = disturbed(true_window(), seed=seed, flow=2.0, depth=0.3, pose=0.0)
+    best = solve_window(near, config, iterations=60, tight_convergence=True)[1].cost_final
+    assert report.cost_final < 1.3 * best, (report, best)
+
+
+def test_converged_is_reported_only_where_a_restart_gains_nothing() -> None:
+    limit = 2e-2  # several linearisations at the default rule of 1e-4 each
+    for seed in range(6):
+        for loss in ("huber", "cauchy", "geman_mcclure"):
+            window = disturbed(true_window(), seed=seed, flow=2.0, depth=0.3, pose=1.0)
+            found, report = solve_window(window, config_of("metric", loss), iterations=30)
+            if report.status is not SolveStatus.CONVERGED:
+                continue
+            _, again = solve_window(found, config_of("metric", loss), iterations=10)
+            assert again.cost_final > (1.0 - limit) * report.cost_final, (seed, loss, report, again)
+
+
+def test_no_progress_is_reported_where_no_damping_lowers_the_cost() -> None:
+    """The match pulls a depth behind the camera, and it is there after the smallest of steps."""
+    poses = np.array([[0.0, 0, 0, 0, 0, 0, 1], [0.0, 0, -1, 0, 0, 0, 1]])  # 1 m ahead
+    window = BaWindow(
+        intrinsics=np.array([10.0, 10.0, -5.0, 0.0]),
+        poses=poses,
+        inv_depth=np.array([0.8 - 1e-13, 0.1]).reshape(2, 1, 1),  # in front of the second camera by a hair
+        source=np.array([0]),
+        target=np.array([1]),
+        flow_target=np.array([21.0, 0.0]).reshape(1, 1, 1, 2),  # it lies at 20
+        confidence=np.ones((1, 1, 1, 2)),
+        pose_free=np.zeros(2, bool),
+        depth_free=np.array([True, False]),
+    )
+    found, report = solve_window(window, config_of("none", "none"))
+    assert report.status is SolveStatus.NO_PROGRESS
+    assert report.iterations == 1 and report.trials > 6
+    assert report.cost_final == report.cost_initial > 0.0
+    np.testing.assert_array_equal(found.inv_depth, window.inv_depth)
+    state, expected = reference.solve(window, options_of(window, "none", "none"))
+    assert (expected.status, expected.trials) == (report.status, report.trials)
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "error"),
+    ("name", "change"),
     [
-        ("poses", lambda a: a[:3], ValueError),
-        ("poses", lambda a: a.astype(np.float32), TypeError),
-        ("poses", lambda a: a[:, :6].copy(), TypeError),
-        ("flow_target", lambda a: a[:, ::2], TypeError),
-        ("inv_depth", lambda a: a[:, :3].copy(), ValueError),
-        ("flow_target", lambda a: a[:-1], ValueError),
-        ("confidence", lambda a: a[..., 0].copy(), TypeError),
-        ("confidence", lambda a: a[:, 1:].copy(), ValueError),
-        ("source", lambda a: a.astype(np.int32), TypeError),
-        ("source", lambda a: a[1:], ValueError),
-        ("target", lambda a: a + 1, ValueError),
-        ("target", lambda a: a - 1, ValueError),
-        ("pose_free", lambda a: a[1:], ValueError),
-        ("depth_free", lambda a: a.astype(float), TypeError),
-        ("prior_depth_m", lambda a: a[1:], ValueError),
-        ("prior_weight", lambda a: a[:, 1:].copy(), ValueError),
-        ("prior_weight", lambda a: None, ValueError),
-        ("scale_anchor", lambda a: np.zeros(9), ValueError),
-        ("intrinsics", lambda a: a[:3], ValueError),
-        ("baselines", lambda a: Baselines(np.array([[0, 9]]), np.ones(1), np.ones(1)), ValueError),
-        ("baselines", lambda a: Baselines(np.array([[0, 1]]), np.ones(2), np.ones(1)), ValueError),
+        ("poses", lambda a: a.astype(np.float32)),
+        ("poses", lambda a: a[:, :6].copy()),
+        ("flow_target", lambda a: a[:, ::2]),
+        ("inv_depth", lambda a: a[:2].copy()),
+        ("flow_target", lambda a: a[:-1]),
+        ("confidence", lambda a: a[..., 0].copy()),
+        ("confidence", lambda a: a[:, 1:].copy()),
+        ("source", lambda a: a.astype(np.int32)),
+        ("source", lambda a: a - 5),
+        ("target", lambda a: a + 1),
+        ("target", lambda a: a - 1),
+        ("pose_free", lambda a: a[1:]),
+        ("depth_free", lambda a: a.astype(float)),
+        ("prior_depth_m", lambda a: a[1:]),
+        ("prior_weight", lambda a: a[:, 1:].copy()),
+        ("prior_weight", lambda a: None),
+        ("scale_anchor", lambda a: np.zeros(9)),
+        ("intrinsics", lambda a: a[:3]),
+        ("baselines", lambda a: Baselines(np.array([[0, 9]]), np.ones(1), np.ones(1))),
+        ("baselines", lambda a: Baselines(np.array([[0, 1]]), np.ones(2), np.ones(1))),
     ],
 )
-def test_wrong_arrays_are_refused(name: str, change: Any, error: type[Exception]) -> None:
+def test_wrong_arrays_are_refused_by_name(name: str, change: Any) -> None:
     window = true_window()
-    with pytest.raises(error):
+    with pytest.raises(InputError, match=name) as refused:
         solve_window(replace(window, **{name: change(getattr(window, name))}), config_of())
+    assert "\n" not in str(refused.value)

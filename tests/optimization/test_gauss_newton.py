@@ -18,7 +18,7 @@ PLAIN = BundleAdjustmentConfig(
 
 
 def test_the_flow_weight_is_droid_slams() -> None:
-    options = native_options(PLAIN, has_prior=True, scale_sigma=0.0)
+    options = native_options(PLAIN, has_prior=True, scale_sigma=0.0, grid=(6, 8))
     assert options.flow_weight == pytest.approx(0.001) and options.droid_alpha == 0.05
 
 
@@ -26,7 +26,7 @@ def test_the_flow_weight_is_droid_slams() -> None:
 def test_steps_are_those_of_the_kernel(tight_convergence: bool) -> None:
     window = replace(disturbed(true_window()), depth_damping=np.full((4, 6, 8), 1e-4))
     expected = copy_of(window)
-    options = native_options(PLAIN, has_prior=True, scale_sigma=window.scale_sigma)
+    options = native_options(PLAIN, has_prior=True, scale_sigma=window.scale_sigma, grid=(6, 8))
     options.damping = native.Damping.AFTER_SCHUR
     ridge, damping = (1e-2, 1e-5) if tight_convergence else (0.1, 1e-4)
     for _ in range(2):

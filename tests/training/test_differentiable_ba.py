@@ -51,7 +51,7 @@ SOFT = StepSettings(ridge=1e-3, fixed_poses=1)
 def test_the_step_is_that_of_the_kernel(settings: StepSettings) -> None:
     window = small_problem(4, 6, 8)
     window = replace(window, pose_free=np.arange(4) >= settings.fixed_poses)
-    options = native_options(BundleAdjustmentConfig(flow_loss="none"), has_prior=False, scale_sigma=0.0)
+    options = native_options(BundleAdjustmentConfig(flow_loss="none"), has_prior=False, scale_sigma=0.0, grid=(6, 8))
     options.flow_weight, options.damping = settings.flow_weight, native.Damping.BEFORE_SCHUR
     ours = copy_of(window)
     native.dense_ba_step(native_problem(ours), options, ridge=settings.ridge, damping=settings.damping)

@@ -55,7 +55,8 @@ class DroidSlidingWindow:
         :meth:`after_removal`.
         """
         slam_map = self._map
-        grids, pose = self._scale.depth.grids(prior_state), lie.matrix_to_pose_vec(self._first_pose())
+        grids = self._scale.noise.weighted(self._scale.depth.grids(prior_state))
+        pose = lie.matrix_to_pose_vec(self._first_pose())
         inv_depth, submap = self._first_depth(grids), slam_map[-1].submap
         newest = slam_map.append(new_keyframe(frame, prior_state, grids, pose, inv_depth, submap=submap))
         if not self.ready:
@@ -64,6 +65,7 @@ class DroidSlidingWindow:
             return None
         self._scale.measured.collect()
         self._refine(newest)
+        self._scale.noise.update(newest)
         self._detect_moving_cells(newest)
         if self._is_near(newest - 1):
             return newest - 1
@@ -90,6 +92,7 @@ class DroidSlidingWindow:
         if self._scale.startup.rescale_submap():
             self._update(cfg.more_updates, free_from=self._begin + 1)
         for position in range(self._begin + 1, end):
+            self._scale.noise.update(position)
             self._detect_moving_cells(position)
         self._active.retire_sources_before(end - _WARM_UP_STAYS)
         self.ready = True

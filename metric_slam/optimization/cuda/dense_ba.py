@@ -1,17 +1,17 @@
-"""Dense bundle adjustment on a GPU: queues the kernels of ``thirdparty/droid_backends/src/cuda/dense_ba.h``.
+"""Dense bundle adjustment with CUDA: queues the kernels of ``thirdparty/droid_backends/src/cuda/dense_ba.h``.
 
-The device decides what the next step is, so a whole solve is queued without waiting; the host looks at the end, once.
-The reduced system is factorised by torch on the device, in float64. Where it has more than :data:`MAX_DENSE_ROWS` rows
-(a drive of hundreds of keyframes), it goes to the host after all, which knows how sparse it is: the envelope Cholesky
-of the C++ solver needs far less work, and at such sizes the trip is not what costs.
+Acceptance of a step is decided on the GPU, so that a whole solve is queued without a synchronisation; the host reads
+the state once, at the end. torch factorises the reduced system on the GPU in float64. A system of more than
+:data:`MAX_DENSE_ROWS` rows (a drive of hundreds of keyframes) is factorised on the host instead: the envelope Cholesky
+of the C++ solver uses its sparsity, and the transfer is small against the factorisation.
 """
 
 from __future__ import annotations
 
 import atexit
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
 
 import droid_backends as native
 import numpy as np
@@ -20,24 +20,15 @@ from torch import Tensor
 
 from metric_slam.optimization.cuda.kernels import Accelerator, checked_numbers
 from metric_slam.optimization.cuda.plan import Graph, Plan, make_plan
+from metric_slam.optimization.report import BaReport, SolveStatus
+from metric_slam.optimization.window import BaWindow
 
 MAX_DENSE_ROWS = 4096
 """128 MB, and 23 GFLOP for a factorisation."""
 
-_PLANS = 8  # graphs that are remembered; a window is solved several times before it changes
-_plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
-atexit.register(_plans.clear)  # or nanobind finds them when it is too late to free them
-
-
-@dataclass(frozen=True)
-class DeviceReport:
-    """How a solve ended; names as in :class:`metric_slam.optimization.bundle_adjustment.BaReport`."""
-
-    status: str
-    iterations: int = 0
-    trials: int = 0
-    cost_initial: float = 0.0
-    cost_final: float = 0.0
+_PLANS = 8  # plans in the cache; a window is solved several times before its graph changes
+_plans: OrderedDict[Hashable, Plan] = OrderedDict()
+atexit.register(_plans.clear)  # before the interpreter unloads nanobind, which frees them
 
 
 @dataclass(frozen=True)
@@ -48,39 +39,43 @@ class Solution:
     """[N, 7]."""
 
     inv_depth: Tensor
-    """[N, h, w], on the device."""
+    """[N, h, w], on the GPU."""
 
     scales: np.ndarray
     """[N]."""
 
-    report: DeviceReport
+    report: BaReport
 
 
-def solve_on_device(
+def solve_on_cuda(
     accelerator: Accelerator,
-    window: Any,
+    window: BaWindow,
     options: native.DenseBaOptions,
     *,
     ridge_and_damping: tuple[float, float] | None = None,
 ) -> Solution:
-    """Levenberg-Marquardt as ``solve_dense_ba`` of the C++ kernels, or with ``ridge_and_damping`` that many plain
-    Gauss-Newton steps as ``dense_ba_step``, with depths kept within the options' limits.
+    """Solve as ``solve_dense_ba`` of the C++ kernels, or by Gauss-Newton steps with the given ridge and damping.
 
-    ``window``: a :class:`metric_slam.optimization.bundle_adjustment.BaWindow` whose large arrays are numpy or tensors
-    on the device. Nothing in it is changed. Returns the start where the system could not be solved.
+    Gauss-Newton steps are those of ``dense_ba_step``, with depths kept within the options' limits. Large arrays of the
+    window are numpy or tensors on the GPU; nothing in it is changed. Returns the start where the system could not be
+    solved.
     """
     graph = _graph(window, options)
     plan = _plan(graph, accelerator)
-    start = accelerator.upload(window.inv_depth, torch.float64)
-    scales = np.zeros(len(window.poses)) if window.prior_log_scale is None else window.prior_log_scale
     if not plan.moves:
-        return Solution(window.poses.copy(), start.clone(), scales.copy(), DeviceReport("nothing_to_do"))
-    solve = _Solve(accelerator, window, options, graph, plan, start, scales, ridge_and_damping)
+        return _start(accelerator, window, BaReport(SolveStatus.NOTHING_TO_DO))
+    solve = _Solve(accelerator, window, options, graph, plan, ridge_and_damping)
     solve.run()
     return solve.solution()
 
 
-def _graph(window: Any, options: native.DenseBaOptions) -> Graph:
+def _start(accelerator: Accelerator, window: BaWindow, report: BaReport) -> Solution:
+    """The initial state of a window as a solution."""
+    scales = np.zeros(len(window.poses)) if window.prior_log_scale is None else window.prior_log_scale.copy()
+    return Solution(window.poses.copy(), accelerator.upload(window.inv_depth, torch.float64).clone(), scales, report)
+
+
+def _graph(window: BaWindow, options: native.DenseBaOptions) -> Graph:
     N = len(window.poses)
     ends = window.source, window.target, window.baselines.pair
     source, target, baseline_pair = (checked_numbers(numbers, N) for numbers in ends)
@@ -107,7 +102,7 @@ def _weight(sigma: float) -> float:
 
 
 def _plan(graph: Graph, accelerator: Accelerator) -> Plan:
-    """The plan of this graph, from before if it was solved lately."""
+    """The plan of this graph, cached for the most recent ones."""
     key = (accelerator.device, id(accelerator.kernels), graph.key())
     plan = _plans.pop(key, None)
     _plans[key] = plan = make_plan(graph, accelerator) if plan is None else plan
@@ -117,35 +112,35 @@ def _plan(graph: Graph, accelerator: Accelerator) -> Plan:
 
 
 class _Solve:
-    """One solve and its memory on the device."""
+    """One solve and its memory on the GPU."""
 
     def __init__(
         self,
         accelerator: Accelerator,
-        window: Any,
+        window: BaWindow,
         options: native.DenseBaOptions,
         graph: Graph,
         plan: Plan,
-        inv_depth: Tensor,
-        scales: np.ndarray,
         ridge_and_damping: tuple[float, float] | None,
     ) -> None:
         self._accelerator, self._window, self._options, self._plan = accelerator, window, options, plan
         self._gauss_newton = ridge_and_damping is not None
-        self._start = inv_depth, scales
         up = accelerator.upload
+        initial = _start(accelerator, window, BaReport(SolveStatus.MAX_ITERATIONS))
         start = {"status": accelerator.kernels.RUNNING, "lambda": options.initial_damping, "stale": 1.0}
         start["iterations"] = float(self._gauss_newton)  # which counts from one
         self._state = up(np.array([start.get(name, 0.0) for name in accelerator.kernels.STATE_NAMES]))
-        self._poses = up(window.poses).repeat(2, 1, 1)
-        self._inv_depth = inv_depth.repeat(2, 1, 1, 1)
-        self._scales = up(scales).repeat(2, 1)
-        new = {"dtype": torch.float64, "device": accelerator.device}
-        n, parts = plan.rows, len(plan.part_row)
-        self._dense = torch.zeros((n, n), **new) if n <= MAX_DENSE_ROWS else None
-        self._values, self._right = torch.empty((parts, 36), **new), torch.empty(n, **new)
-        F = len(graph.baseline_pair)
-        workspace = torch.empty(plan.native.workspace_doubles(F), **new)
+        self._poses = up(initial.poses).repeat(2, 1, 1)
+        self._inv_depth = initial.inv_depth.repeat(2, 1, 1, 1)
+        self._scales = up(initial.scales).repeat(2, 1)
+        n, F = plan.rows, len(graph.baseline_pair)
+
+        def empty(*shape: int) -> Tensor:
+            return torch.empty(shape, dtype=torch.float64, device=accelerator.device)
+
+        self._dense = empty(n, n).zero_() if n <= MAX_DENSE_ROWS else None
+        self._values, self._right = empty(len(plan.part_row), 36), empty(n)
+        workspace = empty(plan.native.workspace_doubles(F))
         flow_type = window.flow_target.dtype if isinstance(window.flow_target, Tensor) else torch.float64
         edges = np.stack([graph.source, graph.target]).astype(np.int32)
         source, target = up(edges)
@@ -181,7 +176,7 @@ class _Solve:
         )
 
     def run(self) -> None:
-        """Queues trials until the solve has ended; looks after as many as there are iterations, which mostly do."""
+        """Queue trials until the solve has ended; read the state after as many as iterations, which mostly suffice."""
         stream = self._accelerator.stream
         if not self._gauss_newton:
             self._assemble(stream, trial=False)
@@ -189,11 +184,11 @@ class _Solve:
         while True:
             for _ in range(max(self._options.iterations, 1) if self._dense is not None else 1):
                 self._queue_trial(stream)
-            if self._look()["status"] != self._accelerator.kernels.RUNNING:
+            if self._read_state()["status"] != self._accelerator.kernels.RUNNING:
                 return
 
-    def _look(self) -> dict[str, float]:
-        """Waits for the device; the state, and poses and scales of both buffers in the same trip."""
+    def _read_state(self) -> dict[str, float]:
+        """Wait for the GPU and download the solver state, with poses and scales of both buffers."""
         small = [self._state, self._poses.flatten(), self._scales.flatten()]
         numbers = torch.cat(small).cpu().numpy()
         values, poses, scales = np.split(numbers, np.cumsum([len(part) for part in small])[:-1])
@@ -205,7 +200,7 @@ class _Solve:
     def _queue_trial(self, stream: int) -> None:
         self._assemble(stream, trial=False)
         x, info = self._solved()
-        self._native.step(x, stream=stream)
+        self._native.step(x, self._right, stream=stream)
         if not self._gauss_newton:
             self._assemble(stream, trial=True)
         self._native.decide(x, info, stream=stream)
@@ -214,7 +209,7 @@ class _Solve:
         self._native.assemble(trial, self._values, self._dense, self._right, stream=stream)
 
     def _solved(self) -> tuple[Tensor, Tensor]:
-        """The solution of the reduced system [rows], and a number int32 [1] that is not zero where it is singular."""
+        """Solution of the reduced system [rows], and int32 [1]: not zero where it is singular."""
         if not self._plan.rows:
             return self._right, torch.zeros(1, dtype=torch.int32, device=self._accelerator.device)
         if self._dense is None:
@@ -229,22 +224,22 @@ class _Solve:
         return up(x), up(np.array([not solved], np.int32))
 
     def solution(self) -> Solution:
-        """What the device arrived at when it was looked at last."""
+        """The state that was read last."""
         state, poses, scales = self._found
-        name, iterations = native.Status(int(state["status"])).name.lower(), int(state["iterations"])
+        status = SolveStatus(native.Status(int(state["status"])).name.lower())
+        iterations = int(state["iterations"])
         inv_depth = self._inv_depth[int(state["current"])].clone()  # not a view: the other buffer may go
         if self._gauss_newton:
-            return self._plain_solution(name, iterations - 1, poses, inv_depth, scales)
-        report = DeviceReport(name, iterations, int(state["trials"]), state["cost_initial"], state["cost"])
+            return self._plain_solution(status, iterations - 1, poses, inv_depth, scales)
+        report = BaReport(status, iterations, int(state["trials"]), state["cost_initial"], state["cost"])
         return Solution(poses, inv_depth, scales, report)
 
     def _plain_solution(
-        self, name: str, done: int, poses: np.ndarray, inv_depth: Tensor, scales: np.ndarray
+        self, status: SolveStatus, done: int, poses: np.ndarray, inv_depth: Tensor, scales: np.ndarray
     ) -> Solution:
-        if name == "not_positive_definite" or not (np.isfinite(poses).all() and bool(torch.isfinite(inv_depth).all())):
-            start, start_scales = self._start
-            failed = DeviceReport("not_positive_definite", done)
-            return Solution(self._window.poses.copy(), start.clone(), start_scales.copy(), failed)
+        finite = bool(np.isfinite(poses).all()) and bool(torch.isfinite(inv_depth).all())
+        if status is SolveStatus.NOT_POSITIVE_DEFINITE or not finite:
+            return _start(self._accelerator, self._window, BaReport(SolveStatus.NOT_POSITIVE_DEFINITE, done))
         free = self._arrays["depth_free"][:, None, None]  # those without edges, too
         kept = torch.where(free, inv_depth.clamp(self._options.min_inv_depth, self._options.max_inv_depth), inv_depth)
-        return Solution(poses, kept, scales, DeviceReport(name, done))
+        return Solution(poses, kept, scales, BaReport(status, done))

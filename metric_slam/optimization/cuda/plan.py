@@ -7,10 +7,12 @@ edges) and n + 1 (its prior scale), and every part of the reduced system lists t
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from metric_slam.optimization.cuda.kernels import Accelerator
 
@@ -41,18 +43,26 @@ class Graph:
     scale_weights: tuple[float, float]
     """Of a scale's anchor and of a step between scales: 1 / sigma^2, 0: none."""
 
-    def key(self) -> tuple[Any, ...]:
+    def key(self) -> Hashable:
         """Equal for equal graphs."""
         arrays = (self.source, self.target, self.pose_free, self.depth_free, self.scale_free, self.scale_previous,
                   self.baseline_pair)  # fmt: skip
         return (*(a.tobytes() for a in arrays), self.pixels, self.every_block, self.scale_weights)
 
 
+class NativePlan(Protocol):
+    """``DenseBaPlan`` of the compiled module: the arrays of the plan on the GPU."""
+
+    def workspace_doubles(self, baselines: int) -> int:
+        """Size of the workspace of a solve with this many measured baselines."""
+        ...
+
+
 @dataclass(frozen=True)
 class Plan:
-    """The plan on the device, and what the host needs of it."""
+    """The plan on the GPU, and the part of it that the host uses."""
 
-    native: Any
+    native: NativePlan
     rows: int
     """Of the reduced system."""
 
@@ -101,20 +111,20 @@ def make_plan(graph: Graph, accelerator: Accelerator) -> Plan:
         local=int(local.sum()),
     )
     moves = bool(len(n)) and (rows > 0 or bool(graph.depth_free[sources.keyframe].any()))
-    on_host = (np.ascontiguousarray(a, np.int32) for a in (parts.row, parts.column, parts.shape))
-    return Plan(native, rows, *on_host, moves)
+    row, column, shape = (np.ascontiguousarray(a, np.int32) for a in (parts.row, parts.column, parts.shape))
+    return Plan(native, rows, row, column, shape, moves)
 
 
 def _begins(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts)])
 
 
-def _upload_together(arrays: dict[str, np.ndarray], dtype: type, accelerator: Accelerator) -> dict[str, Any]:
+def _upload_together(arrays: dict[str, np.ndarray], dtype: type, accelerator: Accelerator) -> dict[str, Tensor]:
     """One copy for all; each begins at a multiple of 16 bytes."""
     unit = 16 // np.dtype(dtype).itemsize
     lengths = [-(-len(a) // unit) * unit for a in arrays.values()]
     begins = _begins(np.array(lengths, np.int64))
-    together = np.zeros(max(int(begins[-1]), 1), dtype)
+    together: np.ndarray = np.zeros(max(int(begins[-1]), 1), dtype)
     for begin, array in zip(begins, arrays.values(), strict=False):
         together[begin : begin + len(array)] = array
     there = accelerator.upload(together)

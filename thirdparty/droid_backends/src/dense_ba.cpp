@@ -1,6 +1,7 @@
 // Levenberg-Marquardt with accept or reject on the robust cost. See dense_ba.h.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include <droid_backends/levenberg_marquardt.h>
@@ -54,15 +55,36 @@ class LevenbergMarquardt {
       : P(problem), opt(options), layout(std::move(free_variables)), lambda(opt.initial_damping), before(P) {
     system.blocks = next.blocks = make_blocks(P);
     assemble_at(lambda, system);
+    cost_initial = system.cost;
   }
 
   double cost() const { return system.cost; }
 
-  // Tries one step; `last`: no further step follows an accepted one. A step that is not accepted leaves no trace.
+  // One linearisation: raises the damping until a step lowers the cost. `last`: no further step follows. Returns the
+  // status of the solve; kMaxIterations: it can go on.
+  Status iterate(bool last, int& trials) {
+    bool solvable = false;
+    do {
+      const double start = cost(), damping = lambda;
+      const Trial outcome = step(last);
+      ++trials;
+      solvable = solvable || outcome != Trial::kSingular;
+      const bool accepted = outcome == Trial::kAccepted;
+      const double decrease = accepted ? start - cost() : predicted;
+      if (outcome != Trial::kSingular && converged(cost_initial, start, decrease, damping, opt.min_relative_decrease))
+        return Status::kConverged;
+      if (accepted) return Status::kMaxIterations;
+    } while (lambda <= kMaxDamping);
+    return solvable ? Status::kNoProgress : Status::kNotPositiveDefinite;
+  }
+
+ private:
+  // Tries one step. A step that is not accepted leaves no trace.
   Trial step(bool last) {
     if (std::exchange(stale, false)) assemble_at(lambda, system);
     std::vector<double> x = system.v;
     if (!system.S.solve(x.data())) return reject(Trial::kSingular);
+    predicted = std::inner_product(x.begin(), x.end(), system.v.begin(), system.depth_decrease);
     before.take();
     apply_step(P, opt, layout, system, lambda, x, true);
     const double next_lambda = relaxed(lambda);
@@ -79,7 +101,6 @@ class LevenbergMarquardt {
     return Trial::kAccepted;
   }
 
- private:
   void assemble_at(double damping, System& out) { assemble(P, opt, layout, {opt.ridge, damping, damping}, out); }
 
   Trial reject(Trial reason) {
@@ -91,8 +112,9 @@ class LevenbergMarquardt {
   const DenseBaProblem& P;
   const DenseBaOptions& opt;
   Layout layout;
-  double lambda;
-  bool stale = false;  // is the system damped otherwise than lambda says?
+  double lambda, cost_initial = 0.0;
+  double predicted = 0.0;  // decrease of the cost by the latest trial, as far as the cost is quadratic
+  bool stale = false;      // is the system damped otherwise than lambda says?
   System system, next;
   Snapshot before;
 };
@@ -125,20 +147,8 @@ DenseBaReport solve_dense_ba(const DenseBaProblem& P, const DenseBaOptions& opt)
   report.status = std::isfinite(solver.cost()) ? Status::kMaxIterations : Status::kNotPositiveDefinite;
   while (report.status == Status::kMaxIterations && report.iterations < opt.iterations) {
     const bool last = ++report.iterations == opt.iterations;
-    bool accepted = false, solvable = false;
-    for (int trial = 0; trial < kMaxTrials && !accepted; ++trial, ++report.trials) {
-      const Trial outcome = solver.step(last);
-      accepted = outcome == Trial::kAccepted;
-      solvable = solvable || outcome != Trial::kSingular;
-    }
-    const double decrease = relative_decrease(report.cost_final, solver.cost());
+    report.status = solver.iterate(last, report.trials);
     report.cost_final = solver.cost();
-    if (!solvable)
-      report.status = Status::kNotPositiveDefinite;
-    else if (!accepted)
-      report.status = report.iterations == 1 ? Status::kNoProgress : Status::kConverged;
-    else if (decrease < opt.min_relative_decrease)
-      report.status = Status::kConverged;
   }
   return report;
 }

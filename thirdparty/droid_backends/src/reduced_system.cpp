@@ -185,9 +185,10 @@ void assemble(const DenseBaProblem& P, const DenseBaOptions& opt, const Layout& 
   eliminate_depths(P, opt, system.geometry, amounts.depth_damping, system.blocks);
   system.S = EnvelopeMatrix(layout.first);
   system.v.assign(layout.size, 0.0);
-  system.cost = 0.0;
+  system.cost = system.depth_decrease = 0.0;
   for (const SourceBlock& block : system.blocks) {
     system.cost += block.sums.cost;
+    system.depth_decrease += block.sums.depth_decrease;
     scatter(P, layout, block, block.sums.H, block.sums.v, 1.0, system);
   }
   system.cost += add_baselines(P, opt, layout, &system);

@@ -25,6 +25,7 @@ struct System {
   EnvelopeMatrix S;
   std::vector<double> v;
   double cost = 0;
+  double depth_decrease = 0;  // of all blocks
 };
 
 // Damping of poses and scales (ridge + damping * diagonal) and of depths.

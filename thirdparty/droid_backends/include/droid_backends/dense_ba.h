@@ -4,8 +4,8 @@
 // keyframe. Cost:
 //
 //   E =  sum_edges sum_p  c(p) rho(|u*(p) - proj(T_j T_i^-1, p, d_i(p))|)            flow
-//      + sum_k sum_p      m_k(p) rho((d_k(p) z_k(p) e^{s_k} - 1) / sigma_z) ...      metric prior (weight m already
-//                                                                                    holds 1/sigma_z^2)
+//      + sum_k sum_p      m_k(p) rho(log(d_k(p) z_k(p)) + s_k)                       metric prior; m = confidence over
+//                                                                                    variance of log z
 //      + sum_k (s_k - a_k)^2 / sigma_s^2  +  sum_k (s_k - s_{p(k)})^2 / sigma_delta^2    p(k) = scale_previous[k]
 //      + sum_f rho(log(|t_ij| / L_f) / sigma_f)                                       measured metric baselines
 //
@@ -29,7 +29,7 @@ namespace droid {
 
 enum class PriorMode : int {
   kNone = 0,
-  kMetric = 1,  // relative depth error with a bounded scale (above)
+  kMetric = 1,  // error of log depth with a bounded scale (above)
   kDroid = 2,   // alpha (d - 1/z)^2, which replaces the damping where a prior exists (droid_kernels.cu:1403-1426)
 };
 
@@ -41,10 +41,10 @@ enum class Damping : int {
 };
 
 enum class Status : int {
-  kConverged = 0,
+  kConverged = 0,  // relative decrease of a full step below min_relative_decrease (levenberg_marquardt.h)
   kMaxIterations = 1,
-  kNotPositiveDefinite = 2,  // or NaN or infinity among the inputs; nothing was changed
-  kNoProgress = 3,           // no damping gave a lower cost: the start is a minimum to rounding
+  kNotPositiveDefinite = 2,  // or NaN or infinity among the inputs; nothing was changed by the last linearisation
+  kNoProgress = 3,           // no damping gave a lower cost, although the linear model promises one
   kNothingToDo = 4,          // no edges or no free variables
 };
 
@@ -87,7 +87,9 @@ struct DenseBaOptions {
   double min_inv_depth = 1e-3, max_inv_depth = 10.0;
   double initial_damping = 1e-4, ridge = 1e-6;
   double min_relative_decrease = 1e-4;  // convergence
-  double invalid_residual = 10.0;       // residual length charged for a pixel that lands behind the camera
+  // Residual length of a pixel that lands behind the camera: at least that of the worst match inside the image, or
+  // the cost falls when a point passes behind. Grid cells.
+  double invalid_residual = 1e3;
   Damping damping = Damping::kBeforeSchur;
 };
 

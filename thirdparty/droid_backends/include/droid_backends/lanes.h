@@ -14,6 +14,7 @@ LIE_HD double select(bool condition, double yes, double no) { return condition ?
 LIE_HD bool all(bool condition) { return condition; }
 LIE_HD double square_root(double x) { return sqrt(x); }
 LIE_HD double log_one_plus(double x) { return log1p(x); }
+LIE_HD double logarithm(double x) { return log(x); }
 
 // Before a loop over a small array: its elements shall become registers.
 #if defined(__CUDACC__)
@@ -39,6 +40,9 @@ DROID_INLINE Lanes square_root(const Lanes& x) {
 }
 DROID_INLINE Lanes log_one_plus(const Lanes& x) {
   return Lanes{std::log1p(x[0]), std::log1p(x[1]), std::log1p(x[2]), std::log1p(x[3])};
+}
+DROID_INLINE Lanes logarithm(const Lanes& x) {
+  return Lanes{std::log(x[0]), std::log(x[1]), std::log(x[2]), std::log(x[3])};
 }
 DROID_INLINE double sum(const Lanes& x) { return (x[0] + x[1]) + (x[2] + x[3]); }
 

@@ -118,16 +118,21 @@ LIE_HD double source_jacobian(const double A[36], const double Jj[6], int a) {
   return sum;
 }
 
-// Prior on one pixel: residual r = d z e^s - 1, the relative error of the depth (DESIGN: bounded log-scale s).
+// Inverse depth below which the logarithm of the prior residual goes on as its tangent, so that it is finite for d <=
+// 0.
+constexpr double kMinInverseDepth = 1e-6;
+
+// Residual of the prior at one pixel, r = log(d z) + s: the relative error of the depth for small ones, and without
+// bias where log z has zero-mean noise (d z e^s - 1 has its least squares at a map that is too large by 1.5 sigma^2).
 template <typename S>
 struct PriorResidual {
-  S r, Jd, Js;
+  S r, Jd;  // the derivative by s is 1
 };
 
 template <typename S>
-LIE_HD PriorResidual<S> prior_residual(const S& d, const S& prior_depth, double exp_scale) {
-  const S zs = prior_depth * exp_scale;
-  return {d * zs - 1.0, zs, d * zs};
+LIE_HD PriorResidual<S> prior_residual(const S& d, const S& prior_depth, double log_scale) {
+  const S least = S() + kMinInverseDepth, kept = select(d < least, least, d), Jd = 1.0 / kept;
+  return {logarithm(kept * prior_depth) + (d - kept) * Jd + log_scale, Jd};
 }
 
 }  // namespace droid

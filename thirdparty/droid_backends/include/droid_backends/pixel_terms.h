@@ -89,21 +89,28 @@ LIE_HD void droid_prior_term(const DenseBaOptions& opt, const S& d, const S& z, 
   f.E = f.H = f.v = zero;
 }
 
-// m rho(d z e^s - 1) where z > 0 and m > 0
+// Factor on the curvature of the prior in d. A Newton step on the logarithm, d (1 - r), would leave the range of depths
+// for r >= 1; r / (1 - e^-r) leads to the root, and its series to the second order never below zero.
 template <typename S>
-LIE_HD void metric_prior_term(const DenseBaOptions& opt, double exp_scale, const S& d, const S& z, const S& m,
+LIE_HD S prior_curvature(const S& r) {
+  const S zero = S(), above = select(r > zero, r, zero);
+  return 1.0 + above * (0.5 + above * (1.0 / 12.0));
+}
+
+// m rho(log(d z) + s) where z > 0 and m > 0
+template <typename S>
+LIE_HD void metric_prior_term(const DenseBaOptions& opt, double log_scale, const S& d, const S& z, const S& m,
                               PriorTerm<S>& f) {
-  const S zero = S();
+  const S zero = S(), one = zero + 1.0;
   const auto unused = (z <= zero) | (m <= zero);
-  const auto prior = prior_residual<S>(d, z, exp_scale);
+  const auto prior = prior_residual<S>(d, select(unused, one, z), log_scale);
   const S r = select(unused, zero, prior.r);
   const S weight = select(unused, zero, m * opt.prior_loss.weight_of_square(r * r));
-  const S Jd = select(unused, zero, prior.Jd), Js = select(unused, zero, prior.Js);
-  f.C = weight * Jd * Jd;
-  f.b = -weight * Jd * r;
-  f.E = weight * Jd * Js;
-  f.H = weight * Js * Js;
-  f.v = -weight * Js * r;
+  f.H = weight;
+  f.E = weight * prior.Jd;
+  f.C = f.E * prior.Jd * prior_curvature<S>(r);
+  f.v = -weight * r;
+  f.b = f.v * prior.Jd;
   f.cost = select(unused, zero, m * opt.prior_loss.cost_of_square(r * r));
 }
 
@@ -114,6 +121,16 @@ template <typename S>
 LIE_HD S damped_inverse(const S& C, double damping, const S& eta) {
   const S grown = C * (1.0 + damping) + eta, zero = S();
   return select(grown > zero + 1e-12, 1.0 / grown, zero);
+}
+
+// Decrease of the cost by the depth's own step inverse * b, cut at the limits of depth: b C^-1 b inside them.
+template <typename S>
+LIE_HD S depth_decrease(const DenseBaOptions& opt, const S& d, const S& inverse, const S& b) {
+  const S zero = S(), nearest = zero + opt.max_inv_depth, farthest = zero + opt.min_inv_depth;
+  const auto moves = inverse > zero;
+  const S wanted = d + inverse * b;
+  const S step = select(wanted < farthest, farthest, select(wanted > nearest, nearest, wanted)) - d;
+  return select(moves, step * (2.0 * b - step / select(moves, inverse, zero + 1.0)), zero);
 }
 
 }  // namespace droid

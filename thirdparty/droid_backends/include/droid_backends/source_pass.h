@@ -17,6 +17,7 @@ struct SourceSums {
   std::vector<double> H, v;  // [columns, columns], [columns]: J^T W J and J^T W r of poses and scale
   std::vector<double> G, g;  // [columns, columns], [columns]: E C^-1 E^T and E C^-1 b; zero where the depths are fixed
   double cost = 0;
+  double depth_decrease = 0;  // what the depths' own steps lower the cost by
 };
 
 struct SourceBlock {

@@ -67,8 +67,8 @@ DROID_INLINE bool flow_terms(const Pass& pass, int edge, const Pixels& px, Flow&
   return true;
 }
 
-// False where no prior says anything.
-DROID_INLINE bool prior_terms(const Pass& pass, int keyframe, double exp_scale, const Pixels& px, Prior& f) {
+// False where the keyframe has no prior depth.
+DROID_INLINE bool prior_terms(const Pass& pass, int keyframe, double log_scale, const Pixels& px, Prior& f) {
   const DenseBaProblem& P = pass.P;
   if (pass.opt.prior_mode == PriorMode::kNone || P.prior_depth == nullptr) return false;
   const int64_t index = static_cast<int64_t>(keyframe) * pass.pixels() + px.first;
@@ -79,7 +79,7 @@ DROID_INLINE bool prior_terms(const Pass& pass, int keyframe, double exp_scale, 
   }
   const Lanes m = load_lanes(P.prior_weight + index, px.count, 0.0);
   if (all((z <= zero) | (m <= zero))) return false;
-  metric_prior_term<Lanes>(pass.opt, exp_scale, px.d, z, m, f);
+  metric_prior_term<Lanes>(pass.opt, log_scale, px.d, z, m, f);
   return true;
 }
 

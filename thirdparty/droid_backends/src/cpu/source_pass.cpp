@@ -26,7 +26,7 @@ std::vector<Chunk> make_chunks(const std::vector<SourceBlock>& blocks, int pixel
   return chunks;
 }
 
-double exp_scale(const DenseBaProblem& P, int keyframe) { return P.scales ? std::exp(P.scales[keyframe]) : 1.0; }
+double log_scale(const DenseBaProblem& P, int keyframe) { return P.scales ? P.scales[keyframe] : 0.0; }
 
 bool has_scale(const Pass& pass) { return pass.opt.prior_mode == PriorMode::kMetric && pass.P.prior_depth; }
 
@@ -38,7 +38,7 @@ struct ChunkSums {
   LaneArray G, g;          // [groups, groups, 3, 3] upper blocks, [groups, 3]
   LaneArray E;             // [3 groups, kStrip] of the present strip
   std::vector<char> used;  // [groups]: is there anything in E?
-  Lanes Hss{}, vs{}, cost{};
+  Lanes Hss{}, vs{}, cost{}, depth_decrease{};
 
   ChunkSums(int n, bool depths, bool scale)
       : edges(n),
@@ -79,7 +79,7 @@ DROID_INLINE void add_eliminated(const Lanes* Q, const Lanes* b, ChunkSums& sums
 DROID_INLINE void linearise_strip(const Pass& pass, const SourceBlock& block, int begin, int end, ChunkSums& sums) {
   const bool depths = sums.groups > 0;
   const int lanes = (end - begin + kLanes - 1) / kLanes, k = block.keyframe;
-  const double scale = exp_scale(pass.P, k);
+  const double scale = log_scale(pass.P, k);
   Pixels px[kStrip];
   Lanes C[kStrip] = {}, b[kStrip] = {}, Q[kStrip] = {};
   std::fill(sums.used.begin(), sums.used.end(), 0);
@@ -111,7 +111,10 @@ DROID_INLINE void linearise_strip(const Pass& pass, const SourceBlock& block, in
       sums.used[2 * s] = sums.used[2 * s + 1] = 1;
     }
   if (!depths) return;
-  for (int l = 0; l < lanes; ++l) Q[l] = damped_inverse(pass, k, px[l], C[l]);
+  for (int l = 0; l < lanes; ++l) {
+    Q[l] = damped_inverse(pass, k, px[l], C[l]);
+    sums.depth_decrease += depth_decrease<Lanes>(pass.opt, px[l].d, Q[l], b[l]);
+  }
   add_eliminated(Q, b, sums);
 }
 
@@ -121,7 +124,7 @@ DROID_HOT_LOOP void linearise_chunk(const Pass pass, const SourceBlock& block, c
 }
 
 DROID_HOT_LOOP double chunk_cost(const Pass pass, const SourceBlock& block, const Chunk& chunk) {
-  const double scale = exp_scale(pass.P, block.keyframe);
+  const double scale = log_scale(pass.P, block.keyframe);
   Lanes cost = {};
   for (int first = chunk.begin; first < chunk.end; first += kLanes) {
     const Pixels px = load_pixels(pass, block.keyframe, first, chunk.end);
@@ -138,7 +141,7 @@ DROID_HOT_LOOP double chunk_cost(const Pass pass, const SourceBlock& block, cons
 DROID_HOT_LOOP void substitute_chunk(const Pass pass, const SourceBlock& block, const Chunk& chunk, const double* step,
                                      bool clamp) {
   const int n = static_cast<int>(block.edges.size());
-  const double scale = exp_scale(pass.P, block.keyframe);
+  const double scale = log_scale(pass.P, block.keyframe);
   double* d = pass.P.inv_depth + static_cast<int64_t>(block.keyframe) * pass.pixels();
   for (int first = chunk.begin; first < chunk.end; first += kLanes) {
     const Pixels px = load_pixels(pass, block.keyframe, first, chunk.end);
@@ -169,7 +172,8 @@ int column_of(const ChunkSums& sums, int group, int a) {
 
 SourceSums zero_sums(int columns) {
   const size_t m = columns;
-  return {std::vector<double>(m * m), std::vector<double>(m), std::vector<double>(m * m), std::vector<double>(m), 0.0};
+  return {
+      std::vector<double>(m * m), std::vector<double>(m), std::vector<double>(m * m), std::vector<double>(m), 0.0, 0.0};
 }
 
 // The sums over lanes, in the order of the block's columns.
@@ -186,6 +190,7 @@ SourceSums gathered(const ChunkSums& sums, int m) {
   out.H[m * m - 1] = sum(sums.Hss);
   out.v[m - 1] = sum(sums.vs);
   out.cost = sum(sums.cost);
+  out.depth_decrease = sum(sums.depth_decrease);
   for (int i = 0; i < 3 * sums.groups; ++i) {
     const int row = column_of(sums, i / 3, i % 3);
     if (row < 0) continue;
@@ -206,6 +211,7 @@ void add(const SourceSums& part, SourceSums& total) {
   };
   plus(part.H, total.H), plus(part.v, total.v), plus(part.G, total.G), plus(part.g, total.g);
   total.cost += part.cost;
+  total.depth_decrease += part.depth_decrease;
 }
 
 }  // namespace

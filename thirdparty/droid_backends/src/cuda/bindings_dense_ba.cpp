@@ -204,7 +204,7 @@ void bind_dense_ba(nb::module_& m) {
   using namespace GPU_MODULE;
   static_assert(sizeof(SolverState) == SolverState::kNumbers * sizeof(double), "the state is an array of doubles");
   m.attr("STATE_NAMES") = nb::make_tuple("status", "iterations", "trials", "cost_initial", "cost", "lambda", "current",
-                                         "stale", "trial", "solvable", "cost_at_start");  // as in SolverState
+                                         "stale", "solvable", "predicted");  // as in SolverState
   m.attr("RUNNING") = SolverState::kRunning;
   bind_plan(m);
   nb::class_<Solver>(m, "DenseBaSolver",
@@ -256,11 +256,12 @@ void bind_dense_ba(nb::module_& m) {
           nb::kw_only(), "stream"_a)
       .def(
           "step",
-          [](const Solver& self, ConstScalars x, std::intptr_t stream) {
-            require(static_cast<int>(x.shape(0)) == self.system.plan.rows, "x must be [rows]");
-            self.with([&](const auto& system) { step(system, x.data(), stream); });
+          [](const Solver& self, ConstScalars x, ConstScalars right, std::intptr_t stream) {
+            const size_t rows = self.system.plan.rows;
+            require(x.shape(0) == rows && right.shape(0) == rows, "x and right must be [rows]");
+            self.with([&](const auto& system) { step(system, x.data(), right.data(), stream); });
           },
-          "x"_a.noconvert(), nb::kw_only(), "stream"_a)
+          "x"_a.noconvert(), "right"_a.noconvert(), nb::kw_only(), "stream"_a)
       .def(
           "decide",
           [](const Solver& self, ConstScalars x, Array<const int32_t> info, std::intptr_t stream) {

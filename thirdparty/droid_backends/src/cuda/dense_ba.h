@@ -26,15 +26,14 @@ struct SolverState {
   double status = kRunning;  // Status, or kRunning
   double iterations = 0, trials = 0;
   double cost_initial = 0, cost = 0;
-  double lambda = 0;         // damping of the present system
-  double current = 0;        // which of the two state buffers holds the state: 0 or 1
-  double stale = 0;          // is the system another one than lambda and the state say?
-  double trial = 0;          // of this linearisation
-  double solvable = 0;       // was any trial of this linearisation?
-  double cost_at_start = 0;  // of this linearisation
+  double lambda = 0;     // damping of the present system
+  double current = 0;    // which of the two state buffers holds the state: 0 or 1
+  double stale = 0;      // is the system another one than lambda and the state say?
+  double solvable = 0;   // was any trial of this linearisation?
+  double predicted = 0;  // decrease of the cost by the latest trial, as far as the cost is quadratic
 
   static constexpr double kRunning = -1.0;
-  static constexpr int kNumbers = 11;
+  static constexpr int kNumbers = 10;
 };
 
 // Where a system is assembled.
@@ -85,16 +84,17 @@ struct Work {
   double* depth_inverse = nullptr;   // [sources of a batch, pixels]
   double* depth_right = nullptr;     // [sources of a batch, pixels]
   double* edge_parts = nullptr;      // [places of a batch, warps, 32]: H [21], v [6], cost
-  double* prior_parts = nullptr;     // [sources of a batch, warps, 4]: H, v, cost
+  double* source_parts = nullptr;    // [sources of a batch, warps, 4]: H, v, cost of the prior, b C^-1 b
   double* edge_sums = nullptr;       // [E, 32]
   double* raw = nullptr;             // G of slots 1..n+1 of every source
   double* raw_right = nullptr;       // g of those, 6 E + sources
   double* local_H = nullptr;         // of every source
   double* local_G = nullptr;
-  double* local_right = nullptr;  // [2, sum of 6 n + 7]: v, g
-  double* source_cost = nullptr;  // [sources]
-  double* baselines = nullptr;    // [F, 16]: J [2, 6], weight, residual, cost
-  double* edge_steps = nullptr;   // [E, 6] by place
+  double* local_right = nullptr;     // [2, sum of 6 n + 7]: v, g
+  double* source_cost = nullptr;     // [sources]
+  double* depth_decrease = nullptr;  // [sources]: what the depths' own steps lower the cost by
+  double* baselines = nullptr;       // [F, 16]: J [2, 6], weight, residual, cost
+  double* edge_steps = nullptr;      // [E, 6] by place
 };
 
 struct WorkSizes {
@@ -161,9 +161,10 @@ void assemble(const System<F>& system, At at, const Batch* batches, int count, d
 template <typename F>
 void begin(const System<F>& system, std::intptr_t stream);
 
-// The trial state from a solution x [rows] of the current system; depths are kept within limits.
+// The trial state from a solution x [rows] of the current system, whose right side is `right` [rows]; depths are kept
+// within limits.
 template <typename F>
-void step(const System<F>& system, const double* x, std::intptr_t stream);
+void step(const System<F>& system, const double* x, const double* right, std::intptr_t stream);
 
 // Accepts or refuses the trial state; info [1], not zero: the system was singular.
 template <typename F>

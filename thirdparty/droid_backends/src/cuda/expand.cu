@@ -60,8 +60,8 @@ __device__ void add_up(const System<F>& s, const Batch& batch, int b, const Sour
     for (int w = 0; w < warps; ++w) sum += parts[32 * w + i % 32];
     source.sums[i] = sum;
   }
-  for (int i = threadIdx.x; i < 3; i += kThreads) {
-    const double* parts = s.work.prior_parts + 4 * static_cast<int64_t>(b - batch.begin) * warps;
+  for (int i = threadIdx.x; i < 4; i += kThreads) {
+    const double* parts = s.work.source_parts + 4 * static_cast<int64_t>(b - batch.begin) * warps;
     double sum = 0.0;
     for (int w = 0; w < warps; ++w) sum += parts[4 * w + i];
     prior[i] = sum;
@@ -71,6 +71,7 @@ __device__ void add_up(const System<F>& s, const Batch& batch, int b, const Sour
   double cost = prior[2];
   for (int e = 0; e < source.n; ++e) cost += source.sums[32 * e + kCost];
   s.work.source_cost[b] = cost;
+  s.work.depth_decrease[b] = prior[3];
 }
 
 // K [columns, columns] and k from what inner(row, column) and inner_right(row) say of targets and scale, whose columns

@@ -132,7 +132,7 @@ __global__ void begin_kernel(System<F> s) {
   SolverState& state = *s.P.state;
   const double cost = cost_at(s, At::kCurrent, scratch);
   if (threadIdx.x > 0) return;
-  state.cost = state.cost_initial = state.cost_at_start = cost;
+  state.cost = state.cost_initial = cost;
   state.stale = 0.0;
   state.iterations = 1.0;
   if (!std::isfinite(cost)) {
@@ -141,29 +141,31 @@ __global__ void begin_kernel(System<F> s) {
   }
 }
 
-// As LevenbergMarquardt and solve_dense_ba of src/dense_ba.cpp have it.
+// As LevenbergMarquardt::iterate and solve_dense_ba of src/dense_ba.cpp have it.
 __device__ void accept_or_refuse(SolverState& state, const DenseBaOptions& opt, bool singular, double cost) {
   const auto end = [&](Status status) { state.status = static_cast<double>(status); };
+  const bool accepted = !singular && cost < state.cost;
+  const double decrease = accepted ? state.cost - cost : state.predicted;
+  const bool at_minimum =
+      !singular && converged(state.cost_initial, state.cost, decrease, state.lambda, opt.min_relative_decrease);
   state.trials += 1.0;
-  state.trial += 1.0;
   if (!singular) state.solvable = 1.0;
-  if (!singular && cost < state.cost) {
+  if (accepted) {
     state.lambda = relaxed(state.lambda);
     state.current = 1.0 - state.current;
     state.cost = cost;
-    state.stale = 0.0;
-    if (relative_decrease(state.cost_at_start, cost) < opt.min_relative_decrease) return end(Status::kConverged);
+  } else {
+    state.lambda = raised(state.lambda);
+  }
+  state.stale = accepted ? 0.0 : 1.0;
+  if (at_minimum) return end(Status::kConverged);
+  if (accepted) {
     if (state.iterations >= opt.iterations) return end(Status::kMaxIterations);
     state.iterations += 1.0;
-    state.trial = state.solvable = 0.0;
-    state.cost_at_start = cost;
-    return;
+    state.solvable = 0.0;
+  } else if (state.lambda > kMaxDamping) {
+    end(state.solvable == 0.0 ? Status::kNotPositiveDefinite : Status::kNoProgress);
   }
-  state.lambda = raised(state.lambda);
-  state.stale = 1.0;
-  if (state.trial < kMaxTrials) return;
-  if (state.solvable == 0.0) return end(Status::kNotPositiveDefinite);
-  end(state.iterations == 1.0 ? Status::kNoProgress : Status::kConverged);
 }
 
 // Gauss-Newton takes every step that can be computed.

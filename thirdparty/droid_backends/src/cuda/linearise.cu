@@ -37,8 +37,8 @@ __global__ void __launch_bounds__(kThreads) linearise_kernel(System<F> s, At at,
   if (inside) load_prior(s, at, k, p, px.d, prior);
   const double prior_H = gpu::warp_sum(prior.H), prior_v = gpu::warp_sum(prior.v);
   const double prior_cost = gpu::warp_sum(prior.cost);
+  double* sums = s.work.source_parts + 4 * (static_cast<int64_t>(b - batch.begin) * P.warps() + warp);
   if (lane == 0) {
-    double* sums = s.work.prior_parts + 4 * (static_cast<int64_t>(b - batch.begin) * P.warps() + warp);
     sums[0] = prior_H;
     sums[1] = prior_v;
     sums[2] = prior_cost;
@@ -65,10 +65,14 @@ __global__ void __launch_bounds__(kThreads) linearise_kernel(System<F> s, At at,
     }
     s.work.edge_parts[(place * P.warps() + warp) * 32 + lane] = gpu::transposed_warp_sum(values);
   }
+  const double eta = inside ? load_eta(s, k, p) : 0.0;
+  const double inverse = depths ? damped_inverse<double>(C, depth_damping(state, s.amounts, at), eta) : 0.0;
+  const double decrease = gpu::warp_sum(depth_decrease<double>(s.opt, px.d, inverse, right));
+  if (lane == 0) sums[3] = decrease;
   if (!inside || !depths) return;
   const int64_t cell = static_cast<int64_t>(b - batch.begin) * pixels + p;
   s.work.scale_jacobian[cell] = prior.E;
-  s.work.depth_inverse[cell] = damped_inverse<double>(C, depth_damping(state, s.amounts, at), load_eta(s, k, p));
+  s.work.depth_inverse[cell] = inverse;
   s.work.depth_right[cell] = right;
 }
 

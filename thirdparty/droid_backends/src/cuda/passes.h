@@ -67,7 +67,7 @@ __device__ inline void load_prior(const System<F>& s, At at, int keyframe, int p
   const double z = s.P.prior_depth[cell];
   if (s.opt.prior_mode == PriorMode::kDroid) return droid_prior_term<double>(s.opt, d, z, f);
   const double scale = s.P.scales.of(buffer(*s.P.state, at))[keyframe];
-  metric_prior_term<double>(s.opt, exp(scale), d, z, s.P.prior_weight[cell], f);
+  metric_prior_term<double>(s.opt, scale, d, z, s.P.prior_weight[cell], f);
 }
 
 // What is added to C; in droid mode the prior replaces it.

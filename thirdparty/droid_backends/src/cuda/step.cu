@@ -7,7 +7,7 @@ namespace droid::cuda {
 
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = 128, kPredictThreads = 256;
 
 template <typename F>
 __global__ void move_kernel(System<F> s, const double* x) {
@@ -29,6 +29,18 @@ __global__ void move_kernel(System<F> s, const double* x) {
   const double* A = s.work.geometry[buffer(state, At::kCurrent) * s.P.E + e].A;
   for (int a = 0; a < 6 && source >= 0; ++a) step += A[6 * a + c] * x[source + a];
   s.work.edge_steps[i] = step;
+}
+
+// What the linear model promises of the step: x . right of the reduced system, and b C^-1 b of the depths.
+template <typename F>
+__global__ void predict_kernel(System<F> s, const double* x, const double* right) {
+  GPU_SHARED(double, scratch, gpu::kWarp);
+  if (s.P.state->status != SolverState::kRunning) return;
+  double decrease = 0.0;
+  for (int i = threadIdx.x; i < s.plan.rows; i += blockDim.x) decrease += x[i] * right[i];
+  for (int b = threadIdx.x; b < s.plan.sources; b += blockDim.x) decrease += s.work.depth_decrease[b];
+  decrease = gpu::block_sum(decrease, scratch);
+  if (threadIdx.x == 0) s.P.state->predicted = decrease;
 }
 
 // b - E^T step is summed edge by edge: Jz W (r - Jj step).
@@ -68,7 +80,9 @@ __global__ void __launch_bounds__(kThreads) substitute_kernel(System<F> s, const
 }  // namespace
 
 template <typename F>
-void step(const System<F>& system, const double* x, std::intptr_t stream) {
+void step(const System<F>& system, const double* x, const double* right, std::intptr_t stream) {
+  if (!system.amounts.fixed)
+    gpu::launch("predict", predict_kernel<F>, dim3(1), kPredictThreads, 0, stream, system, x, right);
   const int items = system.P.N > 6 * system.P.E ? system.P.N : 6 * system.P.E;
   gpu::launch("move", move_kernel<F>, dim3(gpu::blocks(items, kThreads)), kThreads, 0, stream, system, x);
   const dim3 grid(gpu::blocks(system.P.pixels(), kThreads), static_cast<unsigned>(system.plan.sources));
@@ -87,8 +101,8 @@ void assemble(const System<F>& system, At at, const Batch* batches, int count, d
   gather(system, at, values, dense, right, stream);
 }
 
-template void step(const System<float>&, const double*, std::intptr_t);
-template void step(const System<double>&, const double*, std::intptr_t);
+template void step(const System<float>&, const double*, const double*, std::intptr_t);
+template void step(const System<double>&, const double*, const double*, std::intptr_t);
 template void assemble(const System<float>&, At, const Batch*, int, double*, double*, double*, std::intptr_t);
 template void assemble(const System<double>&, At, const Batch*, int, double*, double*, double*, std::intptr_t);
 

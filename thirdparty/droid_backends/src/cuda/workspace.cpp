@@ -18,7 +18,7 @@ int64_t share_out(const WorkSizes& sizes, double* memory, Work& work) {
   work.depth_inverse = share(sizes.sources_at_once * sizes.pixels);
   work.depth_right = share(sizes.sources_at_once * sizes.pixels);
   work.edge_parts = share(32 * sizes.places_at_once * warps);
-  work.prior_parts = share(4 * sizes.sources_at_once * warps);
+  work.source_parts = share(4 * sizes.sources_at_once * warps);
   work.edge_sums = share(32 * sizes.edges);
   work.raw = share(sizes.raw);
   work.raw_right = share(6 * sizes.edges + sizes.sources);
@@ -26,6 +26,7 @@ int64_t share_out(const WorkSizes& sizes, double* memory, Work& work) {
   work.local_G = share(sizes.local);
   work.local_right = share(2 * (6 * sizes.edges + 7 * sizes.sources));
   work.source_cost = share(sizes.sources);
+  work.depth_decrease = share(sizes.sources);
   work.baselines = share(16 * sizes.baselines);
   work.edge_steps = share(6 * sizes.edges);
   return used;

@@ -1,9 +1,9 @@
-"""Dense bundle adjustment, slow and obvious: what the kernel in thirdparty/droid_backends must agree with, in float64.
+"""Reference implementation of the dense bundle adjustment of thirdparty/droid_backends: float64, slow and plain.
 
-Same cost (written out in thirdparty/droid_backends/include/droid_backends/dense_ba.h), same places for the damping,
-same accept/reject Levenberg-Marquardt. ``window`` is a :class:`metric_slam.optimization.bundle_adjustment.BaWindow` and
-``options`` what its ``native_options`` returns, so one problem can be given to both; neither is changed. Arrays of a
-window may also be float64 tensors: without robust losses a step is then differentiable in them (metric_slam/training).
+Same cost (thirdparty/droid_backends/include/droid_backends/dense_ba.h), same damping, same accept/reject
+Levenberg-Marquardt. ``window`` is a :class:`metric_slam.optimization.window.BaWindow` and ``options`` is the result of
+``native_options``, so one problem can be given to both; neither is changed. Arrays of a window may also be float64
+tensors: without robust losses a step is then differentiable in them (metric_slam/training).
 
 Unknowns x are all N poses (6 each) and then all N prior scales, z are all N h w inverse depths. Rows of fixed ones are
 dropped only when the system is solved. With residuals r and Jacobians J, weights W:
@@ -14,8 +14,9 @@ dropped only when the system is solved. With residuals r and Jacobians J, weight
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,35 +24,121 @@ from torch import Tensor
 
 from metric_slam.geometry import lie
 from metric_slam.geometry.projective import Projection, relative_poses, reproject
+from metric_slam.optimization.report import BaReport, SolveStatus
 
-MAX_TRIALS = 6
-"""Damped solves per linearisation before the solver gives up."""
+MIN_DAMPING, MAX_DAMPING, FULL_STEP_DAMPING, ZERO_COST = 1e-8, 1e6, 1e-2, 1e-16
+"""As in levenberg_marquardt.h."""
+
+MIN_INVERSE_DEPTH = 1e-6
+"""Below this the logarithm of the prior residual is continued by its tangent (pixel.h)."""
+
+Array = np.ndarray | Tensor
+
+
+class BaselinesLike(Protocol):
+    """The attributes of :class:`metric_slam.optimization.window.Baselines`."""
+
+    @property
+    def pair(self) -> np.ndarray: ...
+    @property
+    def length_m(self) -> Iterable[float]: ...
+    @property
+    def sigma(self) -> Iterable[float]: ...
 
 
 class WindowLike(Protocol):
-    """The attributes of :class:`metric_slam.optimization.bundle_adjustment.BaWindow`, described there."""
+    """The attributes of :class:`metric_slam.optimization.window.BaWindow`, described there."""
 
-    intrinsics: np.ndarray
-    poses: np.ndarray
-    inv_depth: np.ndarray
-    source: np.ndarray
-    target: np.ndarray
-    flow_target: np.ndarray
-    confidence: np.ndarray
-    pose_free: np.ndarray
-    depth_free: np.ndarray
-    prior_depth_m: np.ndarray | None
-    prior_weight: np.ndarray | None
-    prior_log_scale: np.ndarray | None
-    scale_anchor: np.ndarray | None
-    scale_previous: np.ndarray | None
-    depth_damping: np.ndarray | None
-    baselines: Any
+    @property
+    def intrinsics(self) -> Array: ...
+    @property
+    def poses(self) -> Array: ...
+    @property
+    def inv_depth(self) -> Array: ...
+    @property
+    def source(self) -> np.ndarray: ...
+    @property
+    def target(self) -> np.ndarray: ...
+    @property
+    def flow_target(self) -> Array: ...
+    @property
+    def confidence(self) -> Array: ...
+    @property
+    def pose_free(self) -> np.ndarray: ...
+    @property
+    def depth_free(self) -> np.ndarray: ...
+    @property
+    def prior_depth_m(self) -> Array | None: ...
+    @property
+    def prior_weight(self) -> Array | None: ...
+    @property
+    def prior_log_scale(self) -> Array | None: ...
+    @property
+    def scale_anchor(self) -> Array | None: ...
+    @property
+    def scale_previous(self) -> np.ndarray | None: ...
+    @property
+    def depth_damping(self) -> Array | None: ...
+    @property
+    def baselines(self) -> BaselinesLike: ...
+
+
+class Named(Protocol):
+    """A value of an enumeration of the compiled module."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class LossLike(Protocol):
+    """``RobustLoss`` of droid_backends."""
+
+    @property
+    def kind(self) -> Named: ...
+    @property
+    def width(self) -> float: ...
+
+
+class OptionsLike(Protocol):
+    """``DenseBaOptions`` of droid_backends (dense_ba.h)."""
+
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def prior_mode(self) -> Named: ...
+    @property
+    def flow_loss(self) -> LossLike: ...
+    @property
+    def prior_loss(self) -> LossLike: ...
+    @property
+    def baseline_loss(self) -> LossLike: ...
+    @property
+    def flow_weight(self) -> float: ...
+    @property
+    def droid_alpha(self) -> float: ...
+    @property
+    def scale_sigma(self) -> float: ...
+    @property
+    def scale_step_sigma(self) -> float: ...
+    @property
+    def min_inv_depth(self) -> float: ...
+    @property
+    def max_inv_depth(self) -> float: ...
+    @property
+    def initial_damping(self) -> float: ...
+    @property
+    def ridge(self) -> float: ...
+    @property
+    def min_relative_decrease(self) -> float: ...
+    @property
+    def invalid_residual(self) -> float: ...
+    @property
+    def damping(self) -> Named: ...
 
 
 @dataclass(frozen=True)
 class State:
-    """What the adjustment changes."""
+    """The variables of the adjustment."""
 
     poses: Tensor
     """T_cam_world, [N, 7]."""
@@ -83,32 +170,21 @@ class NormalEquations:
     """[N h w]."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """How a solve ended; status as in :class:`metric_slam.optimization.bundle_adjustment.BaReport`."""
-
-    status: str
-    iterations: int
-    trials: int
-    cost_initial: float
-    cost_final: float
-
-
 def start_of(window: WindowLike) -> State:
-    """The state that a window starts from."""
+    """The initial state of a window."""
     scales = np.zeros(len(window.poses)) if window.prior_log_scale is None else window.prior_log_scale
     return State(_tensor(window.poses), _tensor(window.inv_depth), _tensor(scales))
 
 
 def _tensor(values: np.ndarray | Tensor) -> Tensor:
-    """A copy of an array; a tensor as it is, for its gradient."""
+    """A copy of an array; a tensor itself, for its gradient."""
     return values if isinstance(values, Tensor) else torch.tensor(values)
 
 
 # ---- robust losses
 
 
-def loss_cost(loss: Any, n: Tensor) -> Tensor:
+def loss_cost(loss: LossLike, n: Tensor) -> Tensor:
     """rho(n) of residual lengths n; ``loss`` has a kind and a width (droid_backends/robust.h)."""
     q = (n / loss.width) ** 2
     return {
@@ -119,7 +195,7 @@ def loss_cost(loss: Any, n: Tensor) -> Tensor:
     }[loss.kind.name]()
 
 
-def loss_weight(loss: Any, n: Tensor) -> Tensor:
+def loss_weight(loss: LossLike, n: Tensor) -> Tensor:
     """rho'(n) / (2 n): the weight of iteratively reweighted least squares."""
     q = (n / loss.width) ** 2
     return {
@@ -133,7 +209,7 @@ def loss_weight(loss: Any, n: Tensor) -> Tensor:
 # ---- the terms of the cost: each returns its cost and adds to the normal equations where some are given
 
 
-def flow_term(window: WindowLike, options: Any, state: State, system: NormalEquations | None) -> Tensor:
+def flow_term(window: WindowLike, options: OptionsLike, state: State, system: NormalEquations | None) -> Tensor:
     """sum over edges and cells of c rho(|residual|); a cell behind the camera costs rho(invalid_residual)."""
     source, target = _tensor(window.source), _tensor(window.target)
     projection = reproject(state.poses, state.inv_depth, _tensor(window.intrinsics), source, target)
@@ -171,8 +247,8 @@ def _add_flow(system: NormalEquations, window: WindowLike, projection: Projectio
         system.b[cells] += (We * Jz * re).sum(-1)
 
 
-def prior_term(window: WindowLike, options: Any, state: State, system: NormalEquations | None) -> Tensor:
-    """metric: m rho(d z e^s - 1); droid: alpha (d - 1/z)^2. Over keyframes that flow leaves, where z > 0."""
+def prior_term(window: WindowLike, options: OptionsLike, state: State, system: NormalEquations | None) -> Tensor:
+    """metric: m rho(log(d z) + s); droid: alpha (d - 1/z)^2. Over keyframes that are a source, where z > 0."""
     mode = options.prior_mode.name
     if mode == "NONE" or window.prior_depth_m is None:
         return torch.zeros((), dtype=torch.float64)
@@ -180,13 +256,17 @@ def prior_term(window: WindowLike, options: Any, state: State, system: NormalEqu
     z, d = _tensor(window.prior_depth_m), state.inv_depth
     used = ~(z <= 0) & torch.tensor(np.isin(np.arange(N), window.source))[:, None, None]
     if mode == "DROID":
-        r, Jd, Js = d - 1.0 / z, torch.ones_like(d), torch.zeros_like(d)
+        r, Jd, Js, curvature = d - 1.0 / z, torch.ones_like(d), torch.zeros_like(d), torch.ones_like(d)
         m, weight, rho = torch.full_like(d, options.droid_alpha), torch.ones_like(d), r**2
     else:
+        assert window.prior_weight is not None
         m = _tensor(window.prior_weight)
         used &= ~(m <= 0)
-        zs = z * torch.exp(state.scales)[:, None, None]
-        r, Jd, Js = d * zs - 1.0, zs, d * zs
+        kept = torch.where(d < MIN_INVERSE_DEPTH, MIN_INVERSE_DEPTH, d)
+        Jd, Js = 1.0 / kept, torch.ones_like(d)
+        r = torch.log(kept * torch.where(used, z, 1.0)) + (d - kept) * Jd + state.scales[:, None, None]
+        above = r.clamp(min=0.0)
+        curvature = 1.0 + above * (0.5 + above / 12.0)  # Newton steps on a logarithm stay positive (pixel_terms.h)
         weight, rho = loss_weight(options.prior_loss, r.abs()), loss_cost(options.prior_loss, r.abs())
     if system is not None:
         W = m * weight
@@ -194,7 +274,7 @@ def prior_term(window: WindowLike, options: Any, state: State, system: NormalEqu
         def per_cell(values: Tensor) -> Tensor:
             return torch.where(used, values, 0.0)
 
-        system.C += per_cell(W * Jd**2).reshape(-1)
+        system.C += per_cell(W * Jd**2 * curvature).reshape(-1)
         system.b -= per_cell(W * Jd * r).reshape(-1)
         for k in range(N):
             s, cells = 6 * N + k, slice(k * h * w, (k + 1) * h * w)
@@ -204,14 +284,14 @@ def prior_term(window: WindowLike, options: Any, state: State, system: NormalEqu
     return torch.where(used, m * rho, 0.0).sum()
 
 
-def scale_term(window: WindowLike, options: Any, state: State, system: NormalEquations | None) -> Tensor:
+def scale_term(window: WindowLike, options: OptionsLike, state: State, system: NormalEquations | None) -> Tensor:
     """sum over free scales of (s - anchor)^2 / sigma_s^2, and of steps that touch a free one / sigma_delta^2."""
     N, s = len(state.scales), state.scales
     free = free_scales(window, options)
     anchor = torch.zeros(N) if window.scale_anchor is None else _tensor(window.scale_anchor)
     rows = [(1.0 / options.scale_sigma, {k: 1.0}, float(anchor[k])) for k in range(N) if free[k]]
     if options.scale_step_sigma > 0:
-        previous = range(-1, N - 1) if window.scale_previous is None else window.scale_previous.tolist()
+        previous: Sequence[int] = range(-1, N - 1) if window.scale_previous is None else window.scale_previous.tolist()
         steps = [(k, p) for k, p in enumerate(previous) if p >= 0 and (free[k] or free[p])]
         rows += [(1.0 / options.scale_step_sigma, {k: 1.0, p: -1.0}, 0.0) for k, p in steps]
     cost = torch.zeros((), dtype=torch.float64)
@@ -227,7 +307,7 @@ def scale_term(window: WindowLike, options: Any, state: State, system: NormalEqu
     return cost
 
 
-def baseline_term(window: WindowLike, options: Any, state: State, system: NormalEquations | None) -> Tensor:
+def baseline_term(window: WindowLike, options: OptionsLike, state: State, system: NormalEquations | None) -> Tensor:
     """sum of rho(log(|t| / length) / sigma), t the position of the first camera as the second one sees it."""
     cost = torch.zeros((), dtype=torch.float64)
     pairs = np.asarray(window.baselines.pair)
@@ -251,13 +331,14 @@ def baseline_term(window: WindowLike, options: Any, state: State, system: Normal
 TERMS = (flow_term, prior_term, scale_term, baseline_term)
 
 
-def cost(window: WindowLike, options: Any, state: State | None = None) -> Tensor:
+def cost(window: WindowLike, options: OptionsLike, state: State | None = None) -> Tensor:
     """The robust cost at ``state`` (default: the window's own), a scalar."""
     state = start_of(window) if state is None else state
-    return sum(term(window, options, state, None) for term in TERMS)
+    zero = torch.zeros((), dtype=torch.float64)
+    return sum((term(window, options, state, None) for term in TERMS), zero)
 
 
-def linearize(window: WindowLike, options: Any, state: State | None = None) -> NormalEquations:
+def linearize(window: WindowLike, options: OptionsLike, state: State | None = None) -> NormalEquations:
     """The normal equations at ``state`` (default: the window's own)."""
     state = start_of(window) if state is None else state
     n, K = 7 * len(state.poses), state.inv_depth.numel()
@@ -271,13 +352,13 @@ def linearize(window: WindowLike, options: Any, state: State | None = None) -> N
 # ---- solving
 
 
-def free_scales(window: WindowLike, options: Any) -> np.ndarray:
+def free_scales(window: WindowLike, options: OptionsLike) -> np.ndarray:
     """Which prior scales may move, bool [N]."""
     on = options.prior_mode.name == "METRIC" and options.scale_sigma > 0 and window.prior_depth_m is not None
     return np.asarray(window.depth_free) & on
 
 
-def free_rows(window: WindowLike, options: Any) -> tuple[Tensor, Tensor]:
+def free_rows(window: WindowLike, options: OptionsLike) -> tuple[Tensor, Tensor]:
     """Indices of the free rows of x and of z; depths of keyframes that no flow leaves count as fixed."""
     N, h, w = window.inv_depth.shape
     moves = np.asarray(window.depth_free) & np.isin(np.arange(N), window.source)
@@ -294,7 +375,7 @@ def damped_rows(H: Tensor, ridge: float, damping: float, pose_rows: int, every_b
     return torch.where(grown, H + ridge + damping * H, H)
 
 
-def depth_inverse(window: WindowLike, options: Any, C: Tensor, damping: float) -> Tensor:
+def depth_inverse(window: WindowLike, options: OptionsLike, C: Tensor, damping: float) -> Tensor:
     """1/C with damping, [N h w]; 0 for a depth that nothing observes. In droid mode the prior replaces eta."""
     C = C * (1.0 + damping)
     if window.depth_damping is not None:
@@ -307,7 +388,12 @@ def depth_inverse(window: WindowLike, options: Any, C: Tensor, damping: float) -
 
 
 def solve_system(
-    window: WindowLike, options: Any, system: NormalEquations, ridge: float, damping: float, depth_damping: float
+    window: WindowLike,
+    options: OptionsLike,
+    system: NormalEquations,
+    ridge: float,
+    damping: float,
+    depth_damping: float,
 ) -> tuple[Tensor, Tensor] | None:
     """Steps (dx [7 N], dz [N h w]) of the damped system, zero where fixed; None: not positive definite."""
     x, z = free_rows(window, options)
@@ -329,6 +415,17 @@ def solve_system(
     return (dx, dz) if bool(torch.isfinite(dx).all() and torch.isfinite(dz).all()) else None
 
 
+def predicted_decrease(
+    window: WindowLike, options: OptionsLike, system: NormalEquations, state: State, damping: float, dx: Tensor
+) -> float:
+    """Decrease of the cost that the linear model promises of a step; depths move within their limits."""
+    x, z = free_rows(window, options)
+    Q, b, d = depth_inverse(window, options, system.C, damping)[z], system.b[z], state.inv_depth.reshape(-1)[z]
+    step = (d + Q * b).clamp(options.min_inv_depth, options.max_inv_depth) - d
+    depths = torch.where(Q > 0, step * (2.0 * b - step / torch.where(Q > 0, Q, 1.0)), 0.0).sum()
+    return float(dx[x] @ (system.v[x] - system.E[x][:, z] @ (Q * b)) + depths)
+
+
 def moved(window: WindowLike, state: State, dx: Tensor, dz: Tensor) -> State:
     """The state after a step; poses move by exp(xi) T."""
     N = len(state.poses)
@@ -341,14 +438,14 @@ def moved(window: WindowLike, state: State, dx: Tensor, dz: Tensor) -> State:
     )
 
 
-def step(window: WindowLike, options: Any, *, ridge: float, damping: float) -> State | None:
+def step(window: WindowLike, options: OptionsLike, *, ridge: float, damping: float) -> State | None:
     """One Gauss-Newton step with fixed damping, depths not clamped; None: not positive definite."""
     system = linearize(window, options)
     solution = solve_system(window, options, system, ridge, damping, 0.0)
     return None if solution is None else moved(window, start_of(window), *solution)
 
 
-def clamped(window: WindowLike, options: Any, state: State) -> State:
+def clamped(window: WindowLike, options: OptionsLike, state: State) -> State:
     """Inverse depths that may move, within their limits."""
     _, z = free_rows(window, options)
     flat = state.inv_depth.reshape(-1).clone()
@@ -356,34 +453,37 @@ def clamped(window: WindowLike, options: Any, state: State) -> State:
     return replace(state, inv_depth=flat.reshape(state.inv_depth.shape))
 
 
-def solve(window: WindowLike, options: Any) -> tuple[State, Report]:
+def solve(window: WindowLike, options: OptionsLike) -> tuple[State, BaReport]:
     """Levenberg-Marquardt with accept/reject on the robust cost, as the kernel does it."""
     state = start_of(window)
     if not len(window.source) or sum(map(len, free_rows(window, options))) == 0:
-        return state, Report("nothing_to_do", 0, 0, 0.0, 0.0)
+        return state, BaReport(SolveStatus.NOTHING_TO_DO)
     first = present = float(cost(window, options, state))
-    damping, trials = options.initial_damping, 0
-    if not np.isfinite(first):
-        return state, Report("not_positive_definite", 0, 0, first, first)
-    for iteration in range(1, options.iterations + 1):
+    damping, trials, iteration = options.initial_damping, 0, 0
+    status = SolveStatus.MAX_ITERATIONS if np.isfinite(first) else SolveStatus.NOT_POSITIVE_DEFINITE
+    while status is SolveStatus.MAX_ITERATIONS and iteration < options.iterations:
+        iteration += 1
         system = linearize(window, options, state)
         accepted = solvable = False
-        for _ in range(MAX_TRIALS):
+        while not accepted and status is SolveStatus.MAX_ITERATIONS:
             trials += 1
+            used, before, decrease = damping, present, np.nan
             solution = solve_system(window, options, system, options.ridge, damping, damping)
             if solution is not None:
                 solvable = True
-                candidate = clamped(window, options, moved(window, state, *solution))
+                dx, dz = solution
+                decrease = predicted_decrease(window, options, system, state, damping, dx)
+                candidate = clamped(window, options, moved(window, state, dx, dz))
                 value = float(cost(window, options, candidate))
                 accepted = value < present
             if accepted:
-                break
-            damping = max(damping, 1e-6) * 10.0
-        if not accepted:
-            status = "not_positive_definite" if not solvable else "no_progress" if iteration == 1 else "converged"
-            return state, Report(status, iteration, trials, first, present)
-        damping = max(damping * 0.2, 1e-8)
-        decrease, state, present = (present - value) / max(present, 1e-300), candidate, value
-        if decrease < options.min_relative_decrease:
-            return state, Report("converged", iteration, trials, first, present)
-    return state, Report("max_iterations", options.iterations, trials, first, present)
+                decrease, state, present = present - value, candidate, value
+                damping = max(damping * 0.2, MIN_DAMPING)
+            else:
+                damping = max(damping, 1e-6) * 10.0
+            limit = options.min_relative_decrease * max(before, ZERO_COST * first)
+            if used <= FULL_STEP_DAMPING and decrease <= limit:
+                status = SolveStatus.CONVERGED
+            elif not accepted and damping > MAX_DAMPING:
+                status = SolveStatus.NO_PROGRESS if solvable else SolveStatus.NOT_POSITIVE_DEFINITE
+    return state, BaReport(status, iteration, trials, first, present)
