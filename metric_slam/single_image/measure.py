@@ -263,7 +263,7 @@ def describe(view: DepthView, found: Measurement) -> list[str]:
     lines = [f"distance {found.text}"]
     if found.unit != "m":
         lines.append(
-            "the run has no source of scale: this is no length in metres, only ratios of lengths are meaningful"
+            "the run had no source of scale: lengths are in an arbitrary unit, only their ratios have a meaning"
         )
     for name, point in (("first", found.first), ("second", found.second)):
         lines.append(f"{name:<6} ({point.pixel[0]:g}, {point.pixel[1]:g}): {point.text(found.unit)}")

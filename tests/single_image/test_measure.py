@@ -283,7 +283,7 @@ def test_text_has_units_and_as_many_digits_as_are_meaningful() -> None:
     assert lines[0] == "distance 3.42 m ± 0.31 m" and lines[1].startswith("first  (10, 20): depth 12.30 m ± 4.0 %")
     assert len(lines) == 4 and f"common scale error of {100 * CONFIG.scale_sigma:.1f} %" in lines[-1]
     unknown = describe(street_view(), measurement(1.0, "units (scale unknown)"))
-    assert len(unknown) == 5 and "no length in metres" in unknown[1]
+    assert len(unknown) == 5 and "lengths are in an arbitrary unit" in unknown[1]
 
 
 def test_wrong_arguments_are_named_in_one_line() -> None:
