@@ -165,20 +165,10 @@ def _keyframe(
 
 
 def _show(view: DepthView, found: Measurement, picture: Path) -> None:
-    print(f"{found.distance:.3f} {found.unit}, standard deviation {found.sigma:.3f}")
-    if found.unit != "m":
-        print("the run had no source of scale: lengths are in an arbitrary unit, only their ratios have a meaning")
-    for name, point in (("first", found.first), ("second", found.second)):
-        x, y = point.pixel
-        depth = point.position[2]
-        print(
-            f"{name:<6} ({x:g}, {y:g}): depth {depth:.2f} {found.unit} ± {100 * point.relative_sigma:.1f} % "
-            "(per point; the common scale error is not included)"
-        )
-    print(
-        f"pixels of {view.image_size[0]}x{view.image_size[1]}; uncertainty: {view.sigma_source}, the spread of depth "
-        f"around each pixel, and a scale error of {100 * view.scale_sigma:.1f} % common to all depths"
-    )
+    from metric_slam.single_image.measure import describe
+
+    for line in describe(view, found):
+        print(line)
     print(f"picture: {picture}")
 
 

@@ -1,1 +1,1 @@
-"""From keyframes to a dense map: depth, consistency, fusion, cloud and mesh; called when tracking is done."""
+"""From keyframes to a dense map: depth, consistency, fusion, cloud and mesh; the run and Slam call it."""

@@ -1,10 +1,10 @@
-"""Multi-view consistency: a depth stays where other keyframes measured the same surface.
+"""Multi-view consistency: keeps a depth where other keyframes measured the same surface.
 
-Place in the flow: dense depths (:mod:`metric_slam.reconstruction.dense_depth`) come in,
-:mod:`metric_slam.reconstruction.fusion` takes what is left. A pixel's point is carried into each neighbour and compared
-with the depth that was measured there. Three outcomes: agreement, no statement (outside the image, unknown, or hidden
-behind something nearer), and contradiction: the neighbour sees through the point, so that the point is not there (the
-free-space test of Merrell et al., "Real-Time Visibility-Based Fusion of Depth Maps", ICCV 2007).
+Place in the flow: between :mod:`metric_slam.reconstruction.dense_depth` and :mod:`metric_slam.reconstruction.fusion`.
+A pixel's point is transformed into each neighbour and compared with the depth measured there. Three outcomes:
+agreement, no information (outside the image, unknown, or occluded), and contradiction: the neighbour observes a surface
+behind the point, so that the point lies in free space (Merrell et al., "Real-Time Visibility-Based Fusion of Depth
+Maps", ICCV 2007).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from metric_slam.errors import InputError
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.reconstruction.pair_flow import MIN_DEPTH_RATIO
 
@@ -28,7 +29,7 @@ MAX_BASELINE_FRACTION = 1.0
 
 @dataclass(frozen=True)
 class DepthView:
-    """A depth map with its camera."""
+    """A depth map with its camera. Raises InputError unless their sizes agree and the pose is [4, 4]."""
 
     depth: np.ndarray
     """Along z in world units, float32 [H, W]; 0 where unknown."""
@@ -36,6 +37,13 @@ class DepthView:
     camera: PinholeCamera
     T_world_cam: np.ndarray
     """float64 [4, 4]."""
+
+    def __post_init__(self) -> None:
+        shape = (self.camera.height, self.camera.width)
+        if self.depth.shape != shape:
+            raise InputError(f"depth has shape {self.depth.shape}, expected {shape} as its camera has")
+        if self.T_world_cam.shape != (4, 4):
+            raise InputError(f"T_world_cam has shape {self.T_world_cam.shape}, expected (4, 4)")
 
     @property
     def centre(self) -> np.ndarray:
@@ -45,7 +53,7 @@ class DepthView:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the neighbours judge each pixel of a depth map; both uint8 [H, W]."""
+    """Number of neighbours that agree with each pixel of a depth map, or contradict it; both uint8 [H, W]."""
 
     agreeing: np.ndarray
     contradicting: np.ndarray
@@ -53,12 +61,12 @@ class Agreement:
 
 @lru_cache(maxsize=2)
 def rays_of(camera: PinholeCamera) -> np.ndarray:
-    """Viewing rays with z = 1, float32 [H, W, 3]; kept, for all keyframes of a run share their camera."""
+    """Viewing rays with z = 1, float32 [H, W, 3]; cached, since all keyframes of a run share their camera."""
     return camera.rays().astype(np.float32)
 
 
 def select_neighbours(view: DepthView, candidates: Sequence[DepthView], count: int) -> list[DepthView]:
-    """Up to ``count`` candidates with a useful baseline, spread evenly over the baselines on offer."""
+    """Choose up to ``count`` candidates with a useful baseline, spread evenly over the available baselines."""
     known = view.depth[view.depth > 0]
     if known.size == 0:
         return []
@@ -71,7 +79,7 @@ def select_neighbours(view: DepthView, candidates: Sequence[DepthView], count: i
 
 
 def check_agreement(view: DepthView, neighbours: Sequence[DepthView], max_relative_error: float) -> Agreement:
-    """Count, for every pixel of ``view``, the neighbours that agree with its depth and those that see through it."""
+    """Count, for every pixel of ``view``, the neighbours that agree with its depth and those that contradict it."""
     agreeing = np.zeros(view.depth.shape, np.uint8)
     contradicting = np.zeros(view.depth.shape, np.uint8)
     rays = rays_of(view.camera)
@@ -84,10 +92,10 @@ def check_agreement(view: DepthView, neighbours: Sequence[DepthView], max_relati
         camera = neighbour.camera
         u = np.where(in_front, camera.fx * x / z + camera.cx, -10.0).astype(np.float32)
         v = np.where(in_front, camera.fy * y / z + camera.cy, -10.0).astype(np.float32)
-        seen = cv2.remap(neighbour.depth, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-        known = (seen > 0) & in_front
-        agreeing += known & (np.abs(seen - z) <= max_relative_error * z)
-        contradicting += known & (seen > z * (1 + 2 * max_relative_error))
+        measured = cv2.remap(neighbour.depth, u, v, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+        known = (measured > 0) & in_front
+        agreeing += known & (np.abs(measured - z) <= max_relative_error * z)
+        contradicting += known & (measured > z * (1 + 2 * max_relative_error))
     return Agreement(agreeing, contradicting)
 
 
@@ -99,9 +107,9 @@ def filter_depth(
     max_relative_error: float,
     max_depth: float,
 ) -> np.ndarray:
-    """Depth of ``view`` where at least ``min_views`` neighbours agree, more agree than contradict, and it is not far.
+    """Keep the depth of ``view`` where ``min_views`` neighbours and more than contradict agree, up to ``max_depth``.
 
-    Returns float32 [H, W], 0 elsewhere. With fewer than ``min_views`` neighbours nothing can be confirmed: all 0.
+    Returns float32 [H, W], 0 elsewhere; all 0 with fewer than ``min_views`` neighbours.
     """
     agreement = check_agreement(view, neighbours, max_relative_error)
     keep = (agreement.agreeing >= min_views) & (agreement.agreeing > agreement.contradicting)

@@ -1,7 +1,7 @@
-"""How many other keyframes confirm the inverse depth of each cell of the finished map.
+"""Counts the keyframes that agree with the inverse depth of each cell of the finished map.
 
-Every keyframe has its own inverse depths, from its own matches; where two views of a surface agree, it is there. Asked
-are the keyframes with which one shares edges, a piece of the drive at a time, so that memory stays bounded.
+Every keyframe has its own inverse depths, from its own matches, so that agreement of two views is evidence of a
+surface. Compared are keyframes that share edges, a piece of the drive at a time, which bounds the memory.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _MOST = np.iinfo(np.uint8).max
 
 
 def consistent_views(slam_map: SlamMap, confidence: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Number of keyframes that confirm each cell, uint8 [h, w] for every keyframe.
+    """Count the keyframes that agree with each cell, uint8 [h, w] for every keyframe.
 
-    ``confidence`` [h, w] of all keyframes: a cell without any is a guess, which confirms nothing and is not confirmed.
+    ``confidence`` [h, w] of all keyframes: cells with confidence 0 are guesses and take no part.
     """
     found: list[np.ndarray] = []
     for begin in range(0, len(slam_map), _PIECE):

@@ -7,8 +7,8 @@ p + d K t) and the observed target u,
 
     r(d) = u - (base + d shift)_xy / z(d),   J = (shift_xy - u shift_z) / z(d),   z(d) = base_z + d shift_z
 
-is linear in d up to the common factor 1/z, so that two or three reweighted steps converge from anywhere. The part of r
-across the epipolar line cannot be explained by any depth: moving things and wrong matches show there.
+is linear in d up to the common factor 1/z, so that two or three reweighted steps converge from any start. No depth
+explains the part of r across the epipolar line: it reveals moving objects and wrong matches.
 """
 
 from __future__ import annotations
@@ -27,36 +27,48 @@ from metric_slam.reconstruction.pair_flow import (
     Match,
 )
 
-FLOW_SIGMA_PX = 0.3
-"""Standard deviation of a good DIS match along one axis."""
 
-GREY_NOISE = 3.0
-"""Grey levels by which two images of the same surface differ; over the gradient it is the error of a match in px."""
+@dataclass(frozen=True)
+class DenseDepthNumbers:
+    """Noise levels and limits of the dense depths."""
 
-PRIOR_RELATIVE_SIGMA = 0.10
-"""Trust in the optimised 1/8 grid (times its confidence): weak beside good flow, decisive on bare asphalt."""
+    flow_sigma_px: float = 0.3
+    """Standard deviation of a good DIS match along one axis, pixels."""
 
-SUPPORTED_RELATIVE_SIGMA = 0.04
-"""Trust in the grid where a metric prior (road, depth sensor) confirms it: bare asphalt stays flat."""
+    grey_noise: float = 3.0
+    """Difference in grey levels between two images of a surface; over the gradient it is the error of a match in px."""
 
-MAX_FLOW_RELATIVE_SIGMA = 0.3
-"""Where flow alone knows less than that, and no prior confirms it, a depth would repeat the grid and is not given."""
+    prior_relative_sigma: float = 0.10
+    """Relative standard deviation of the optimised 1/8 grid at confidence 1: weak beside good flow, decisive on bare
+    asphalt."""
 
-MAX_FLOW_ERROR_PX = 1.5
-MAX_FLOW_ERROR_RATIO = 0.03
-"""Forward-backward error beyond which a match says nothing: pixels plus a share of the flow's length."""
+    supported_relative_sigma: float = 0.04
+    """The same where a metric prior (road, depth sensor) agrees with the grid: bare asphalt stays flat."""
 
-MAX_ACROSS_PX = 1.5
-"""Component across the epipolar line beyond which a match says nothing."""
+    max_flow_relative_sigma: float = 0.3
+    """Relative standard deviation from flow alone beyond which a depth would repeat the grid; it is dropped unless a
+    prior agrees."""
 
-MAX_SLOPE_PER_PX = 0.05
-"""Relative depth change from pixel to pixel beyond which a ramp is no surface; a flat road 30 m ahead has 0.03."""
+    max_flow_error_px: float = 1.5
+    max_flow_error_ratio: float = 0.03
+    """Forward-backward error beyond which a match is dropped: pixels plus a share of the flow's length."""
 
-SKY_MIN_BRIGHTNESS = 150
-SKY_MAX_STEP = 16
-"""Grey levels: of red or blue at least, and largest change within 3x3 pixels."""
+    max_across_px: float = 1.5
+    """Component across the epipolar line beyond which a match is dropped, pixels."""
 
-ITERATIONS = 2
+    max_slope_per_px: float = 0.05
+    """Relative depth change from pixel to pixel beyond which a ramp is no surface; a flat road has 0.03 at 18 times
+    the height of the camera."""
+
+    sky_min_brightness: int = 150
+    sky_max_step: int = 16
+    """Grey levels: of red or blue at least, and largest change within 3x3 pixels."""
+
+    iterations: int = 2
+    """Reweighted least-squares steps."""
+
+
+NUMBERS = DenseDepthNumbers()
 
 
 @dataclass(frozen=True)
@@ -67,19 +79,19 @@ class DenseDepth:
     """Along z in world units, float32 [H, W]; 0 where unknown."""
 
     relative_sigma: np.ndarray
-    """Standard deviation of the depth over the depth, float32 [H, W]; huge where flow says nothing."""
+    """Standard deviation of the depth over the depth, float32 [H, W]; huge without information from flow."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One neighbour's evidence: its geometry and the match into it."""
+    """Observation of a keyframe by a neighbour: geometry and matches between them."""
 
     geometry: EpipolarGeometry
     match: Match
 
 
 def densify(view: KeyframeView, observations: Sequence[Observation], max_relative_sigma: float = 0.1) -> DenseDepth:
-    """Depth of every pixel of ``view`` that ``observations`` support to ``max_relative_sigma``; others are 0."""
+    """Compute the depth of the pixels of ``view`` whose relative sigma is below ``max_relative_sigma``, else 0."""
     inv_depth, information = triangulate(view, observations)
     relative_sigma = 1.0 / (inv_depth * np.sqrt(np.maximum(information, 1e-12)))
     smooth = guided_filter(view.grey, inv_depth, 1.0 / np.maximum(relative_sigma, 0.005) ** 2)
@@ -91,22 +103,22 @@ def densify(view: KeyframeView, observations: Sequence[Observation], max_relativ
 
 
 def _steep(inv_depth: np.ndarray) -> np.ndarray:
-    """Mask [H, W] of the ramps that any flow draws between a near thing and what is behind it: there is no surface."""
+    """Mask [H, W] of the ramps that flow interpolates between an object and its background: there is no surface."""
     kernel = np.array([[-0.5, 0.0, 0.5]], np.float32)
     gx, gy = cv2.filter2D(inv_depth, -1, kernel), cv2.filter2D(inv_depth, -1, kernel.T)
-    steep = np.maximum(np.abs(gx), np.abs(gy)) > MAX_SLOPE_PER_PX * inv_depth
+    steep = np.maximum(np.abs(gx), np.abs(gy)) > NUMBERS.max_slope_per_px * inv_depth
     return cv2.dilate(steep.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
 
 
 def sky_mask(image: np.ndarray) -> np.ndarray:
     """Mask [H, W] of bright, bluish or grey, textureless pixels connected to the upper border of ``image`` (RGB).
 
-    There is no depth in the sky, but around leaves against it the flow of the leaves spreads into it.
+    The sky has no depth, but the flow of leaves in front of it spreads into it.
     """
     red, blue = image[..., 0].astype(np.int16), image[..., 2].astype(np.int16)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    flat = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) < SKY_MAX_STEP
-    candidate = (np.maximum(red, blue) > SKY_MIN_BRIGHTNESS) & (blue >= red - 5) & flat
+    flat = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) < NUMBERS.sky_max_step
+    candidate = (np.maximum(red, blue) > NUMBERS.sky_min_brightness) & (blue >= red - 5) & flat
     _, labels = cv2.connectedComponents(candidate.astype(np.uint8), connectivity=4)
     at_top = np.unique(labels[0])
     sky = np.isin(labels, at_top[at_top > 0])
@@ -114,14 +126,14 @@ def sky_mask(image: np.ndarray) -> np.ndarray:
 
 
 def triangulate(view: KeyframeView, observations: Sequence[Observation]) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse depth and the information about it (1/variance; 0 where flow and prior are mute), float32 [H, W]."""
+    """Estimate inverse depth and its information (1/variance; 0 without flow and prior), each float32 [H, W]."""
     coarse, confidence = view.coarse
-    prior_information = confidence / (PRIOR_RELATIVE_SIGMA * coarse) ** 2
-    prior_information += view.prior_support / (SUPPORTED_RELATIVE_SIGMA * coarse) ** 2
+    prior_information = confidence / (NUMBERS.prior_relative_sigma * coarse) ** 2
+    prior_information += view.prior_support / (NUMBERS.supported_relative_sigma * coarse) ** 2
     texture = _Texture(view.grey)
     inv_depth = coarse
     information = np.zeros_like(coarse)
-    for iteration in range(ITERATIONS):
+    for iteration in range(NUMBERS.iterations):
         normal = prior_information.copy()
         gradient = prior_information * (coarse - inv_depth)
         information = np.zeros_like(coarse)
@@ -131,12 +143,12 @@ def triangulate(view: KeyframeView, observations: Sequence[Observation]) -> tupl
             gradient += weight * jacobian_norm * along
         normal += information
         inv_depth = np.maximum(inv_depth + gradient / np.maximum(normal, 1e-12), MIN_INV_DEPTH)
-    known = (information * inv_depth**2 > MAX_FLOW_RELATIVE_SIGMA**-2) | (view.prior_support > 0.5)
+    known = (information * inv_depth**2 > NUMBERS.max_flow_relative_sigma**-2) | (view.prior_support > 0.5)
     return inv_depth, np.where(known, information + prior_information, 0.0)
 
 
 class _Texture:
-    """How well the image fixes a match along a given direction: mean squared gradient in a 9 px window."""
+    """Precision of matches along any direction: mean squared gradient of the image in a 9 px window."""
 
     def __init__(self, grey: np.ndarray) -> None:
         gx = cv2.Scharr(grey, cv2.CV_32F, 1, 0, scale=1 / 32)
@@ -144,9 +156,9 @@ class _Texture:
         self._xx, self._xy, self._yy = (cv2.boxFilter(g, -1, (9, 9)) for g in (gx * gx, gx * gy, gy * gy))
 
     def variance_px2(self, ex: np.ndarray, ey: np.ndarray) -> np.ndarray:
-        """Variance of a match along the unit direction (ex, ey) that image noise causes, in px^2."""
+        """Variance of a match along the unit direction (ex, ey) due to image noise, in px^2."""
         energy = self._xx * ex * ex + 2 * self._xy * ex * ey + self._yy * ey * ey
-        return GREY_NOISE**2 / (energy + 0.1)
+        return NUMBERS.grey_noise**2 / (energy + 0.1)
 
 
 def _linearise(
@@ -164,10 +176,12 @@ def _linearise(
     along, across = rx * ex + ry * ey, rx * ey - ry * ex
     error = observation.match.error_px
     length = cv2.magnitude(u - view.pixels[..., 0], v - view.pixels[..., 1])
-    limit = MAX_FLOW_ERROR_PX + MAX_FLOW_ERROR_RATIO * length
-    variance = FLOW_SIGMA_PX**2 + across * across + 0.25 * np.minimum(error, 10) ** 2 + texture.variance_px2(ex, ey)
-    weight = ((error < limit) & (np.abs(across) < MAX_ACROSS_PX)) / variance
-    if robust:  # Cauchy: views that contradict the others lose
+    limit = NUMBERS.max_flow_error_px + NUMBERS.max_flow_error_ratio * length
+    variance = (
+        NUMBERS.flow_sigma_px**2 + across * across + 0.25 * np.minimum(error, 10) ** 2 + texture.variance_px2(ex, ey)
+    )
+    weight = ((error < limit) & (np.abs(across) < NUMBERS.max_across_px)) / variance
+    if robust:  # Cauchy: outlying views lose weight
         weight = weight / (1.0 + along * along / (4.0 * variance))
     return weight, along, norm
 
@@ -175,7 +189,9 @@ def _linearise(
 def guided_filter(
     grey: np.ndarray, value: np.ndarray, weight: np.ndarray, radius: int = 4, epsilon: float = 30.0
 ) -> np.ndarray:
-    """Edge-aware weighted smoothing: locally value = a grey + b (He, Sun, Tang, "Guided Image Filtering", ECCV 2010).
+    """Smooth between the edges of the image: locally value = a grey + b.
+
+    He, Sun, Tang, "Guided Image Filtering", ECCV 2010.
 
     ``grey`` uint8, ``value`` and ``weight`` float32, all [H, W]; ``epsilon`` in squared grey levels.
     """

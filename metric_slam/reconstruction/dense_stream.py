@@ -1,8 +1,8 @@
-"""The keyframes' dense, checked depths one after the other, with only a window of them in memory.
+"""Dense, checked depths of the keyframes one after the other, with only a window of them in memory.
 
-Place in the flow: keyframes of a :class:`~metric_slam.result.SlamResult` in, depth maps for
-:mod:`metric_slam.reconstruction.fusion` out. Every keyframe is matched with the next one and with one farther on that
-has enough parallax; each pair serves both its ends, so that a keyframe in the middle sees two neighbours on either side
+Place in the flow: from the keyframes of a :class:`~metric_slam.result.SlamResult` to the depth maps of
+:mod:`metric_slam.reconstruction.fusion`. Every keyframe is matched with the next one and with a later one that has
+enough parallax. Each pair is used for both its ends, so that a keyframe in the middle has two neighbours on either side
 for two pairs of flows.
 """
 
@@ -25,13 +25,13 @@ FAR_BASELINE_FRACTION = 0.2
 """Baseline of the far partner over the median depth: 50 px of parallax at half a 960 px wide image from the epipole."""
 
 MAX_PARTNER_STEPS = 6
-"""Keyframes ahead among which the far partner is sought."""
+"""Number of following keyframes among which the far partner is chosen."""
 
 CHECK_REACH = 4
 """Keyframes before and after with which a depth map is compared."""
 
 CHECK_VIEWS = 6
-"""How many of those, spread over their baselines."""
+"""Number of those that are used, spread over their baselines."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CheckedDepth:
     """Depth of one keyframe after the multi-view check."""
 
     position: int
-    """Place in the list of keyframes."""
+    """Index in the list of keyframes."""
 
     view: DepthView
     relative_sigma: np.ndarray
@@ -60,7 +60,7 @@ def median_depth(keyframes: Sequence[KeyframeResult]) -> float | None:
 
 
 def choose_partners(views: Sequence[KeyframeView], typical_depth: float) -> list[int]:
-    """Positions in ``views`` to match with ``views[0]``: the next one and one with parallax. [] for a single view."""
+    """Choose positions in ``views`` to match with ``views[0]``: the next one and one with parallax, [] for one view."""
     if len(views) < 2:
         return []
     if len(views) == 2:
@@ -79,7 +79,7 @@ def dense_depths(
     *,
     fine_flow: bool = False,
 ) -> Iterator[tuple[KeyframeView, DenseDepth]]:
-    """Dense depth of every keyframe, in order."""
+    """Compute the dense depth of every keyframe, in order."""
     matcher = PairMatcher(fine=fine_flow)
     views: deque[KeyframeView] = deque()
     waiting: dict[int, list[Observation]] = defaultdict(list)
@@ -106,7 +106,7 @@ def checked_depths(
     max_relative_error: float,
     fine_flow: bool = False,
 ) -> Iterator[CheckedDepth]:
-    """Dense depths that ``min_views`` other keyframes confirm, in order."""
+    """Compute the dense depths with which ``min_views`` other keyframes agree, in order of the keyframes."""
     window: deque[tuple[int, DepthView, np.ndarray]] = deque()
     stream = enumerate(dense_depths(keyframes, images, typical_depth, 2 * max_relative_error, fine_flow=fine_flow))
     for centre in range(len(keyframes)):

@@ -1,9 +1,9 @@
-"""The map: from a finished SlamResult to ``map.ply`` (coloured cloud) and ``mesh.ply`` (coloured triangles) in metres.
+"""Fuses a finished SlamResult into ``map.ply`` (coloured cloud) and ``mesh.ply`` (coloured triangles) in metres.
 
-Place in the flow: the last stage that computes; export, report and viewer only read its files. Three passes, so that
-memory is bounded for any length of drive: (1) dense depths, checked between views, stream to disk (4 bytes a pixel,
-removed at the end) and give the voxel size; (2) the voxel blocks that they touch are counted and cut into tiles; (3)
-tile by tile is fused, cleaned, and appended to the two files.
+Place in the flow: the last stage that computes; the report only reads its files. Three passes bound the memory for any
+length of drive: (1) dense depths, checked between views, are stored on the disk (4 bytes a pixel, removed at the end)
+and determine the voxel size; (2) the voxel blocks that they touch are divided into tiles; (3) each tile is fused,
+cleaned, and appended to the two files.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ Progress = Callable[[float, str], None]
 T = TypeVar("T")
 
 MIN_COMPONENT_VOXELS = 800.0
-"""Smallest surface that stays, in voxel faces: smaller ones are floaters of single wrong matches."""
+"""Smallest connected surface that is kept, in voxel faces: smaller ones float in space after wrong matches."""
 
 MAP_FILE, MESH_FILE = "map.ply", "mesh.ply"
 
 
 @dataclass(frozen=True)
 class FusionSummary:
-    """What fusion did; lengths in metres, or in the trajectory's arbitrary unit where the scale is unknown."""
+    """Result of the fusion; lengths in metres, or in the trajectory's arbitrary unit where the scale is unknown."""
 
     keyframe_count: int
     fused_keyframe_count: int
-    """Keyframes with any confirmed depth."""
+    """Keyframes with a depth that other keyframes agree with."""
 
     dense_pixel_count: int
     """Pixels with a depth before the multi-view check, over all keyframes."""
 
     fused_pixel_count: int
-    """Pixels that other keyframes confirmed."""
+    """Pixels whose depth other keyframes agree with."""
 
     voxel_size: float | None
     voxel_reason: str
@@ -73,10 +73,10 @@ class FusionSummary:
 
     tile_count: int = 0
     removed_component_count: int = 0
-    """Small floating pieces of surface that were dropped."""
+    """Small pieces of surface that were removed."""
 
     empty_reason: str | None = None
-    """Why there is no map; None where there is one."""
+    """Cause of an empty map; None where there is a map."""
 
     map_path: Path | None = None
     mesh_path: Path | None = None
@@ -84,15 +84,16 @@ class FusionSummary:
 
 
 def fuse(result: SlamResult, config: FusionConfig, output_dir: Path, progress: Progress | None = None) -> FusionSummary:
-    """Write ``map.ply`` and ``mesh.ply`` to ``output_dir`` and say what they hold.
+    """Write ``map.ply`` and ``mesh.ply`` to ``output_dir`` and return a summary.
 
-    ``progress(fraction, message)`` is called as the work goes on. Without anything to fuse no file is written and
-    ``empty_reason`` says why. Raises MissingDependencyError without Open3D, OutputError if files cannot be written.
+    ``progress(fraction, message)`` is called during the work. Without anything to fuse no file is written and
+    ``empty_reason`` holds the cause. Raises MissingDependencyError without Open3D, OutputError if a file cannot be
+    written.
     """
     progress = progress or (lambda fraction, message: None)
     if len(result.keyframes) < config.min_views + 1:
         needed = config.min_views + 1
-        return _nothing(result, f"{len(result.keyframes)} keyframes; {needed} are needed to confirm a depth")
+        return _nothing(result, f"{len(result.keyframes)} keyframes; {needed} are needed to compare a depth")
     typical_depth = median_depth(result.keyframes)
     if typical_depth is None:
         return _nothing(result, "no keyframe has a supported depth")
@@ -140,13 +141,13 @@ class _Fusion:
         self._blocks: dict[int, np.ndarray] = {}
 
     def run(self, output_dir: Path) -> FusionSummary:
-        """All passes; the files stand in ``output_dir`` afterwards."""
+        """Run all passes and write the files to ``output_dir``."""
         statistics = self._timed("depth", self._collect_depths)
         if not self._fused_keyframes:
             return _nothing(
                 self._result,
-                f"of {self._dense_pixels} depths none was confirmed by {self._config.min_views} other keyframes within "
-                f"{self._config.max_relative_error:.0%} and nearer than {self._max_depth:.3g}",
+                f"{self._config.min_views} other keyframes agree within {self._config.max_relative_error:.0%} "
+                f"with none of {self._dense_pixels} depths nearer than {self._max_depth:.3g}",
             )
         voxel, reason = self._choose_voxel(statistics)
         fuser = TileFuser(voxel)
@@ -172,7 +173,7 @@ class _Fusion:
     # pass 1
 
     def _collect_depths(self) -> list[tuple[float, float, float]]:
-        """Store the confirmed depths; per keyframe the medians of depth, sigma, and pixel footprint."""
+        """Store the checked depths; returns medians of depth, sigma, and pixel footprint for each keyframe."""
         statistics = []
         keyframes = self._result.keyframes
         stream = checked_depths(
@@ -200,7 +201,7 @@ class _Fusion:
         return statistics
 
     def _choose_voxel(self, statistics: list[tuple[float, float, float]]) -> tuple[float, str]:
-        """Voxel edge and the reason: the configured one, else as fine as pixels and noise of the depths allow."""
+        """Choose the voxel edge: the configured one, else as fine as pixels and noise of the depths allow."""
         if self._config.voxel_m is not None and self._metric:
             return self._config.voxel_m, "as configured (fusion.voxel_m)"
         depth, sigma, footprint = np.median(np.array(statistics), axis=0)
@@ -217,9 +218,9 @@ class _Fusion:
     # pass 2
 
     def _plan(self, fuser: TileFuser) -> list[tuple[Tile, list[int]]]:
-        """Tiles and the positions of the keyframes that reach into each."""
+        """Divide space into tiles, each with the positions of the keyframes that touch it."""
         index = BlockIndex()
-        seen_by: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        touched_by: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for position in self._fused_keyframes:
             self._progress(0.7 + 0.1 * position / len(self._result.keyframes), "planning tiles")
             view = self._files.view(position)
@@ -228,13 +229,13 @@ class _Fusion:
             blocks = touched_blocks(view, geometry.normals, fuser.truncation, fuser.block_edge)
             self._blocks[position] = blocks.astype(np.int32)
             for cell in index.add(blocks):
-                seen_by[tuple(cell)].append(position)
+                touched_by[tuple(cell)].append(position)
         plan = []
         for tile in index.tiles():
-            # one cell around holds the margin of one block
+            # the cells around the tile contain its margin of one block
             lower, upper = tile.lower // CELL_BLOCKS, tile.upper // CELL_BLOCKS
             around = np.stack(np.meshgrid(*(range(a - 1, b + 1) for a, b in zip(lower, upper, strict=True))), -1)
-            positions = {p for cell in around.reshape(-1, 3) for p in seen_by.get(tuple(cell), ())}
+            positions = {p for cell in around.reshape(-1, 3) for p in touched_by.get(tuple(cell), ())}
             plan.append((tile, sorted(positions)))
         return sorted(plan, key=lambda entry: entry[1][0])
 
@@ -247,7 +248,9 @@ class _Fusion:
             if len(blocks):
                 yield self._files.surface(position, self._images), blocks
 
-    def _fuse_tiles(self, fuser: TileFuser, plan: list[tuple[Tile, list[int]]], writers: tuple) -> _Totals:
+    def _fuse_tiles(
+        self, fuser: TileFuser, plan: list[tuple[Tile, list[int]]], writers: tuple[PlyWriter, PlyWriter]
+    ) -> _Totals:
         totals = _Totals()
         cloud, mesh = writers
         for done, (tile, positions) in enumerate(plan):
@@ -277,7 +280,9 @@ class _Fusion:
             bounding_box=(tuple(totals.lower.tolist()), tuple(totals.upper.tolist())) if written else None,
             tile_count=tile_count,
             removed_component_count=totals.removed,
-            empty_reason=None if written else "the fused surface had only pieces smaller than the floater limit",
+            empty_reason=None
+            if written
+            else "all pieces of the fused surface are smaller than the smallest that is kept",
             map_path=output_dir / MAP_FILE if written else None,
             mesh_path=output_dir / MESH_FILE if written else None,
             timings_s=self._timings,

@@ -1,8 +1,8 @@
 """Per-pixel correspondence between two keyframes whose relative pose and coarse depth are already known.
 
 Place in the flow: after the last bundle adjustment, before :mod:`metric_slam.reconstruction.dense_depth`. The
-neighbour's image is first warped by the depth at hand (the 1/8 grid, upsampled), so that the flow has only the
-remainder to find: scale changes of forward motion and large parallax are gone, and what is left is a few pixels.
+neighbour's image is first warped by the upsampled depth of the 1/8 grid, which removes the scale change of forward
+motion and large parallax; the flow then has to find a remainder of a few pixels.
 
 Flow: DIS, Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016, as in OpenCV.
 """
@@ -21,7 +21,7 @@ from metric_slam.reconstruction.cells import prior_agreement, usable_confidence
 from metric_slam.result import KeyframeResult
 
 MIN_CELL_CONFIDENCE = 0.02
-"""Weight of a cell that is only a guess: it fills holes and yields to every supported neighbour."""
+"""Weight of a cell whose depth is a guess: it fills holes, and any supported neighbour outweighs it."""
 
 
 MIN_DEPTH_RATIO = 1e-3
@@ -33,7 +33,7 @@ MIN_INV_DEPTH = 1e-9
 
 @dataclass(frozen=True)
 class EpipolarGeometry:
-    """How pixels of one keyframe move in another with inverse depth d: homogeneous pixel = ``base`` + d ``shift``.
+    """Projection of the pixels of one keyframe into another at inverse depth d: homogeneous ``base`` + d ``shift``.
 
     ``base`` float32 [H, W, 3] (the pixel at infinity), ``shift`` float32 [3] (the epipole times the baseline).
     """
@@ -52,7 +52,7 @@ class EpipolarGeometry:
 
 
 class KeyframeView:
-    """A keyframe with what dense matching derives from it once: grey image, upsampled inverse depth, pixel grid."""
+    """A keyframe with the inputs of dense matching, each computed once: grey image, upsampled inverse depth, pixels."""
 
     def __init__(self, keyframe: KeyframeResult, image: np.ndarray | None = None) -> None:
         """``image``: the decoded image of the keyframe, uint8 [H, W, 3] RGB; None: decode it."""
@@ -127,7 +127,7 @@ class KeyframeView:
 
 @dataclass(frozen=True)
 class Match:
-    """Where the pixels of one keyframe are seen in another one."""
+    """Correspondences of the pixels of one keyframe in another one."""
 
     target: np.ndarray
     """Pixel in the other keyframe, float32 [H, W, 2]."""
@@ -165,10 +165,10 @@ class PairMatcher:
     """Dense matches of keyframe pairs, both ways, with DIS flow at full working resolution."""
 
     def __init__(self, *, fine: bool = False) -> None:
-        """``fine``: down to full resolution; 13 % less depth error on a KITTI drive, slower."""
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        """``fine``: search at full resolution; 13 % less depth error on a KITTI drive, slower."""
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._flow.setFinestScale(0 if fine else 1)
-        # only the remainder of a warp is sought: coarse levels have nothing to find and cost little
+        # the flow is the small remainder of a warp: coarser levels would find nothing
         self._flow.setCoarsestScale(3)
         if fine:
             self._flow.setPatchStride(4)
@@ -187,10 +187,10 @@ class PairMatcher:
         )
 
     def _one_way(self, source: KeyframeView, other: KeyframeView) -> np.ndarray:
-        """Target pixels, float32 [H, W, 2]: flow towards the other image warped by the coarse depth, undone."""
+        """Target pixels, float32 [H, W, 2]: flow towards the warped other image, carried through the warp."""
         predicted = source.epipolar(other).target(source.coarse[0])
         warped = _sample(other.grey, predicted)
-        remainder = self._flow.calc(source.grey, warped, None)
+        remainder = self._flow.calc(source.grey, warped, None)  # type: ignore[call-overload]  # None: no initial flow
         return _sample(predicted, source.pixels + remainder)
 
 
@@ -204,7 +204,7 @@ def _sample(image: np.ndarray, pixels: np.ndarray, outside: float | None = None)
 
 
 def _forward_backward_error(forward: np.ndarray, backward: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Distance in pixels between each pixel and where following both flows ends, float32 [H, W]."""
+    """Distance in pixels between each pixel and the end of both flows in succession, float32 [H, W]."""
     outside = -1e4
     back = _sample(backward, forward, outside)
     error = np.hypot(back[..., 0] - pixels[..., 0], back[..., 1] - pixels[..., 1])

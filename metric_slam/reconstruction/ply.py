@@ -1,7 +1,7 @@
-"""Binary PLY files that grow part by part: only one part is in memory, and the file appears whole or not at all.
+"""Binary PLY files written part by part: only one part is in memory, and the file appears complete or not at all.
 
-The count of vertices and faces stands in the header of a PLY file, so the parts collect in two temporary files beside
-the target, and :meth:`PlyWriter.finish` joins them under a header and renames the result into place.
+The header of a PLY file holds the counts of vertices and faces, so the parts collect in two temporary files beside the
+target, and :meth:`PlyWriter.finish` joins them under a header and renames the result into place.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from typing import IO
 
 import numpy as np
 
-from metric_slam.errors import OutputError
+from metric_slam.errors import InputError, OutputError
 
-VERTEX = np.dtype(
-    [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")] + [(name, "u1") for name in ("red", "green", "blue")]
-)
+_PLACE, _COLOUR = ("x", "y", "z", "nx", "ny", "nz"), ("red", "green", "blue")
+VERTEX = np.dtype([(name, "<f4") for name in _PLACE] + [(name, "u1") for name in _COLOUR])
 FACE = np.dtype([("count", "u1"), ("indices", "<i4", 3)])
 
 
@@ -40,11 +39,22 @@ class PlyWriter:
     def append(
         self, points: np.ndarray, normals: np.ndarray, colours: np.ndarray, triangles: np.ndarray | None = None
     ) -> None:
-        """Add ``points`` and ``normals`` [n, 3], ``colours`` uint8 [n, 3], ``triangles`` [m, 3] (indices into them)."""
-        record = np.empty(len(points), VERTEX)
+        """Add ``points`` and ``normals`` [n, 3], ``colours`` uint8 [n, 3], ``triangles`` [m, 3] (indices into them).
+
+        Raises InputError for arrays of another shape or type.
+        """
+        count = len(points)
+        for name, array in (("points", points), ("normals", normals), ("colours", colours)):
+            if array.shape != (count, 3):
+                raise InputError(f"{name} has shape {array.shape}, expected {(count, 3)}")
+        if colours.dtype != np.uint8:
+            raise InputError(f"colours has type {colours.dtype}, expected uint8")
+        if triangles is not None and (triangles.ndim != 2 or triangles.shape[1] != 3):
+            raise InputError(f"triangles has shape {triangles.shape}, expected [m, 3]")
+        record = np.empty(count, VERTEX)
         for axis, name in enumerate("xyz"):
             record[name], record["n" + name] = points[:, axis], normals[:, axis]
-        for channel, name in enumerate(("red", "green", "blue")):
+        for channel, name in enumerate(_COLOUR):
             record[name] = colours[:, channel]
         self._vertices.write(record.tobytes())
         if self.with_faces and triangles is not None:
@@ -53,10 +63,10 @@ class PlyWriter:
             faces["indices"] = triangles + self.vertex_count
             self._faces.write(faces.tobytes())
             self.face_count += len(triangles)
-        self.vertex_count += len(points)
+        self.vertex_count += count
 
     def finish(self, comment: str) -> None:
-        """Join the parts and put the file in its place; ``comment`` (one line) goes into the header."""
+        """Join the parts and rename the file into place; ``comment`` (one line) goes into the header."""
         handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name + ".")
         try:
             with os.fdopen(handle, "wb") as out:
@@ -73,14 +83,14 @@ class PlyWriter:
             self.close()
 
     def close(self) -> None:
-        """Drop the temporary parts; called by :meth:`finish`, or alone to give up."""
+        """Drop the temporary parts; called by :meth:`finish`, or alone to abort."""
         for part in (self._vertices, self._faces):
             _close(part)
 
     def _header(self, comment: str) -> str:
         lines = ["ply", "format binary_little_endian 1.0", f"comment {comment}", f"element vertex {self.vertex_count}"]
-        lines += [f"property float {name}" for name in VERTEX.names[:6]]
-        lines += [f"property uchar {name}" for name in VERTEX.names[6:]]
+        lines += [f"property float {name}" for name in _PLACE]
+        lines += [f"property uchar {name}" for name in _COLOUR]
         if self.with_faces:
             lines += [f"element face {self.face_count}", "property list uchar int vertex_indices"]
         return "\n".join([*lines, "end_header", ""])

@@ -1,8 +1,8 @@
-"""A picture of the fused map without a display: bird's-eye oblique view of the coloured mesh with the trajectory.
+"""Renders a picture of the fused map without a display: oblique view from above with the trajectory.
 
-Ray casting with Open3D's RaycastingScene (Embree) needs neither OpenGL nor Vulkan. Geometry is cast on a finer raster
-than the picture and averaged down; light comes from an oblique sun over a bright sky, so that colours stay those of the
-images; the trajectory is drawn with its hidden parts faint.
+Ray casting with Open3D's RaycastingScene (Embree) needs neither OpenGL nor Vulkan. Rays are cast on a finer raster than
+the picture and averaged; light comes from an oblique sun over a bright sky, so that the colours stay those of the
+images; hidden parts of the trajectory are drawn faint.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ SUPERSAMPLE = 2
 FIELD_OF_VIEW_DEG = 35.0
 ELEVATION_DEG = 38.0
 AZIMUTHS_DEG = (20.0, 35.0, 50.0, 65.0)
-"""View directions against the main direction of travel; the one in which the map fills most of the picture is taken."""
+"""Candidate view directions against the main direction of travel; the map is shown in the one that it fills most."""
 
 BACKGROUND_TOP, BACKGROUND_BOTTOM = (250, 251, 253), (224, 228, 233)
 TRAJECTORY_RGB, START_RGB = (255, 64, 32), (40, 170, 80)
@@ -94,13 +94,15 @@ def render_preview(
 
 
 def _read(open3d: ModuleType, source: o3d.t.geometry.TriangleMesh | Path | str) -> o3d.t.geometry.TriangleMesh:
-    mesh = source
+    name = str(source) if isinstance(source, (str, Path)) else "mesh"
     if isinstance(source, (str, Path)):
         if not Path(source).is_file():
-            raise OutputError(f"{source}: no such mesh; run with fusion.enabled=true first")
-        mesh = open3d.t.io.read_triangle_mesh(str(source))
+            raise OutputError(f"{name}: no such mesh; run with fusion.enabled=true first")
+        mesh: o3d.t.geometry.TriangleMesh = open3d.t.io.read_triangle_mesh(name)
+    else:
+        mesh = source
     if "indices" not in mesh.triangle or len(mesh.triangle.indices) == 0:
-        raise OutputError(f"{source if isinstance(source, (str, Path)) else 'mesh'}: no triangles, nothing to draw")
+        raise OutputError(f"{name}: no triangles, nothing to draw")
     return mesh
 
 
@@ -112,7 +114,7 @@ def _up(result: SlamResult) -> np.ndarray:
 
 
 def _travel_direction(track: np.ndarray, up: np.ndarray) -> np.ndarray:
-    """Main level direction from the first to the last position, unit float64 [3]; any level one without motion."""
+    """Main horizontal direction of travel, unit float64 [3]; an arbitrary horizontal one without motion."""
     level = track - track.mean(axis=0)
     level = level - np.outer(level @ up, up)
     forward = np.linalg.svd(level, full_matrices=False)[2][0]
@@ -125,7 +127,7 @@ def _travel_direction(track: np.ndarray, up: np.ndarray) -> np.ndarray:
 
 
 def _oblique_camera(track: np.ndarray, points: np.ndarray, up: np.ndarray, width: int, height: int) -> _Camera:
-    """Camera behind and above the trajectory that has the trajectory and most of the surface in the picture."""
+    """Camera behind and above the trajectory, with the trajectory and most of the surface in the picture."""
     forward = _travel_direction(track, up)
     sample = points[:: max(1, len(points) // 20_000)]
     cameras = [_fitted_camera(track, sample, up, forward, azimuth, (width, height)) for azimuth in AZIMUTHS_DEG]
@@ -149,7 +151,7 @@ def _fitted_camera(
     axes = np.stack([x_axis, np.cross(view, x_axis), view])
     focal = size[0] / 2 / np.tan(np.radians(FIELD_OF_VIEW_DEG) / 2)
     placed = sample @ axes.T
-    # lateral tails of the surface may leave the picture, the trajectory may not
+    # the outermost per cent of the surface may leave the picture, the trajectory may not
     limits = np.percentile(placed, [1, 99], axis=0)
     shown = placed[((placed >= limits[0]) & (placed <= limits[1])).all(axis=1)]
     centre = _fit(np.concatenate([track @ axes.T, shown]), focal / (np.array(size) / 2 * 0.94))
@@ -157,10 +159,10 @@ def _fitted_camera(
 
 
 def _fit(points: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Camera centre, in its own axes, from which |x| <= z / slope holds for all ``points`` [n, 3], as near as can be.
+    """Nearest camera centre, in its own axes, from which |x| <= z / slope holds for all ``points`` [n, 3].
 
-    Per axis: the two planes through the centre touch the points, which gives position and distance; the larger
-    distance of the two axes wins.
+    Per axis, the two planes through the centre that touch the points give position and distance; the result has the
+    larger distance of the two axes.
     """
     places = []
     for axis in (0, 1):
@@ -170,7 +172,13 @@ def _fit(points: np.ndarray, slope: np.ndarray) -> np.ndarray:
     return np.array([places[0][0], places[1][0], min(places[0][1], places[1][1])])
 
 
-def _shade(open3d: ModuleType, scene: Any, mesh: Any, camera: _Camera, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shade(
+    open3d: ModuleType,
+    scene: o3d.t.geometry.RaycastingScene,
+    mesh: o3d.t.geometry.TriangleMesh,
+    camera: _Camera,
+    up: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Picture uint8 [H, W, 3] and depth along the view axis float32 [H, W] (infinite on the background)."""
     triangles = mesh.triangle.indices.numpy()
     colours = mesh.vertex.colors.numpy()
@@ -212,7 +220,7 @@ def _tone(picture: np.ndarray, depth: np.ndarray) -> np.ndarray:
 
 
 def _draw_track(picture: np.ndarray, depth: np.ndarray, camera: _Camera, track: np.ndarray) -> None:
-    """Draw the trajectory into ``picture``: full where it is in the open, faint where the surface hides it."""
+    """Draw the trajectory into ``picture``: opaque where it is visible, faint where the surface hides it."""
     steps = max(2, min(4000, 40 * len(track)))
     at = np.linspace(0, len(track) - 1, steps)
     projected = camera.project(np.stack([np.interp(at, np.arange(len(track)), c) for c in track.T], axis=1))

@@ -42,7 +42,7 @@ class SurfaceGeometry:
 
 @dataclass(frozen=True)
 class Surface:
-    """One keyframe's contribution to the map."""
+    """Contribution of a keyframe to the map."""
 
     view: DepthView
     image: np.ndarray

@@ -1,13 +1,13 @@
 """Truncated signed distance fusion of depth maps, one spatial tile at a time.
 
 Place in the flow: used by :mod:`metric_slam.reconstruction.fusion` only. Every tile is fused alone from the keyframes
-that see it, with one block of margin, and gives the triangles whose centroid lies in it: neighbouring tiles compute
+that observe it, with one block of margin, and yields the triangles whose centroid lies in it: neighbours compute
 identical voxels in their common margin, so that the pieces fit without a seam, and memory does not depend on the length
 of the drive.
 
 Method: Curless and Levoy, "A Volumetric Method for Building Complex Models from Range Images", SIGGRAPH 1996; voxel
 hashing and surface extraction are Open3D's VoxelBlockGrid (Dong et al., "ASH", PAMI 2022). Integration is done here
-because Open3D's knows neither weights nor normals, and a road seen from 1.7 m above needs both: along the ray, a voxel
+because Open3D's has neither weights nor normals, and a road seen from 1.7 m above needs both: along the ray, a voxel
 just below the asphalt 20 m ahead lies 12 voxels behind it, so that distances along the ray never see both sides.
 Distances here are along the surface normal (Bylow et al., RSS 2013, point-to-plane), and an observation counts by its
 noise and by its footprint on the surface.
@@ -18,27 +18,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from metric_slam.errors import MissingDependencyError
+from metric_slam.errors import InputError, MissingDependencyError
 from metric_slam.reconstruction.surface import Surface
 from metric_slam.reconstruction.tiles import Tile
 
+if TYPE_CHECKING:
+    import open3d as o3d
+
 BLOCK_VOXELS = 8
+"""Edge of a voxel block in voxels."""
 
 TRUNCATION_VOXELS = 4.0
+"""Distance along the normal, in voxels, up to which a surface is stored on either side."""
 
 MAX_DEPTH_GAP = 0.15
-"""Distance along the ray over depth beyond which a plane through the pixel is no more believed."""
+"""Distance along the ray over depth beyond which the plane through a pixel is not extrapolated."""
 
 MIN_WEIGHT = 0.25
-"""Sum of weights (1 = one near, certain observation) that a voxel needs before it can carry a surface."""
+"""Sum of weights (1 = one near, certain observation) from which a voxel can carry a surface."""
 
 
 def import_open3d() -> ModuleType:
-    """Open3D, or a MissingDependencyError that names the package and its system libraries."""
+    """Import Open3D, or raise a MissingDependencyError that names the package and its system libraries."""
     try:
         import open3d
     except (ImportError, OSError) as error:
@@ -76,6 +81,8 @@ class TileFuser:
 
     def __init__(self, voxel: float) -> None:
         """``voxel``: edge of a voxel in world units."""
+        if not (np.isfinite(voxel) and voxel > 0):
+            raise InputError(f"voxel must be a positive length, not {voxel}")
         self._o3d = import_open3d()
         self.voxel = float(voxel)
         z, y, x = np.mgrid[0:BLOCK_VOXELS, 0:BLOCK_VOXELS, 0:BLOCK_VOXELS]
@@ -97,7 +104,7 @@ class TileFuser:
         Blocks are int [M, 3]; ``min_component_area`` is in square world units.
         """
         o3d = self._o3d
-        # the margin's share is estimated; the hash map grows where that is too little
+        # the number of blocks in the margin is a guess: the hash map grows where it is too small
         grid = o3d.t.geometry.VoxelBlockGrid(
             ("tsdf", "weight", "color"),
             (o3d.core.float32,) * 3,
@@ -110,7 +117,7 @@ class TileFuser:
             self._integrate(grid, blocks, surface)
         return self._extract(grid, tile, min_component_area)
 
-    def _integrate(self, grid: Any, blocks: np.ndarray, surface: Surface) -> None:
+    def _integrate(self, grid: o3d.t.geometry.VoxelBlockGrid, blocks: np.ndarray, surface: Surface) -> None:
         """Running weighted mean of signed distance and colour in the voxels of ``blocks`` [M, 3]."""
         keys = self._o3d.core.Tensor(blocks.astype(np.int32))
         hash_map = grid.hashmap()
@@ -120,7 +127,7 @@ class TileFuser:
         slots = (rows[:, None] * BLOCK_VOXELS**3 + np.arange(BLOCK_VOXELS**3)).ravel()[voxels]
         tsdf, weight = grid.attribute("tsdf").numpy().reshape(-1), grid.attribute("weight").numpy().reshape(-1)
         colour = grid.attribute("color").numpy().reshape(-1, 3)
-        # behind the surface, trust falls to nothing at the truncation distance: thin things have two sides
+        # the weight falls to almost zero at the truncation distance behind the surface: thin objects have two sides
         added = surface.weight.ravel()[pixels] * np.minimum(1.0, np.maximum(1.0 + distance, 0.02))
         before = weight[slots]
         total = before + added
@@ -130,7 +137,7 @@ class TileFuser:
         weight[slots] = total
 
     def _observe(self, blocks: np.ndarray, surface: Surface) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which voxels (flat index) a depth map sees, their signed distance / truncation, and their pixels (flat)."""
+        """Voxels (flat index) that a depth map observes, signed distance / truncation, and pixels (flat) of each."""
         camera, view = surface.view.camera, surface.view
         T_cam_world = np.linalg.inv(view.T_world_cam)
         origins = blocks * self.block_edge @ T_cam_world[:3, :3].T + T_cam_world[:3, 3]
@@ -151,10 +158,11 @@ class TileFuser:
         seen = (depth > 0) & (distance > -1.0) & (gap > -near)
         return voxels[seen], distance[seen], pixels[seen]
 
-    def _extract(self, grid: Any, tile: Tile, min_component_area: float) -> MeshPart:
+    def _extract(self, grid: o3d.t.geometry.VoxelBlockGrid, tile: Tile, min_component_area: float) -> MeshPart:
         mesh = grid.extract_triangle_mesh(weight_threshold=MIN_WEIGHT)
         if "indices" not in mesh.triangle or len(mesh.triangle.indices) == 0:
-            return MeshPart(*(np.empty((0, 3), t) for t in (np.float32, np.float32, np.uint8, np.int64)), 0.0, 0)
+            nothing = np.empty((0, 3), np.float32)
+            return MeshPart(nothing, nothing, nothing.astype(np.uint8), nothing.astype(np.int64), 0.0, 0)
         points = mesh.vertex.positions.numpy()
         triangles = mesh.triangle.indices.numpy().astype(np.int64)
         lower, upper = tile.lower * self.block_edge, tile.upper * self.block_edge
@@ -171,19 +179,20 @@ class TileFuser:
 
 
 def _large_components(
-    mesh: Any,
+    mesh: o3d.t.geometry.TriangleMesh,
     points: np.ndarray,
     triangles: np.ndarray,
     bounds: tuple[np.ndarray, np.ndarray],
     min_area: float,
 ) -> tuple[np.ndarray, int]:
-    """Mask of triangles in components of at least ``min_area``, and how many components fall.
+    """Mask of triangles in components of at least ``min_area``, and the number of smaller components.
 
-    A component that reaches beyond ``bounds`` goes on in the next tile and stays, whatever its area here.
+    A component that reaches beyond ``bounds`` continues in the next tile and is kept, whatever its area here.
     """
-    cluster, _, area = mesh.to_legacy().cluster_connected_triangles()
-    cluster, area = np.asarray(cluster), np.asarray(area)
-    outside = ((points < bounds[0]) | (points >= bounds[1])).any(axis=1)[triangles].any(axis=1)
+    clusters, _, areas = mesh.to_legacy().cluster_connected_triangles()
+    cluster, area = np.asarray(clusters), np.asarray(areas)
+    beyond = np.any((points < bounds[0]) | (points >= bounds[1]), axis=1)
+    outside = np.any(beyond[triangles], axis=1)
     crosses = np.zeros(len(area), bool)
     crosses[cluster[outside]] = True
     large = (area >= min_area) | crosses

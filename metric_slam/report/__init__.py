@@ -1,1 +1,1 @@
-"""The HTML page of a run and its plots; called by run."""
+"""Writes the report of a finished run as one self-contained HTML page with plots; the run calls it last."""

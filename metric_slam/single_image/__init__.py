@@ -1,1 +1,1 @@
-"""Metric depth of one image and distances measured in it; called by the command line."""
+"""Metric depth and distances from single images, or from the map of a run; the command line calls it."""

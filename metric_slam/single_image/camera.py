@@ -1,8 +1,8 @@
-"""The focal length of one image: said in pixels, as a calibration, or from what the camera wrote into the file.
+"""The focal length of one image: given in pixels, given as a calibration, or read from the EXIF of the file.
 
 Metric depth of a single image is proportional to the focal length, so that exactly one source has to be named and none
-is guessed. EXIF knows it in two ways (Exif 2.32, section 4.6.5): ``FocalLengthIn35mmFilm``, which is taken to compare
-diagonals as CIPA DCG-001 does, or ``FocalLength`` with ``FocalPlaneXResolution``, pixels per unit on the sensor.
+is guessed. EXIF holds it in two ways (Exif 2.32, section 4.6.5): ``FocalLengthIn35mmFilm``, which compares diagonals
+as in CIPA DCG-001, or ``FocalLength`` with ``FocalPlaneXResolution``, pixels per unit on the sensor.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import hypot, isfinite
 from pathlib import Path
-from typing import Any
+from typing import SupportsFloat
 
 from PIL import Image
 
@@ -27,15 +27,19 @@ _EXIF_WIDTH, _EXIF_HEIGHT = 0xA002, 0xA003
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """Inch and centimetre are in the standard; millimetre and micrometre are what cameras write as well (TIFF/EP)."""
 
+Tags = Mapping[int, object]
+"""EXIF tags by number."""
+
 _ASPECT_TOLERANCE = 0.02
-"""Resizing rounds sides; what differs more has been cropped."""
+"""Resizing rounds the sides; a larger difference means that the image was cropped."""
 
 _DISAGREEMENT = 0.10
+"""Relative difference between the two focal lengths of EXIF from which both are reported."""
 
 
 @dataclass(frozen=True)
 class FocalOptions:
-    """What the user typed; exactly one is given."""
+    """Sources of the focal length on the command line; exactly one is given."""
 
     focal_px: float | None = None
     camera: str | None = None
@@ -44,7 +48,7 @@ class FocalOptions:
     exif: bool = False
 
     def check(self) -> None:
-        """Raises CalibrationError where no source is named, ConfigError where several are."""
+        """Raise CalibrationError where no source is named, ConfigError where several are."""
         given = [self.focal_px is not None, self.camera is not None, self.exif]
         if not any(given):
             raise CalibrationError(
@@ -52,16 +56,16 @@ class FocalOptions:
                 "--exif to take it from the file"
             )
         if sum(given) > 1:
-            raise ConfigError("--focal, --camera and --exif are three ways to say one thing: give one of them")
+            raise ConfigError("--focal, --camera and --exif exclude each other: give one of them")
 
 
 def camera_of_image(path: Path, size: tuple[int, int], options: FocalOptions) -> tuple[PinholeCamera, str]:
-    """The camera of an image of ``size`` (width, height) and where it is from, in words.
+    """Find the camera of an image of ``size`` (width, height); returns it with its origin in words.
 
-    The principal point is the middle of the image unless ``options.camera`` says otherwise.
+    The principal point is the middle of the image unless ``options.camera`` is given.
 
-    Raises CalibrationError where the focal length is not said, not in the file, or impossible; ConfigError where it is
-    said twice; ImageError where the file's EXIF cannot be read.
+    Raises CalibrationError where the focal length is not given, not in the file, or impossible; ConfigError where it is
+    given twice; ImageError where the file's EXIF cannot be read.
     """
     options.check()
     if options.camera is not None:
@@ -72,25 +76,26 @@ def camera_of_image(path: Path, size: tuple[int, int], options: FocalOptions) ->
 
 
 def exif_focal_px(path: Path, size: tuple[int, int]) -> tuple[float, str]:
-    """Focal length in pixels of an image of ``size`` (width, height) from its EXIF, and what was assumed.
+    """Focal length in pixels of an image of ``size`` (width, height) from its EXIF, and the assumptions in words.
 
-    Raises CalibrationError where EXIF does not tell it, ImageError where the file cannot be read.
+    Raises CalibrationError where EXIF does not hold it, ImageError where the file cannot be read.
     """
     tags = _exif_tags(path)
     _refuse_cropped(path, tags, size)
     by_film, by_plane = _by_film(tags, size), _by_plane(tags, size)
-    if by_film is None and by_plane is None:
+    found = by_film or by_plane
+    if found is None:
         raise CalibrationError(
             f"{path}: its EXIF holds neither FocalLengthIn35mmFilm nor FocalLength with FocalPlaneXResolution: give "
             "--focal PX or --camera fx,fy,cx,cy"
         )
-    focal, how = by_film or by_plane  # type: ignore[misc]
+    focal, how = found
     if by_film is not None and by_plane is not None and abs(by_plane[0] / by_film[0] - 1.0) > _DISAGREEMENT:
-        how += f"; FocalPlaneXResolution would say {by_plane[0]:.0f} px"
+        how += f"; FocalPlaneXResolution gives {by_plane[0]:.0f} px"
     return focal, f"EXIF, {how}; principal point in the middle, no distortion assumed"
 
 
-def _by_film(tags: Mapping[int, Any], size: tuple[int, int]) -> tuple[float, str] | None:
+def _by_film(tags: Tags, size: tuple[int, int]) -> tuple[float, str] | None:
     film_mm = _number(tags, _FOCAL_35MM)
     if film_mm is None:
         return None
@@ -98,7 +103,7 @@ def _by_film(tags: Mapping[int, Any], size: tuple[int, int]) -> tuple[float, str
     return focal, f"{film_mm:g} mm on 35 mm film, by the diagonal: {focal:.0f} px"
 
 
-def _by_plane(tags: Mapping[int, Any], size: tuple[int, int]) -> tuple[float, str] | None:
+def _by_plane(tags: Tags, size: tuple[int, int]) -> tuple[float, str] | None:
     focal_mm, per_unit = _number(tags, _FOCAL_MM), _number(tags, _PLANE_RESOLUTION)
     unit_mm = _UNIT_MM.get(int(_number(tags, _PLANE_UNIT) or 2))  # the standard's default is the inch
     if focal_mm is None or per_unit is None or unit_mm is None:
@@ -108,19 +113,19 @@ def _by_plane(tags: Mapping[int, Any], size: tuple[int, int]) -> tuple[float, st
     return focal, f"{focal_mm:g} mm at {per_unit / unit_mm:.4g} pixels per mm of the sensor: {focal:.0f} px"
 
 
-def _refuse_cropped(path: Path, tags: Mapping[int, Any], size: tuple[int, int]) -> None:
-    """The tags speak of the whole picture. Sides are compared by length: turning an image does not crop it."""
+def _refuse_cropped(path: Path, tags: Tags, size: tuple[int, int]) -> None:
+    """Raise CalibrationError for a cropped image: tags describe the whole one. Sides are compared sorted by length."""
     width, height = _number(tags, _EXIF_WIDTH), _number(tags, _EXIF_HEIGHT)
     if width is None or height is None:
         return
     if abs(max(width, height) / min(width, height) / (max(size) / min(size)) - 1.0) > _ASPECT_TOLERANCE:
         raise CalibrationError(
-            f"{path} is {size[0]}x{size[1]}, but its EXIF speaks of {width:g}x{height:g}: it was cropped, so give "
+            f"{path} is {size[0]}x{size[1]}, but its EXIF describes {width:g}x{height:g}: it was cropped, so give "
             "--focal PX"
         )
 
 
-def _exif_tags(path: Path) -> Mapping[int, Any]:
+def _exif_tags(path: Path) -> Tags:
     try:
         with Image.open(path) as image:
             return dict(image.getexif().get_ifd(_EXIF_FOLDER))
@@ -128,11 +133,14 @@ def _exif_tags(path: Path) -> Mapping[int, Any]:
         raise ImageError(f"the EXIF of {path} cannot be read ({type(error).__name__}): give --focal PX") from error
 
 
-def _number(tags: Mapping[int, Any], tag: int) -> float | None:
-    """A positive number; cameras write 0 for what they do not know."""
+def _number(tags: Tags, tag: int) -> float | None:
+    """A positive number, None without one; cameras write 0 where a value is unknown."""
+    entry = tags.get(tag)
+    if not isinstance(entry, (SupportsFloat, str)):
+        return None
     try:
-        value = float(tags[tag])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        value = float(entry)
+    except (TypeError, ValueError, ZeroDivisionError):
         return None
     return value if isfinite(value) and value > 0 else None
 

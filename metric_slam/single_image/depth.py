@@ -1,7 +1,7 @@
-"""Metric depth of single images with a Metric3D network: reading them, and writing depth, normals and a cloud.
+"""Metric depth of single images with a Metric3D network: reads images, and writes depth, normals and a cloud.
 
-Images are 8 or 16 bits a channel (16 are reduced to 8), grey (three equal channels) or colour; an alpha channel may be
-there if nothing is transparent. Everything else is refused. JPEGs are turned as their EXIF says before anything else.
+Images have 8 or 16 bits a channel (16 are reduced to 8), are grey (three equal channels) or in colour, and may have an
+alpha channel without transparent pixels. Everything else is refused. JPEGs are turned to their EXIF orientation first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from metric_slam.datasets.images import read_rgb, write_depth_m, write_rgb
 from metric_slam.depth.metric3d.canonical import canonical_view
 from metric_slam.depth.metric3d.locate import input_size, located
 from metric_slam.depth.metric3d.predictor import DepthPredictor, ImageDepth
-from metric_slam.errors import ConfigError, ImageError, OutputError
+from metric_slam.errors import ConfigError, ImageError, InputError, OutputError
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.reconstruction.ply import PlyWriter
 from metric_slam.run.results_folder import ResultsFolder
@@ -29,7 +29,7 @@ from metric_slam.single_image.camera import FocalOptions, camera_of_image
 from metric_slam.single_image.measure import Measurement
 
 DEPTH_UNITS_PER_METRE = 256.0
-"""Of the 16-bit png, as in KITTI's depth benchmark."""
+"""Scale of the 16-bit png, as in KITTI's depth benchmark."""
 
 MAX_CLOUD_POINTS = 2_000_000
 """Larger images are thinned out: more points than this only make the file slow to open."""
@@ -43,7 +43,7 @@ Predict = Callable[[np.ndarray, PinholeCamera], ImageDepth]
 
 
 class Input(NamedTuple):
-    """An image to be looked at, with its camera and where that is from, in words."""
+    """An image file with its camera and the origin of that, in words."""
 
     path: Path
     camera: PinholeCamera
@@ -52,7 +52,7 @@ class Input(NamedTuple):
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files of one image; None for what its network does not have."""
+    """The files written for one image; None where its network has no such output."""
 
     depth_png: Path
     depth_npy: Path
@@ -63,27 +63,28 @@ class Outputs:
 
     @property
     def paths(self) -> list[Path]:
-        """Those that are there."""
+        """All files that are not None."""
         return [path for path in vars(self).values() if path is not None]
 
 
 def read_image(path: Path) -> np.ndarray:
-    """An image uint8 [H, W, 3] RGB. Raises ImageError for what is no image of 8 or 16 bits, and for transparent ones.
+    """Read an image, uint8 [H, W, 3] RGB. Raises ImageError unless it has 8 or 16 bits and no transparent pixel.
 
-    A transparent pixel has a colour that nobody was meant to see.
+    The colour of a transparent pixel has no meaning.
     """
-    # read as it is first: converting floats fails with a message that says nothing
+    # the file is read unchanged first, since converting floats fails with a message that does not name the cause
     raw = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
     if raw is not None and raw.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"image {path} has pixels of type {raw.dtype}: convert it to 8 bits a channel")
     image = read_rgb(path)
-    if raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and raw[..., 3].min() < np.iinfo(raw.dtype).max:
+    opaque = 255 if raw is not None and raw.dtype == np.uint8 else 65535
+    if raw is not None and raw.ndim == 3 and raw.shape[2] == 4 and raw[..., 3].min() < opaque:
         raise ImageError(f"image {path} is transparent in places: give it a background (remove the alpha channel)")
     return image
 
 
 def collect_inputs(paths: list[Path], options: FocalOptions) -> list[Input]:
-    """All images with their cameras, so that mistakes show before a network is loaded.
+    """Read all images and their cameras, so that mistakes show before a network is loaded.
 
     Raises ImageError, CalibrationError and ConfigError as :func:`read_image` and
     :func:`metric_slam.single_image.camera.camera_of_image`, ConfigError for two images of one name.
@@ -102,10 +103,10 @@ def collect_inputs(paths: list[Path], options: FocalOptions) -> list[Input]:
 
 
 def load_predictor(config: Metric3DConfig, device: str, inputs: list[Input]) -> tuple[Predict, str]:
-    """The network as configured on a torch device, and which it is, in words.
+    """Load the configured network to a torch device; returns it with its description in words.
 
-    Raises as :func:`metric_slam.depth.metric3d.prior.make_metric3d_prior`, and CalibrationError where a camera cannot
-    be that of its image.
+    Raises as :func:`metric_slam.depth.metric3d.prior.make_metric3d_prior`, and CalibrationError where a camera
+    does not fit its image.
     """
     spec, path = located(config)
     size = input_size(config, spec)
@@ -119,7 +120,7 @@ def load_predictor(config: Metric3DConfig, device: str, inputs: list[Input]) -> 
 
 
 def predicted(predict: Predict, inputs: list[Input], at_once: int) -> Iterator[tuple[Input, np.ndarray, ImageDepth]]:
-    """Every input with its image and depth; up to ``at_once`` images in a row of one camera in one pass."""
+    """Predict the depth of every input; up to ``at_once`` successive images of one camera go in one pass."""
     for camera, group in itertools.groupby(inputs, key=lambda item: item.camera):
         for batch in _pieces(list(group), at_once):
             images = [read_image(item.path) for item in batch]
@@ -135,17 +136,18 @@ def _pieces(inputs: list[Input], at_once: int) -> list[list[Input]]:
 
 
 def refuse_existing(out: Path, inputs: list[Input], overwrite: bool) -> None:
-    """Raises OutputError where a file that would be written is there and may not be replaced."""
+    """Raise OutputError where a file to be written exists already and ``overwrite`` is False."""
     there = [p for item in inputs for p in _outputs(out, item.path.stem, True).paths if p.exists()]
     if there and not overwrite:
-        raise OutputError(f"{there[0]} is there already: choose another folder with --out or replace with --overwrite")
+        raise OutputError(f"{there[0]} exists already: choose another folder with --out or replace with --overwrite")
 
 
 def write_outputs(out: Path, stem: str, image: np.ndarray, camera: PinholeCamera, found: ImageDepth) -> Outputs:
-    """Write everything about one image (uint8 [H, W, 3]) into the folder ``out``, every file whole.
+    """Write all outputs of one image (uint8 [H, W, 3]) into the folder ``out``, every file whole.
 
-    Raises OutputError or ImageError where it cannot be written.
+    Raises InputError where image, depth and camera differ in size, OutputError or ImageError where writing fails.
     """
+    _refuse_sizes(image, camera, found)
     outputs = _outputs(out, stem, found.normals is not None)
     folder = ResultsFolder.prepare(out, overwrite=True)
     try:
@@ -155,7 +157,7 @@ def write_outputs(out: Path, stem: str, image: np.ndarray, camera: PinholeCamera
             np.save(path, found.depth_m.astype(np.float32))
         with folder.whole_file(outputs.picture.name) as path:
             write_rgb(path, depth_picture(found.depth_m))
-        if outputs.normals_npy is not None and outputs.normals_picture is not None:
+        if found.normals is not None and outputs.normals_npy is not None and outputs.normals_picture is not None:
             with folder.whole_file(outputs.normals_npy.name) as path:
                 np.save(path, found.normals)
             with folder.whole_file(outputs.normals_picture.name) as path:
@@ -167,7 +169,11 @@ def write_outputs(out: Path, stem: str, image: np.ndarray, camera: PinholeCamera
 
 
 def write_cloud(path: Path, image: np.ndarray, camera: PinholeCamera, found: ImageDepth) -> int:
-    """Write the pixels with known depth as coloured points in metres, camera axes; returns how many. OutputError."""
+    """Write the pixels with known depth as coloured points in metres, camera axes; returns their number.
+
+    Raises InputError where image, depth and camera differ in size, OutputError where the file cannot be written.
+    """
+    _refuse_sizes(image, camera, found)
     points = camera.rays() * found.depth_m[..., None]
     normals = found.normals if found.normals is not None else surface_normals(points)
     known = found.depth_m > 0
@@ -184,7 +190,7 @@ def write_cloud(path: Path, image: np.ndarray, camera: PinholeCamera, found: Ima
 
 
 def surface_normals(points: np.ndarray) -> np.ndarray:
-    """Unit normals towards the camera, float64 [H, W, 3], of ``points`` [H, W, 3]: across the neighbours of each."""
+    """Unit normals towards the camera, float64 [H, W, 3], of ``points`` [H, W, 3], from the neighbours of each."""
     if min(points.shape[:2]) < 2:
         return np.zeros_like(points)
     normals = np.cross(np.gradient(points, axis=0), np.gradient(points, axis=1))
@@ -193,7 +199,7 @@ def surface_normals(points: np.ndarray) -> np.ndarray:
 
 
 def depth_picture(depth: np.ndarray) -> np.ndarray:
-    """Depth [H, W] (0: none) as colours uint8 [H, W, 3]: red is near, blue far, logarithmic; grey is unknown."""
+    """Colour a depth image [H, W] (0: none), uint8 [H, W, 3]: red is near, blue far, logarithmic; grey is unknown."""
     known = depth > 0
     picture = np.full((*depth.shape, 3), UNKNOWN_GREY, np.uint8)
     if known.any():
@@ -206,12 +212,12 @@ def depth_picture(depth: np.ndarray) -> np.ndarray:
 
 
 def normals_picture(normals: np.ndarray) -> np.ndarray:
-    """Unit normals [H, W, 3] as colours uint8: x, y, z from -1..1 to red, green, blue from 0..255."""
+    """Colour unit normals [H, W, 3], uint8 [H, W, 3]: x, y, z from -1..1 to red, green, blue from 0..255."""
     return np.clip(np.rint(127.5 * (1.0 + normals)), 0, 255).astype(np.uint8)
 
 
 def measurement_picture(image: np.ndarray, measurement: Measurement) -> np.ndarray:
-    """The image (uint8 [H, W, 3]) with the two points, the line between them and the distance, uint8 [H, W, 3]."""
+    """Draw the two points, the line between them and the distance into a copy of the image, uint8 [H, W, 3]."""
     picture = image.copy()
     height, width = picture.shape[:2]
     thick = max(1, round(width / 600))
@@ -222,13 +228,14 @@ def measurement_picture(image: np.ndarray, measurement: Measurement) -> np.ndarr
         cv2.circle(picture, point, 3 * thick, _MARK_RGB, thick, cv2.LINE_AA)
     scale = max(0.35, width / 1200)
     font = cv2.FONT_HERSHEY_SIMPLEX
-    (text_width, text_height), _ = cv2.getTextSize(measurement.text, font, scale, thick)
+    text = measurement.text.replace("±", "+-")  # the font has ASCII only
+    (text_width, text_height), _ = cv2.getTextSize(text, font, scale, thick)
     x = int(np.clip((a[0] + b[0] - text_width) // 2, 2, max(2, width - text_width - 2)))
     y = int(np.clip((a[1] + b[1]) // 2 - 4 * thick, text_height + 2, height - 4))
     margin = 3 * thick
     corners = (x - margin, y - text_height - margin), (x + text_width + margin, y + 2 * margin)
     cv2.rectangle(picture, *corners, (30, 30, 30), -1)
-    cv2.putText(picture, measurement.text, (x, y), font, scale, (255, 255, 255), thick, cv2.LINE_AA)
+    cv2.putText(picture, text, (x, y), font, scale, (255, 255, 255), thick, cv2.LINE_AA)
     return picture
 
 
@@ -240,6 +247,14 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
             write_rgb(temporary, picture)
     finally:
         folder.release()
+
+
+def _refuse_sizes(image: np.ndarray, camera: PinholeCamera, found: ImageDepth) -> None:
+    shape = (camera.height, camera.width)
+    if image.shape != (*shape, 3) or image.dtype != np.uint8:
+        raise InputError(f"image is {image.dtype} {image.shape}, expected uint8 {(*shape, 3)} as its camera has")
+    if found.depth_m.shape != shape:
+        raise InputError(f"depth_m has shape {found.depth_m.shape}, expected {shape} as its camera has")
 
 
 def _outputs(out: Path, stem: str, with_normals: bool) -> Outputs:

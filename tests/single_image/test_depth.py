@@ -16,7 +16,7 @@ from metric_slam.datasets.images import read_depth_m, read_rgb
 from metric_slam.depth.metric3d.canonical import CANONICAL_FOCAL_PX
 from metric_slam.depth.metric3d.model import Prediction
 from metric_slam.depth.metric3d.predictor import DepthPredictor, ImageDepth
-from metric_slam.errors import CalibrationError, ConfigError, ImageError, OutputError, WeightsError
+from metric_slam.errors import CalibrationError, ConfigError, ImageError, InputError, OutputError, WeightsError
 from metric_slam.reconstruction.ply import VERTEX
 from metric_slam.single_image.camera import FocalOptions
 from metric_slam.single_image.depth import (
@@ -119,7 +119,7 @@ def test_existing_files_are_only_replaced_when_told(tmp_path: Path) -> None:
     inputs = collect_inputs([tmp_path / "a.png"], FOCAL)
     refuse_existing(tmp_path / "out", inputs, overwrite=False)
     write_outputs(tmp_path / "out", "a", IMAGE, CAMERA, predicted())
-    with pytest.raises(OutputError, match="is there already.*--overwrite"):
+    with pytest.raises(OutputError, match="exists already.*--overwrite"):
         refuse_existing(tmp_path / "out", inputs, overwrite=False)
     refuse_existing(tmp_path / "out", inputs, overwrite=True)
     (tmp_path / "file").write_text("")
@@ -147,6 +147,16 @@ GREY = COLOUR[..., 0]
 def opaque(alpha: int) -> np.ndarray:
     """Colour with an alpha channel."""
     return np.dstack([COLOUR, np.full((20, 30), alpha, np.uint8)])
+
+
+def test_sizes_that_differ_are_refused(tmp_path: Path) -> None:
+    for image, camera in ((IMAGE[:-1], CAMERA), (IMAGE.astype(np.float32), CAMERA), (IMAGE, CAMERA.resized(80, 24))):
+        with pytest.raises(InputError, match="image is"):
+            write_outputs(tmp_path / "no", "a", image, camera, predicted())
+    found = predicted()
+    with pytest.raises(InputError, match="depth_m has shape"):
+        write_outputs(tmp_path / "no", "a", IMAGE, CAMERA, replace(found, depth_m=found.depth_m[1:]))
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,15 @@ import pytest
 from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.config.schema import Config
 from metric_slam.datasets.base import Dataset
-from metric_slam.errors import ConfigError, DatasetError
+from metric_slam.errors import ConfigError, DatasetError, InputError
 from metric_slam.geometry.camera import FEATURE_STRIDE
 from metric_slam.run import pipeline
 from metric_slam.single_image.measure import (
     DepthView,
+    MeasuredPoint,
+    Measurement,
     depth_at,
+    describe,
     distance,
     distance_sigma,
     keyframe_view,
@@ -82,7 +85,7 @@ def test_distances_in_a_rendered_street(first: np.ndarray, second: np.ndarray) -
     found = measure(street_view(), *pixels)
     assert found.unit == "m" and found.distance == pytest.approx(distance(first, second), rel=0.01)
     np.testing.assert_allclose(found.first.position, first, rtol=0.01, atol=1e-3)
-    assert f"{found.distance:.2f} m +- " in found.text
+    assert f"{found.distance:.2f}" in found.text and " m ± " in found.text
 
 
 def test_planes_are_exact_on_the_coarse_grid_too() -> None:
@@ -263,3 +266,56 @@ def test_a_prior_that_agrees_makes_the_map_surer(tmp_path: Path) -> None:
     alone, agrees, contradicts, silent = (depth_at(view, (x, 50))[1] for x in (40, 120, 200, 300))
     assert alone == pytest.approx(0.04) and agrees == pytest.approx(1 / np.hypot(1 / 0.1, 1 / 0.04))
     assert contradicts == pytest.approx(0.1) and silent == pytest.approx(0.1)
+
+
+def measurement(scale: float, unit: str = "m") -> Measurement:
+    """Two points ``scale`` times 12.3 deep and 3.42 apart."""
+    first, second = (MeasuredPoint((10.0, 20.0), scale * np.array([x, 0.0, 12.3]), 0.04) for x in (0.0, 3.42))
+    return Measurement(first, second, 3.42 * scale, 0.314 * scale, unit)
+
+
+def test_text_has_units_and_as_many_digits_as_are_meaningful() -> None:
+    found = measurement(1.0)
+    assert found.text == "3.42 m ± 0.31 m" and measurement(0.01).text == "0.0342 m ± 0.0031 m"
+    assert measurement(100.0).text == "342.00 m ± 31.40 m"
+    assert found.first.text("m") == "depth 12.30 m ± 4.0 % (per point; the common scale error is not included)"
+    lines = describe(street_view(), found)
+    assert lines[0] == "distance 3.42 m ± 0.31 m" and lines[1].startswith("first  (10, 20): depth 12.30 m ± 4.0 %")
+    assert len(lines) == 4 and f"common scale error of {100 * CONFIG.scale_sigma:.1f} %" in lines[-1]
+    unknown = describe(street_view(), measurement(1.0, "units (scale unknown)"))
+    assert len(unknown) == 5 and "lengths are in an arbitrary unit" in unknown[1]
+
+
+def test_wrong_arguments_are_named_in_one_line() -> None:
+    ones, camera = np.ones((40, 60)), CAMERA.resized(60, 40)
+    wrong = [
+        (lambda: DepthView(ones[:-1], ones, 0.1, camera, "x"), "inv_depth has shape"),
+        (lambda: DepthView(ones, ones.T, 0.1, camera, "x"), "relative_sigma has shape"),
+        (lambda: DepthView(ones, ones, -0.1, camera, "x"), "scale_sigma"),
+        (lambda: DepthView(ones, ones, 0.1, camera, "x", stride=0), "stride"),
+        (lambda: network_view(ones, ones[1:], camera, CONFIG), "confidence has shape"),
+        (lambda: unproject((1.0, 2.0, 3.0), 1.0, camera), "pixel must be"),  # type: ignore[arg-type]
+        (lambda: unproject((1.0, 2.0), -1.0, camera), "depth must be"),
+        (lambda: distance(np.zeros(2), np.zeros(3)), "first must be a point"),
+        (lambda: distance(np.zeros(3), np.full(3, np.nan)), "second must be a point"),
+        (lambda: distance_sigma(np.zeros(3), np.ones(3), -0.1, 0.1), "first_sigma must be"),
+        (lambda: distance_sigma(np.zeros(3), np.ones(3), 0.1, 0.1, float("nan")), "scale_sigma must be"),
+    ]
+    for call, message in wrong:
+        with pytest.raises(InputError, match=message) as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+def test_ignored_cells_of_the_map_have_no_depth(tmp_path: Path) -> None:
+    (tmp_path / "keyframes").mkdir()
+    shape = CAMERA.grid().size[::-1]
+    ignored = np.zeros(shape, bool)
+    ignored[:, :20] = True
+    maps = {"inv_depth": np.full(shape, 0.1), "confidence": np.ones(shape), "ignore_cells": ignored}
+    np.savez(tmp_path / "keyframes" / "000007.npz", grid_camera=CAMERA.grid().vector(), **maps)
+    (tmp_path / "run.json").write_text('{"scale_source": "ground_plane"}')
+    view = keyframe_view(tmp_path, 7)
+    assert depth_at(view, (200, 50))[0] == pytest.approx(10.0)
+    with pytest.raises(ConfigError, match="no depth is known"):
+        depth_at(view, (50, 50))
