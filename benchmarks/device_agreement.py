@@ -35,8 +35,8 @@ from metric_slam.config.resolve import resolve_config
 from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.droid import correlation
 from metric_slam.datasets import open_dataset
+from metric_slam.geometry.cuda_kernels import CudaKernels, emulated_kernels, emulation, find_cuda_kernels
 from metric_slam.optimization.bundle_adjustment import BaWindow, reproject, solve_window
-from metric_slam.optimization.cuda.kernels import Accelerator, emulated_accelerator, emulation, find_accelerator
 from metric_slam.optimization.frame_distance import frame_distance
 from metric_slam.optimization.view_consistency import count_views_relative
 from metric_slam.slam import MetricSlam
@@ -55,12 +55,12 @@ def window() -> BaWindow:
     return bench_ba.drive(*GRID, bench_ba.straight_m(KEYFRAMES), pairs)
 
 
-def bundle_adjustment(solver: str) -> Callable[[Accelerator | None], Result]:
+def bundle_adjustment(solver: str) -> Callable[[CudaKernels | None], Result]:
     """Three iterations of a solver."""
     config = BundleAdjustmentConfig(solver=solver)
 
-    def run(accelerator: Accelerator | None) -> Result:
-        found, report = solve_window(window(), config, iterations=3, tight_convergence=True, accelerator=accelerator)
+    def run(cuda: CudaKernels | None) -> Result:
+        found, report = solve_window(window(), config, iterations=3, tight_convergence=True, cuda=cuda)
         assert report.status == "max_iterations", report
         return {
             "poses": found.poses,
@@ -72,36 +72,36 @@ def bundle_adjustment(solver: str) -> Callable[[Accelerator | None], Result]:
     return run
 
 
-def reprojection(accelerator: Accelerator | None) -> Result:
+def reprojection(cuda: CudaKernels | None) -> Result:
     """All edges of the window."""
     w = window()
-    found = reproject(w.poses, w.inv_depth, w.intrinsics, w.source, w.target, accelerator=accelerator)
+    found = reproject(w.poses, w.inv_depth, w.intrinsics, w.source, w.target, cuda=cuda)
     return dict(zip(("places", "inverse depths", "in front"), found, strict=True))
 
 
-def distances(accelerator: Accelerator | None) -> Result:
+def distances(cuda: CudaKernels | None) -> Result:
     """All pairs of keyframes."""
     w = window()
     source, target = (ends.ravel() for ends in np.mgrid[:KEYFRAMES, :KEYFRAMES])
-    found = frame_distance(w.poses, w.inv_depth, w.intrinsics, source, target, accelerator=accelerator)
+    found = frame_distance(w.poses, w.inv_depth, w.intrinsics, source, target, cuda=cuda)
     return {"distances": found}
 
 
-def confirmations(accelerator: Accelerator | None) -> Result:
+def confirmations(cuda: CudaKernels | None) -> Result:
     """Counts of views that confirm a depth."""
     w = window()
     scene = w.poses, w.inv_depth, w.intrinsics, np.unique(w.source), w.source, w.target
-    return {"counts": count_views_relative(*scene, 0.1, accelerator=accelerator)}
+    return {"counts": count_views_relative(*scene, 0.1, cuda=cuda)}
 
 
-def lookups(form: str, edges: int, gradients: bool) -> Callable[[Accelerator | None], Result]:
+def lookups(form: str, edges: int, gradients: bool) -> Callable[[CudaKernels | None], Result]:
     """Correlation windows, or the gradients of features and positions."""
 
-    def run(accelerator: Accelerator | None) -> Result:
-        device = torch.device("cpu") if accelerator is None else accelerator.device
+    def run(cuda: CudaKernels | None) -> Result:
+        device = torch.device("cpu") if cuda is None else cuda.device
         features, source, target, coords = bench_correlation.problem(edges, *GRID)
         inputs = [tensor.to(device).requires_grad_(gradients) for tensor in (features, coords)]
-        emulated = accelerator is not None and device.type == "cpu"
+        emulated = cuda is not None and device.type == "cpu"
         with emulation() if emulated else nullcontext():
             if form == "volume":
                 built: correlation.CorrelationVolume | correlation.CorrelationOnTheFly
@@ -117,7 +117,7 @@ def lookups(form: str, edges: int, gradients: bool) -> Callable[[Accelerator | N
     return run
 
 
-def group_operations(accelerator: Accelerator | None) -> Result:
+def group_operations(cuda: CudaKernels | None) -> Result:
     """Some of SE3 and Sim3, in float64."""
     generator = torch.Generator().manual_seed(0)
     found: Result = {}
@@ -126,17 +126,17 @@ def group_operations(accelerator: Accelerator | None) -> Result:
         xi, other = 0.5 * torch.randn(2, GROUP_ROWS, spec.K, generator=generator, dtype=torch.float64)
         x = _autograd.run("exp", spec, xi)
         for name, inputs in {"exp": (xi,), "log": (x,), "inv": (x,), "mul": (x, x), "adjT": (x, other)}.items():
-            found[f"{spec.name} {name}"] = _array(_group_operation(name, spec, inputs, accelerator))
+            found[f"{spec.name} {name}"] = _array(_group_operation(name, spec, inputs, cuda))
     return found
 
 
 def _group_operation(
-    name: str, spec: _autograd.GroupSpec, inputs: tuple[Tensor, ...], accelerator: Accelerator | None
+    name: str, spec: _autograd.GroupSpec, inputs: tuple[Tensor, ...], cuda: CudaKernels | None
 ) -> Tensor:
-    if accelerator is None:
+    if cuda is None:
         return _autograd.run(name, spec, *inputs)
-    if accelerator.device.type != "cpu":
-        return _autograd.run(name, spec, *(tensor.to(accelerator.device) for tensor in inputs))
+    if cuda.device.type != "cpu":
+        return _autograd.run(name, spec, *(tensor.to(cuda.device) for tensor in inputs))
     from lietorch import _lietorch_emulated
 
     out = torch.empty_like(_autograd.run(name, spec, *inputs))
@@ -148,10 +148,10 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
 
 
-def drive(data: str, frames: int) -> Callable[[Accelerator | None], Result]:
+def drive(data: str, frames: int) -> Callable[[CudaKernels | None], Result]:
     """The trajectory and inverse depths of the first frames of a data set."""
 
-    def run(accelerator: Accelerator | None) -> Result:
+    def run(cuda: CudaKernels | None) -> Result:
         config = resolve_config(settings=["preset=fast", "loop.enabled=false"])
         dataset = open_dataset(data)
         slam = MetricSlam(
@@ -160,7 +160,7 @@ def drive(data: str, frames: int) -> Callable[[Accelerator | None], Result]:
             choose_prior(config, dataset).prior,
             choose_correspondence(config).model,
             None,
-            accelerator,
+            cuda,
         )
         for index in range(frames):
             slam.process(dataset[index])
@@ -170,7 +170,7 @@ def drive(data: str, frames: int) -> Callable[[Accelerator | None], Result]:
     return run
 
 
-OPERATIONS: dict[str, Callable[[Accelerator | None], Result]] = {
+OPERATIONS: dict[str, Callable[[CudaKernels | None], Result]] = {
     "bundle adjustment, Levenberg-Marquardt": bundle_adjustment("levenberg_marquardt"),
     "bundle adjustment, Gauss-Newton": bundle_adjustment("gauss_newton"),
     "reproject": reprojection,
@@ -194,11 +194,11 @@ def difference(found: np.ndarray, expected: np.ndarray) -> float:
     return float(error.max() / max(np.abs(expected[~unknown]).max(), 1e-300)) if error.size else 0.0
 
 
-def rows(accelerator: Accelerator, only: str) -> Iterator[tuple[str, str, float]]:
+def rows(cuda: CudaKernels, only: str) -> Iterator[tuple[str, str, float]]:
     """(operation, of what, difference)."""
     for name, run in OPERATIONS.items():
         if only in name:
-            expected, found = run(None), run(accelerator)
+            expected, found = run(None), run(cuda)
             yield from ((name, what, difference(found[what], array)) for what, array in expected.items())
 
 
@@ -212,21 +212,21 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, help="write the table to this file, too")
     arguments = parser.parse_args()
     if arguments.device == "emulated":
-        accelerator, what = emulated_accelerator(), "the emulation"
+        cuda, what = emulated_kernels(), "the emulation"
     else:
         if not torch.cuda.is_available():
             print("no CUDA device that torch can use", file=sys.stderr)
             return 2
-        found, what = find_accelerator("cuda")
+        found, what = find_cuda_kernels("cuda")
         if found is None:
             print(what, file=sys.stderr)
             return 2
-        accelerator = found
+        cuda = found
     if arguments.drive:
         OPERATIONS[f"drive, {arguments.frames} frames"] = drive(arguments.drive, arguments.frames)
     header = ("operation", "of", "difference, relative")
     table, lines, worst = Table(*header, title=f"CPU against {what}"), [], 0.0
-    for name, of, error in rows(accelerator, arguments.only):
+    for name, of, error in rows(cuda, arguments.only):
         lines.append((name, of, f"{error:.1e}"))
         table.add_row(*lines[-1])
         worst = max(worst, error)

@@ -111,10 +111,10 @@ def ba_sides(window: BaWindow, iterations: int, machine: Machine) -> dict[str, S
     def ours() -> Callable[[], float]:
         return lambda: checked(solve_window(window, config, iterations=iterations, tight_convergence=True)[1])
 
-    def cuda() -> Callable[[], float]:
-        if "accelerator" not in inspect.signature(solve_window).parameters:
+    def on_cuda() -> Callable[[], float]:
+        if "cuda" not in inspect.signature(solve_window).parameters:
             raise NotHere("solve_window has no kernels for a GPU")
-        given = {"iterations": iterations, "tight_convergence": True, "accelerator": machine.accelerator}
+        given = {"iterations": iterations, "tight_convergence": True, "cuda": machine.cuda}
         return lambda: checked(solve_window(window, config, **given)[1])
 
     def torch_on(side: str) -> Side:
@@ -130,7 +130,7 @@ def ba_sides(window: BaWindow, iterations: int, machine: Machine) -> dict[str, S
 
         return prepared
 
-    return {"CUDA": cuda, "C++": ours, "torch GPU": torch_on("torch GPU"), "torch CPU": torch_on("torch CPU")}
+    return {"CUDA": on_cuda, "C++": ours, "torch GPU": torch_on("torch GPU"), "torch CPU": torch_on("torch CPU")}
 
 
 # ---- correlation
@@ -138,9 +138,7 @@ def ba_sides(window: BaWindow, iterations: int, machine: Machine) -> dict[str, S
 
 def correlation_kernels(machine: Machine) -> bool:
     """Whether the correlation runs on kernels of ours where the table is measured."""
-    return machine.gpu is None or (
-        machine.accelerator is not None and hasattr(machine.accelerator.kernels, "lookup_volume")
-    )
+    return machine.gpu is None or (machine.cuda is not None and hasattr(machine.cuda.module, "lookup_volume"))
 
 
 def correlation_sides(form: str, size: Size, machine: Machine, look_up: bool) -> dict[str, Side]:
@@ -236,8 +234,8 @@ def frame_distance_case(size: Size, machine: Machine) -> Case:
     source, target = (ends.ravel() for ends in np.mgrid[: size.keyframes, : size.keyframes])
     problem = (window.poses, window.inv_depth, window.intrinsics, source, target)
 
-    def cuda() -> Callable[[], torch.Tensor]:
-        acc = machine.accelerator
+    def on_cuda() -> Callable[[], torch.Tensor]:
+        acc = machine.cuda
         poses, inv_depth = acc.upload(window.poses), acc.upload(window.inv_depth)
         ends = [acc.indices(numbers, size.keyframes) for numbers in (source, target)]
         distance = torch.empty(size.pairs, dtype=torch.float64, device=acc.device)
@@ -263,7 +261,7 @@ def frame_distance_case(size: Size, machine: Machine) -> Case:
         return prepared
 
     sides: dict[str, Side] = {
-        "CUDA": cuda,
+        "CUDA": on_cuda,
         "C++": lambda: lambda: frame_distance_on_cpu(*problem),
         "torch GPU": torch_on("torch GPU"),
         "torch CPU": torch_on("torch CPU"),

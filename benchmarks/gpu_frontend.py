@@ -23,10 +23,10 @@ from metric_slam.correspondence.droid import correlation_reference
 from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.correspondence.droid.network import DroidNetwork
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+from metric_slam.geometry.cuda_kernels import CudaKernels
 from metric_slam.graph.factor_graph import FactorGraph
 from metric_slam.graph.keyframes import Keyframe, KeyframeStore
 from metric_slam.odometry.droid.active_edges import ActiveEdges
-from metric_slam.optimization.cuda.kernels import Accelerator
 
 SOLVER_ITERATIONS = 2
 
@@ -43,17 +43,15 @@ def frontend_side(size: Size, side: str, machine: Machine) -> Side:
 
     def prepared() -> Callable[[], object]:
         device = machine.need(side)
-        accelerator = machine.accelerator if side == "CUDA" else None
-        if side == "CUDA" and accelerator is None:
+        cuda = machine.cuda if side == "CUDA" else None
+        if side == "CUDA" and cuda is None:
             raise NotHere(machine.why_not)
-        return make_update(size, device, accelerator, by_torch=side.startswith("torch"))
+        return make_update(size, device, cuda, by_torch=side.startswith("torch"))
 
     return prepared
 
 
-def make_update(
-    size: Size, device: torch.device, accelerator: Accelerator | None, *, by_torch: bool
-) -> Callable[[], object]:
+def make_update(size: Size, device: torch.device, cuda: CudaKernels | None, *, by_torch: bool) -> Callable[[], object]:
     """The call that is measured; every one starts from the same state."""
     torch.manual_seed(0)
     network = DroidNetwork().eval().to(device)
@@ -71,7 +69,7 @@ def make_update(
         inv_depth = 1.0 / rng.uniform(4.0, 9.0, nothing.shape)
         features = model.encode(image, camera)
         store.append(Keyframe(index, 0.1 * index, image, features, None, pose, inv_depth, nothing, nothing, nothing))
-    graph = FactorGraph(store, model, BundleAdjustmentConfig(), 0.0, accelerator)
+    graph = FactorGraph(store, model, BundleAdjustmentConfig(), 0.0, cuda)
     active = ActiveEdges(store, graph, model)
     pairs = bench_ba.neighbours(size.keyframes, 3)[: size.edges].tolist()
     active.add([(i, j) for i, j in pairs])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from metric_slam.optimization.cuda.kernels import Accelerator, find_accelerator
+from metric_slam.geometry.cuda_kernels import CudaKernels, find_cuda_kernels
 
 SIDES = ("CUDA", "C++", "torch GPU", "torch CPU")
 GPU_SIDES = ("CUDA", "torch GPU")
@@ -47,7 +47,7 @@ class Machine:
     """Where it is measured."""
 
     gpu: torch.device | None
-    accelerator: Accelerator | None
+    cuda: CudaKernels | None
     why_not: str
     """No GPU or no kernels for it."""
 
@@ -57,7 +57,7 @@ class Machine:
         """The device of a side."""
         if side not in GPU_SIDES:
             return torch.device("cpu")
-        if self.gpu is None or (side == "CUDA" and self.accelerator is None):
+        if self.gpu is None or (side == "CUDA" and self.cuda is None):
             raise NotHere(self.why_not)
         return self.gpu
 
@@ -81,6 +81,6 @@ def this_machine(device: str, quick: bool) -> Machine:
         return Machine(None, None, "no CUDA device (--device cpu)", quick)
     if not torch.cuda.is_available():
         return Machine(None, None, "no CUDA device that torch can use", quick)
-    accelerator, what = find_accelerator(device)
-    gpu = accelerator.device if accelerator else torch.device("cuda", torch.cuda.current_device())
-    return Machine(gpu, accelerator, what, quick)
+    cuda, what = find_cuda_kernels(device)
+    gpu = cuda.device if cuda else torch.device("cuda", torch.cuda.current_device())
+    return Machine(gpu, cuda, what, quick)

@@ -222,10 +222,10 @@ def choose_solver(config: Config) -> SolverChoice:
 
     Raises ConfigError where that device is asked for and cannot be used.
     """
-    from metric_slam.optimization.cuda.kernels import find_accelerator
+    from metric_slam.geometry.cuda_kernels import find_cuda_kernels
     from metric_slam.optimization.cuda.solver import CudaSolver
 
-    kernels, reason = find_accelerator(resolve_device(config.device))
+    kernels, reason = find_cuda_kernels(resolve_device(config.device))
     if kernels is None:
         return SolverChoice(CpuSolver(config.bundle_adjustment), reason)
     return SolverChoice(CudaSolver(config.bundle_adjustment, kernels, reason), reason)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from metric_slam.optimization.cuda.kernels import Accelerator, emulated_accelerator, find_accelerator
+from metric_slam.geometry.cuda_kernels import CudaKernels, emulated_kernels, find_cuda_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -79,16 +79,16 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(params=["emulated", "cuda"])
-def accelerator(request: pytest.FixtureRequest) -> Accelerator:
+def cuda(request: pytest.FixtureRequest) -> CudaKernels:
     """The CUDA kernels, emulated on the CPU and, where there is one, on a GPU."""
     if request.param == "emulated":
         try:
-            return emulated_accelerator()
+            return emulated_kernels()
         except ImportError:
             pytest.skip("the emulated CUDA kernels were not built: METRIC_SLAM_EMULATION=1, as `make dev` sets")
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device that torch can use")
-    found, what = find_accelerator("cuda")
+    found, what = find_cuda_kernels("cuda")
     if found is None:
         pytest.skip(what)
     return found

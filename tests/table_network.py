@@ -18,9 +18,9 @@ from metric_slam.depth.sensor import SensorDepth
 from metric_slam.disk_store import DiskStore
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
+from metric_slam.geometry.cuda_kernels import CudaKernels
 from metric_slam.geometry.grid_array import uploaded
 from metric_slam.optimization.bundle_adjustment import reproject
-from metric_slam.optimization.cuda.kernels import Accelerator
 from metric_slam.optimization.cuda.solver import CudaSolver
 from metric_slam.optimization.solver import CpuSolver
 from metric_slam.slam import Slam
@@ -163,13 +163,13 @@ class TableMatching:
 
 
 def table_slam(
-    world: World, accelerator: Accelerator | None, disk: DiskStore | None = None, *, recurrent: bool = True
+    world: World, cuda: CudaKernels | None, disk: DiskStore | None = None, *, recurrent: bool = True
 ) -> Slam:
-    """The whole system with a depth sensor; without an accelerator all of it on the CPU."""
+    """The whole system with a depth sensor; without a CUDA device all of it on the CPU."""
     config = Config.model_validate(CONFIG)
     settings = config.bundle_adjustment
-    solver = CpuSolver(settings) if accelerator is None else CudaSolver(settings, accelerator)
-    device = torch.device("cpu") if accelerator is None else accelerator.device
+    solver = CpuSolver(settings) if cuda is None else CudaSolver(settings, cuda)
+    device = torch.device("cpu") if cuda is None else cuda.device
     network = TableNetwork(world, device)
     model = DroidCorrespondence(network, config.droid, str(device), network.correlate) if recurrent else None
     return slam_of(

@@ -24,9 +24,9 @@ from metric_slam.depth.no_prior import NoPrior
 from metric_slam.errors import ConfigError, DatasetError, WeightsError
 from metric_slam.factory import build_parts
 from metric_slam.frame import CameraMount
+from metric_slam.geometry import cuda_kernels
 from metric_slam.geometry.camera import PinholeCamera
 from metric_slam.odometry.flow_odometry import FlowOdometry
-from metric_slam.optimization.cuda import kernels as accelerator_module
 from metric_slam.optimization.cuda.solver import CudaSolver
 from metric_slam.optimization.solver import CpuSolver
 from tests.scene import Drive, Street, straight
@@ -159,7 +159,7 @@ def test_bundle_adjustment_runs_where_the_networks_do(monkeypatch: pytest.Monkey
         asked.append(device)
         return SimpleNamespace(device=torch.device(device)), "CUDA on a GPU"
 
-    monkeypatch.setattr("metric_slam.optimization.cuda.kernels.find_accelerator", find)
+    monkeypatch.setattr("metric_slam.geometry.cuda_kernels.find_cuda_kernels", find)
     monkeypatch.setattr("metric_slam.choices.resolve_device", lambda name: {"auto": "cuda"}.get(name, name))
     solver, reason = choose_solver(config())
     assert isinstance(solver, CudaSolver) and reason == solver.name == "CUDA on a GPU"
@@ -185,9 +185,9 @@ def test_kernels_that_cannot_run_on_the_gpu_are_left_alone(
     monkeypatch.setattr("metric_slam.choices.resolve_device", lambda _: "cuda:3")
     monkeypatch.setattr("droid_backends.cuda", kernels)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda index: f"GPU {index}")
-    accelerator_module._why_not.cache_clear()
+    cuda_kernels._why_not.cache_clear()
     solver, reason = choose_solver(config())
-    accelerator_module._why_not.cache_clear()
+    cuda_kernels._why_not.cache_clear()
     assert isinstance(solver, CudaSolver if uses_them else CpuSolver) and "GPU 3" in reason and why_not in reason
     if isinstance(solver, CudaSolver):
         assert solver._kernels.kernels is kernels and solver._kernels.device == torch.device("cuda", 3)

@@ -19,7 +19,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "checkpointable"),
     ("geometry", "config", "frame", "disk_store", "weights"),
-    ("optimization.cuda.kernels", "optimization.cuda.arrays"),
     ("correspondence", "depth", "datasets"),
     ("optimization",),
     ("result", "trajectory"),
@@ -44,7 +43,7 @@ INDEPENDENT = {"correspondence", "depth", "datasets"}
 DOORS = {
     "lietorch": {"geometry/lie.py"},
     "droid_backends": {
-        "optimization/cuda/kernels.py",
+        "geometry/cuda_kernels.py",
         "optimization/cuda/dense_ba.py",
         "cli/doctor.py",
         "optimization/bundle_adjustment.py",

@@ -1,4 +1,4 @@
-"""The whole system with an accelerator: what it gives without one, and no waiting inside an update of the network."""
+"""The whole system with a CUDA device: what it gives without one, and no waiting inside an update of the network."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from metric_slam.correspondence.base import Correspondence, EdgeMemory, EdgeQuery
 from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.disk_store import DiskArray, DiskStore
+from metric_slam.geometry.cuda_kernels import CudaKernels
 from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph.factor_graph import FactorGraph
 from metric_slam.graph.slam_map import SlamMap
 from metric_slam.odometry.droid.active_edges import ActiveEdges
 from metric_slam.optimization.cuda import solver as cuda_solver
-from metric_slam.optimization.cuda.kernels import Accelerator
 from metric_slam.result import SlamResult
 from metric_slam.slam import Slam
 from tests.device_guard import noticed, unnoticed
@@ -38,7 +38,7 @@ def drive(slam: Slam, frames: range) -> None:
 
 @lru_cache(maxsize=2)
 def on_cpu(recurrent: bool = True) -> SlamResult:
-    """The whole drive without an accelerator."""
+    """The whole drive without a CUDA device."""
     slam = table_slam(world(), None, recurrent=recurrent)
     drive(slam, range(FRAMES))
     return slam.finish()
@@ -54,8 +54,8 @@ def test_the_matches_lead_to_the_drive(recurrent: bool) -> None:
 
 
 @pytest.mark.parametrize("recurrent", [True, False])
-def test_the_whole_system_gives_what_the_cpu_gives(accelerator: Accelerator, recurrent: bool) -> None:
-    slam = table_slam(world(), accelerator, recurrent=recurrent)
+def test_the_whole_system_gives_what_the_cpu_gives(cuda: CudaKernels, recurrent: bool) -> None:
+    slam = table_slam(world(), cuda, recurrent=recurrent)
     drive(slam, range(FRAMES))
     result, expected = slam.finish(), on_cpu(recurrent)
     np.testing.assert_array_equal(result.is_keyframe, expected.is_keyframe)
@@ -73,9 +73,7 @@ def test_the_whole_system_gives_what_the_cpu_gives(accelerator: Accelerator, rec
 
 
 @pytest.mark.parametrize("moving", [False, True], ids=["all stands still", "something moves"])
-def test_nothing_comes_back_inside_an_update(
-    accelerator: Accelerator, moving: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_comes_back_inside_an_update(cuda: CudaKernels, moving: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in a step of the network, of keyframes or of frames between them, nor while its problem is put together;
     after the solve the depths come back, once."""
     step, update, solve = DroidCorrespondence.update, ActiveEdges.update, SlamMap.solve
@@ -83,26 +81,26 @@ def test_nothing_comes_back_inside_an_update(
     counts = {"steps": 0, "updates": 0, "solves": 0}
 
     def stepping(self: DroidCorrespondence, queries: list[EdgeQuery], memories: list[EdgeMemory]) -> Answers:
-        with noticed(accelerator.device) as called:
+        with noticed(cuda.device) as called:
             answers = step(self, queries, memories)
         assert not called and isinstance(answers[0][0].confidence, torch.Tensor)
         counts["steps"] += 1
         return answers
 
     def updating(self: ActiveEdges, *, dense: bool = True) -> None:
-        with noticed(accelerator.device) as called:
+        with noticed(cuda.device) as called:
             update(self, dense=dense)
         assert not called
         counts["updates"] += 1
 
     def building(*arguments: object, **options: object) -> object:
-        with noticed(accelerator.device) as called:
+        with noticed(cuda.device) as called:
             found = window(*arguments, **options)
         assert not called
         return found
 
     def solving(*arguments: object, **options: object) -> object:
-        with noticed(accelerator.device, may_wait=True) as called:
+        with noticed(cuda.device, may_wait=True) as called:
             report = solve(*arguments, **options)
         assert called == ["cpu", "numpy"]
         counts["solves"] += 1
@@ -112,7 +110,7 @@ def test_nothing_comes_back_inside_an_update(
         with unnoticed():  # its own way back is not ours to count
             return solved(*arguments, **options)
 
-    slam = table_slam(world(), accelerator)
+    slam = table_slam(world(), cuda)
     monkeypatch.setattr(DroidCorrespondence, "update", stepping)
     monkeypatch.setattr(ActiveEdges, "update", updating)
     monkeypatch.setattr(FactorGraph, "window", building)
@@ -127,9 +125,9 @@ def test_nothing_comes_back_inside_an_update(
 
 
 @pytest.mark.parametrize("recurrent", [True, False])
-def test_a_run_goes_on_after_a_checkpoint(accelerator: Accelerator, recurrent: bool) -> None:
+def test_a_run_goes_on_after_a_checkpoint(cuda: CudaKernels, recurrent: bool) -> None:
     disk, at = DiskStore(), 7
-    first, second = (table_slam(world(), accelerator, disk, recurrent=recurrent) for _ in range(2))
+    first, second = (table_slam(world(), cuda, disk, recurrent=recurrent) for _ in range(2))
     drive(first, range(at))
     second.restore(first.state(), world().frame)
     maps = [slam._parts.slam_map for slam in (first, second)]

@@ -17,8 +17,8 @@ from torch import Tensor
 from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.errors import InputError
 from metric_slam.geometry.camera import FEATURE_STRIDE
+from metric_slam.geometry.cuda_kernels import CudaKernels
 from metric_slam.optimization.cuda.dense_ba import solve_on_cuda
-from metric_slam.optimization.cuda.kernels import Accelerator
 from metric_slam.optimization.report import BaReport, SolveStatus
 from metric_slam.optimization.window import Baselines, BaWindow, check_window
 
@@ -30,7 +30,7 @@ __all__ = [
     "native_options",
     "native_problem",
     "reproject",
-    "reproject_on_device",
+    "reproject_on_cuda",
     "solve_window",
 ]
 
@@ -54,7 +54,7 @@ def solve_window(
     iterations: int | None = None,
     motion_only: bool = False,
     tight_convergence: bool = False,
-    accelerator: Accelerator | None = None,
+    cuda: CudaKernels | None = None,
 ) -> tuple[BaWindow, BaReport]:
     """Optimise poses, inverse depths and prior scales of a window; the input is not changed.
 
@@ -68,7 +68,7 @@ def solve_window(
         motion_only: hold depths and scales.
         tight_convergence: smaller damping and a smaller relative decrease, for the soft directions of a long
             trajectory; Gauss-Newton takes the damping of the whole trajectory.
-        accelerator: CUDA kernels to use. Large arrays of the window may then be tensors on their device;
+        cuda: CUDA kernels to use. Large arrays of the window may then be tensors on their device;
             ``inv_depth`` is returned in the type it was given in, everything else as numpy.
 
     Raises InputError where arrays do not fit together.
@@ -89,8 +89,8 @@ def solve_window(
         options.iterations = iterations
     if tight_convergence:
         options.initial_damping, options.min_relative_decrease = 1e-8, 1e-7
-    if accelerator is not None:
-        return _on_cuda(window, config, options, accelerator, tight_convergence=tight_convergence)
+    if cuda is not None:
+        return _on_cuda(window, config, options, cuda, tight_convergence=tight_convergence)
     window = _with_own_state(window)
     if config.solver == "gauss_newton":
         return _gauss_newton(window, config, options, tight_convergence=tight_convergence)
@@ -126,7 +126,7 @@ def _on_cuda(
     window: BaWindow,
     config: BundleAdjustmentConfig,
     options: native.DenseBaOptions,
-    accelerator: Accelerator,
+    cuda: CudaKernels,
     *,
     tight_convergence: bool,
 ) -> tuple[BaWindow, BaReport]:
@@ -134,7 +134,7 @@ def _on_cuda(
     if config.solver == "gauss_newton":
         plain = _step_damping(config, tight_convergence=tight_convergence)
         options.damping = native.Damping.AFTER_SCHUR
-    found = solve_on_cuda(accelerator, window, options, ridge_and_damping=plain)
+    found = solve_on_cuda(cuda, window, options, ridge_and_damping=plain)
     inv_depth = found.inv_depth if isinstance(window.inv_depth, Tensor) else found.inv_depth.cpu().numpy()
     window = replace(window, poses=found.poses, inv_depth=inv_depth, prior_log_scale=found.scales)
     return window, found.report
@@ -221,16 +221,16 @@ def reproject(
     source: np.ndarray | Tensor,
     target: np.ndarray | Tensor,
     *,
-    accelerator: Accelerator | None = None,
+    cuda: CudaKernels | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Project the cells of every edge's source into its target.
 
-    Arguments as in :class:`BaWindow`; with an accelerator they may be tensors on its device. Returns coordinates in
+    Arguments as in :class:`BaWindow`; with ``cuda`` they may be tensors on its device. Returns coordinates in
     grid cells [E, h, w, 2], inverse depth in the target [E, h, w], and whether the point is in front of the target
     [E, h, w].
     """
-    if accelerator is not None:
-        found = reproject_on_device(accelerator, poses, inv_depth, intrinsics, source, target)
+    if cuda is not None:
+        found = reproject_on_cuda(cuda, poses, inv_depth, intrinsics, source, target)
         coords, inv_depth_target, valid = (tensor.cpu().numpy() for tensor in found)
         return coords, inv_depth_target, valid
     E, (h, w) = len(source), inv_depth.shape[1:]
@@ -248,8 +248,8 @@ def reproject(
     return coords, inv_depth_target, valid
 
 
-def reproject_on_device(
-    accelerator: Accelerator,
+def reproject_on_cuda(
+    cuda: CudaKernels,
     poses: np.ndarray | Tensor,
     inv_depth: np.ndarray | Tensor,
     intrinsics: np.ndarray,
@@ -260,16 +260,16 @@ def reproject_on_device(
 
     The kernel is only queued on the current stream; it may still be running on return.
     """
-    E, (h, w), device = len(source), tuple(inv_depth.shape[1:]), accelerator.device
+    E, (h, w), device = len(source), tuple(inv_depth.shape[1:]), cuda.device
     coords = torch.empty(E, h, w, 2, dtype=torch.float64, device=device)
     inv_depth_target = torch.empty(E, h, w, dtype=torch.float64, device=device)
     valid = torch.empty(E, h, w, dtype=torch.bool, device=device)
-    accelerator.call(
+    cuda.call(
         "reproject",
-        accelerator.upload(poses, torch.float64),
-        accelerator.upload(inv_depth, torch.float64),
+        cuda.upload(poses, torch.float64),
+        cuda.upload(inv_depth, torch.float64),
         np.ascontiguousarray(intrinsics, dtype=np.float64),
-        *(accelerator.indices(numbers, len(poses)) for numbers in (source, target)),
+        *(cuda.indices(numbers, len(poses)) for numbers in (source, target)),
         coords,
         inv_depth_target,
         valid,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.optimization.cuda.kernels import Accelerator
+from metric_slam.geometry.cuda_kernels import CudaKernels
 
 UNSEEN_DISTANCE = 1000.0
 """Distance one way where less than three quarters of the pixels lie in front of the other camera."""
@@ -27,7 +27,7 @@ def frame_distance(
     translation_weight: float = 0.7,
     bidirectional: bool = True,
     *,
-    accelerator: Accelerator | None = None,
+    cuda: CudaKernels | None = None,
 ) -> np.ndarray:
     """Mean induced flow of P pairs of keyframes, in grid cells, float64 [P].
 
@@ -42,20 +42,20 @@ def frame_distance(
         translation_weight: share of the flow under translation alone, 0..1. DROID-SLAM's beta is the share of the
             full motion: its default 0.3 is 0.7 here.
         bidirectional: the mean of both directions, instead of source to target.
-        accelerator: computes it on its device, where tensors may be already; otherwise all are arrays.
+        cuda: computes it on its device, where tensors may be already; otherwise all are arrays.
 
     Returns:
         One way, :data:`UNSEEN_DISTANCE` where too little of the source is in front of the target's camera; with
         ``bidirectional`` that enters the mean.
     """
-    if accelerator is not None:
-        found = torch.empty(len(source), dtype=torch.float64, device=accelerator.device)
-        accelerator.call(
+    if cuda is not None:
+        found = torch.empty(len(source), dtype=torch.float64, device=cuda.device)
+        cuda.call(
             "frame_distance",
-            accelerator.upload(poses, torch.float64),
-            accelerator.upload(inv_depth, torch.float64),
+            cuda.upload(poses, torch.float64),
+            cuda.upload(inv_depth, torch.float64),
             np.ascontiguousarray(intrinsics, dtype=np.float64),
-            *(accelerator.indices(numbers, len(poses)) for numbers in (source, target)),
+            *(cuda.indices(numbers, len(poses)) for numbers in (source, target)),
             found,
             translation_weight=translation_weight,
             bidirectional=bidirectional,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.optimization.cuda.kernels import Accelerator, checked_numbers
+from metric_slam.geometry.cuda_kernels import CudaKernels, checked_numbers
 
 
 def count_consistent_views(
@@ -25,7 +25,7 @@ def count_consistent_views(
     target: np.ndarray,
     max_depth_error_m: float | np.ndarray,
     *,
-    accelerator: Accelerator | None = None,
+    cuda: CudaKernels | None = None,
 ) -> np.ndarray:
     """Number of neighbours whose depth agrees with that of each pixel, int32 [K, h, w].
 
@@ -39,10 +39,10 @@ def count_consistent_views(
         keyframes: whose pixels are counted, different integers [K].
         source, target: the pairs that count, integers [P]; every source is one of ``keyframes``.
         max_depth_error_m: depths may differ by this, one number or one a keyframe, [K].
-        accelerator: counts on its device, where poses and inverse depths may be already.
+        cuda: counts on its device, where poses and inverse depths may be already.
     """
     scene = poses, inv_depth, intrinsics, keyframes, source, target
-    return _count(*scene, max_depth_error_m, relative=False, accelerator=accelerator)
+    return _count(*scene, max_depth_error_m, relative=False, cuda=cuda)
 
 
 def count_views_relative(
@@ -54,11 +54,11 @@ def count_views_relative(
     target: np.ndarray,
     max_relative_error: float | np.ndarray,
     *,
-    accelerator: Accelerator | None = None,
+    cuda: CudaKernels | None = None,
 ) -> np.ndarray:
     """As :func:`count_consistent_views`, int32 [K, h, w], with a limit that is a share of each pixel's own depth."""
     scene = poses, inv_depth, intrinsics, keyframes, source, target
-    return _count(*scene, max_relative_error, relative=True, accelerator=accelerator)
+    return _count(*scene, max_relative_error, relative=True, cuda=cuda)
 
 
 def _count(
@@ -71,28 +71,28 @@ def _count(
     max_error: float | np.ndarray,
     *,
     relative: bool,
-    accelerator: Accelerator | None,
+    cuda: CudaKernels | None,
 ) -> np.ndarray:
     keyframes, source, target = (np.ascontiguousarray(a, dtype=np.int64) for a in (keyframes, source, target))
     intrinsics = np.ascontiguousarray(intrinsics, dtype=np.float64)
     limits = np.array(np.broadcast_to(np.asarray(max_error, dtype=np.float64), keyframes.shape))
     shape = (len(keyframes), *inv_depth.shape[1:])
-    if accelerator is None:
+    if cuda is None:
         count = np.empty(shape, np.int32)
         maps = (np.ascontiguousarray(a, dtype=np.float64) for a in (poses, inv_depth))
         native.depth_filter(*maps, intrinsics, keyframes, source, target, limits, count, relative=relative)
         return count
     row_begin, order = _by_row(keyframes, source, len(poses))
-    found = torch.empty(shape, dtype=torch.int32, device=accelerator.device)
-    accelerator.call(
+    found = torch.empty(shape, dtype=torch.int32, device=cuda.device)
+    cuda.call(
         "depth_filter",
-        accelerator.upload(poses, torch.float64),
-        accelerator.upload(inv_depth, torch.float64),
+        cuda.upload(poses, torch.float64),
+        cuda.upload(inv_depth, torch.float64),
         intrinsics,
-        accelerator.upload(keyframes),
-        accelerator.upload(row_begin),
-        accelerator.indices(target[order], len(poses)),
-        accelerator.upload(limits),
+        cuda.upload(keyframes),
+        cuda.upload(row_begin),
+        cuda.indices(target[order], len(poses)),
+        cuda.upload(limits),
         found,
         relative=relative,
     )

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from metric_slam.optimization.cuda.kernels import emulated_accelerator
+from metric_slam.geometry.cuda_kernels import emulated_kernels
 from tests.benchmarks.conftest import ROOT
 
 
@@ -100,7 +100,7 @@ def test_twins_work_where_the_window_lies(cases: ModuleType) -> None:
 def test_the_kernels_for_gpus_are_called_as_they_are(bench: ModuleType, cases: ModuleType) -> None:
     """The emulation stands for a GPU."""
     try:
-        machine = machines().Machine(torch.device("cpu"), emulated_accelerator(), "", quick=True)
+        machine = machines().Machine(torch.device("cpu"), emulated_kernels(), "", quick=True)
     except ImportError:
         pytest.skip("the GPU kernels were not built for the CPU: METRIC_SLAM_EMULATION=1, as `make dev` sets")
     row = bench.measure(cases.frame_distance_case(tiny(cases, keyframes=4), machine), machine)

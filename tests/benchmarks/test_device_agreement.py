@@ -9,14 +9,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from metric_slam.optimization.cuda.kernels import emulated_accelerator
+from metric_slam.geometry.cuda_kernels import emulated_kernels
 
 
 @pytest.fixture
 def agreement() -> ModuleType:
     """The script, where the emulation was built."""
     try:
-        emulated_accelerator()
+        emulated_kernels()
     except ImportError:
         pytest.skip("the GPU kernels were not built for the CPU: METRIC_SLAM_EMULATION=1, as `make dev` sets")
     return importlib.import_module("device_agreement")
@@ -36,7 +36,7 @@ def test_from_the_command_to_the_exit_status(
 ) -> None:
     """One real operation, and one whose device is off by ``error``."""
     made_up = {
-        "made up": lambda accelerator: {"numbers": np.array([1.0 + (0.0 if accelerator is None else error)])},
+        "made up": lambda cuda: {"numbers": np.array([1.0 + (0.0 if cuda is None else error)])},
         "reproject": agreement.OPERATIONS["reproject"],
     }
     monkeypatch.setattr(agreement, "OPERATIONS", made_up)

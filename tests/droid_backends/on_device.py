@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pytest
 
-from metric_slam.optimization.cuda.kernels import Accelerator, emulation
+from metric_slam.geometry.cuda_kernels import CudaKernels, emulation
 
 T = TypeVar("T")
 
@@ -17,9 +17,9 @@ ORDERS = "0", "1", "7"
 
 
 @contextmanager
-def kernels_of(accelerator: Accelerator) -> Iterator[None]:
-    """Tensors on the accelerator's device go to its kernels, even where that device is the CPU."""
-    if accelerator.device.type == "cpu":
+def kernels_of(cuda: CudaKernels) -> Iterator[None]:
+    """Tensors on the cuda's device go to its kernels, even where that device is the CPU."""
+    if cuda.device.type == "cpu":
         with emulation():
             yield
     else:

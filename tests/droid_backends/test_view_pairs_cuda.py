@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.optimization.bundle_adjustment import reproject, reproject_on_device
-from metric_slam.optimization.cuda.kernels import Accelerator
+from metric_slam.geometry.cuda_kernels import CudaKernels
+from metric_slam.optimization.bundle_adjustment import reproject, reproject_on_cuda
 from metric_slam.optimization.frame_distance import frame_distance
 from metric_slam.optimization.view_consistency import count_consistent_views, count_views_relative
 from tests.ba_problems import disturbed, moved_poses, true_window
@@ -36,35 +36,35 @@ def pairs() -> tuple[np.ndarray, np.ndarray]:
 
 @SIZES
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_frame_distance(accelerator: Accelerator, size: tuple[int, int], bidirectional: bool) -> None:
+def test_frame_distance(cuda: CudaKernels, size: tuple[int, int], bidirectional: bool) -> None:
     arguments = *scene(*size), *pairs(), 0.3, bidirectional
-    found = frame_distance(*arguments, accelerator=accelerator)
+    found = frame_distance(*arguments, cuda=cuda)
     np.testing.assert_allclose(found, frame_distance(*arguments), rtol=1e-13, atol=1e-13)
 
 
 @SIZES
 @pytest.mark.parametrize("limit", [0.0, 0.1, 0.5])
-def test_views_that_confirm(accelerator: Accelerator, size: tuple[int, int], limit: float) -> None:
+def test_views_that_confirm(cuda: CudaKernels, size: tuple[int, int], limit: float) -> None:
     limits = np.array([limit, 2 * limit, limit, 1.0])
     for count in (count_consistent_views, count_views_relative):
         arguments = *scene(*size), KEYFRAMES, *pairs(), limits
-        found, wanted = count(*arguments, accelerator=accelerator), count(*arguments)
+        found, wanted = count(*arguments, cuda=cuda), count(*arguments)
         assert found.dtype == np.int32 and not found[3].any()
         np.testing.assert_array_equal(found, wanted)
         assert size == (1, 1) or bool(wanted.any()) == (limit > 0)
 
 
-def test_more_neighbours_than_a_block_knows_at_a_time(accelerator: Accelerator) -> None:
+def test_more_neighbours_than_a_block_knows_at_a_time(cuda: CudaKernels) -> None:
     arguments = *scene(), np.array([0]), np.zeros(70, np.int64), np.arange(70) * 4 // 70 + 1, 0.5
-    found = count_consistent_views(*arguments, accelerator=accelerator)
+    found = count_consistent_views(*arguments, cuda=cuda)
     np.testing.assert_array_equal(found, count_consistent_views(*arguments))
     assert found.max() > 32
 
 
 @SIZES
-def test_reprojection(accelerator: Accelerator, size: tuple[int, int]) -> None:
+def test_reprojection(cuda: CudaKernels, size: tuple[int, int]) -> None:
     arguments = *scene(*size), *pairs()
-    coords, inv_depth, valid = reproject(*arguments, accelerator=accelerator)
+    coords, inv_depth, valid = reproject(*arguments, cuda=cuda)
     wanted = reproject(*arguments)
     np.testing.assert_allclose(coords, wanted[0], rtol=1e-13, atol=1e-12)
     np.testing.assert_allclose(inv_depth, wanted[1], rtol=1e-13, atol=1e-13)
@@ -72,38 +72,38 @@ def test_reprojection(accelerator: Accelerator, size: tuple[int, int]) -> None:
     assert valid.dtype == bool and not valid.all()
 
 
-def test_reprojection_stays_on_the_device(accelerator: Accelerator) -> None:
+def test_reprojection_stays_on_the_device(cuda: CudaKernels) -> None:
     """Tensors that lie there are taken as they are."""
     poses, inv_depth, intrinsics = scene()
-    on_device = [accelerator.upload(array) for array in (poses, inv_depth)]
-    ends = [accelerator.indices(numbers, 5) for numbers in pairs()]
-    found = reproject_on_device(accelerator, *on_device, intrinsics, *ends)
+    on_device = [cuda.upload(array) for array in (poses, inv_depth)]
+    ends = [cuda.indices(numbers, 5) for numbers in pairs()]
+    found = reproject_on_cuda(cuda, *on_device, intrinsics, *ends)
     for tensor, wanted in zip(found, reproject(poses, inv_depth, intrinsics, *pairs()), strict=True):
-        assert tensor.device.type == accelerator.device.type
+        assert tensor.device.type == cuda.device.type
         np.testing.assert_allclose(tensor.cpu().numpy(), wanted, rtol=1e-13, atol=1e-12)
 
 
-def test_jacobians(accelerator: Accelerator) -> None:
+def test_jacobians(cuda: CudaKernels) -> None:
     poses, inv_depth, intrinsics = scene()
     ends = pairs()
     shape = (len(ends[0]), 6, 8, 2)
     wanted = [np.empty((*shape, 6)), np.empty((*shape, 6)), np.empty(shape)]
     native.reproject_jacobians(poses, inv_depth, intrinsics, *ends, *wanted)
-    found = [torch.empty(array.shape, dtype=torch.float64, device=accelerator.device) for array in wanted]
-    scene_there = accelerator.upload(poses), accelerator.upload(inv_depth), intrinsics
-    accelerator.call("reproject_jacobians", *scene_there, *(accelerator.indices(e, 5) for e in ends), *found)
+    found = [torch.empty(array.shape, dtype=torch.float64, device=cuda.device) for array in wanted]
+    scene_there = cuda.upload(poses), cuda.upload(inv_depth), intrinsics
+    cuda.call("reproject_jacobians", *scene_there, *(cuda.indices(e, 5) for e in ends), *found)
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(ours.cpu().numpy(), theirs, rtol=1e-12, atol=1e-11 * np.abs(theirs).max())
 
 
-def test_order_does_not_change_a_bit(accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_order_does_not_change_a_bit(cuda: CudaKernels, monkeypatch: pytest.MonkeyPatch) -> None:
     cameras, ends = scene(), pairs()
 
     def run() -> list[np.ndarray]:
         return [
-            frame_distance(*cameras, *ends, accelerator=accelerator),
-            count_views_relative(*cameras, KEYFRAMES, *ends, 0.1, accelerator=accelerator),
-            *reproject(*cameras, *ends, accelerator=accelerator),
+            frame_distance(*cameras, *ends, cuda=cuda),
+            count_views_relative(*cameras, KEYFRAMES, *ends, 0.1, cuda=cuda),
+            *reproject(*cameras, *ends, cuda=cuda),
         ]
 
     first, *others = in_every_order(run, monkeypatch)
@@ -112,27 +112,27 @@ def test_order_does_not_change_a_bit(accelerator: Accelerator, monkeypatch: pyte
             np.testing.assert_array_equal(a, b)
 
 
-def test_nothing_to_do(accelerator: Accelerator) -> None:
+def test_nothing_to_do(cuda: CudaKernels) -> None:
     cameras, none = scene(), np.zeros(0, np.int64)
-    assert frame_distance(*cameras, none, none, accelerator=accelerator).shape == (0,)
-    assert [array.shape[0] for array in reproject(*cameras, none, none, accelerator=accelerator)] == [0, 0, 0]
-    assert count_consistent_views(*cameras, none, none, none, 1.0, accelerator=accelerator).shape == (0, 6, 8)
-    assert not count_consistent_views(*cameras, KEYFRAMES, none, none, 1.0, accelerator=accelerator).any()
+    assert frame_distance(*cameras, none, none, cuda=cuda).shape == (0,)
+    assert [array.shape[0] for array in reproject(*cameras, none, none, cuda=cuda)] == [0, 0, 0]
+    assert count_consistent_views(*cameras, none, none, none, 1.0, cuda=cuda).shape == (0, 6, 8)
+    assert not count_consistent_views(*cameras, KEYFRAMES, none, none, 1.0, cuda=cuda).any()
 
 
-def test_keyframes_that_are_not_there(accelerator: Accelerator) -> None:
+def test_keyframes_that_are_not_there(cuda: CudaKernels) -> None:
     cameras, (source, target) = scene(), pairs()
     for wrong in (-1, 5):
         strange = np.where(target == 2, wrong, target)
         with pytest.raises(ValueError, match=r"outside 0\.\.4"):
-            frame_distance(*cameras, source, strange, accelerator=accelerator)
+            frame_distance(*cameras, source, strange, cuda=cuda)
         with pytest.raises(ValueError, match=r"outside 0\.\.4"):
-            reproject(*cameras, strange, source, accelerator=accelerator)
+            reproject(*cameras, strange, source, cuda=cuda)
         with pytest.raises(ValueError, match=r"outside 0\.\.4"):
-            count_consistent_views(*cameras, KEYFRAMES, source, strange, 1.0, accelerator=accelerator)
+            count_consistent_views(*cameras, KEYFRAMES, source, strange, 1.0, cuda=cuda)
         with pytest.raises(ValueError, match=r"outside 0\.\.4"):
-            count_consistent_views(*cameras, np.array([3, 0, wrong]), source, target, 1.0, accelerator=accelerator)
+            count_consistent_views(*cameras, np.array([3, 0, wrong]), source, target, 1.0, cuda=cuda)
     with pytest.raises(ValueError, match="not among keyframes"):
-        count_consistent_views(*cameras, KEYFRAMES[1:], source, target, 1.0, accelerator=accelerator)
+        count_consistent_views(*cameras, KEYFRAMES[1:], source, target, 1.0, cuda=cuda)
     with pytest.raises(ValueError, match="twice"):
-        count_consistent_views(*cameras, KEYFRAMES[[0, 0, 1, 2]], source, target, 1.0, accelerator=accelerator)
+        count_consistent_views(*cameras, KEYFRAMES[[0, 0, 1, 2]], source, target, 1.0, cuda=cuda)

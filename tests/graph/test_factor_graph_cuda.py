@@ -1,4 +1,4 @@
-"""The factor graph with an accelerator: problems and answers are those without, and matches stay on the device."""
+"""The factor graph with a CUDA device: problems and answers are those without, and matches stay on the device."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from metric_slam.config.schema import BundleAdjustmentConfig, GlobalBaConfig
 from metric_slam.correspondence.base import Correspondence, EdgeQuery, packed, unpacked
 from metric_slam.disk_store import DiskArray
+from metric_slam.geometry.cuda_kernels import CudaKernels
 from metric_slam.geometry.grid_array import on_host
 from metric_slam.graph.baselines import BaselineFactor
 from metric_slam.graph.global_ba import GlobalBundleAdjustment
@@ -18,7 +19,6 @@ from metric_slam.graph.keyframes import Keyframe
 from metric_slam.graph.moving_mask import mask_all_moving, mask_moving
 from metric_slam.graph.slam_map import SlamMap
 from metric_slam.optimization.bundle_adjustment import BaWindow, solve_window
-from metric_slam.optimization.cuda.kernels import Accelerator
 from metric_slam.optimization.cuda.solver import CudaSolver
 from metric_slam.optimization.solver import CpuSolver, Solver
 from tests import scene
@@ -52,18 +52,16 @@ def problem() -> BaWindow:
     return disturbed(true_window(N, _GRID.height, _GRID.width))
 
 
-def solver_of(accelerator: Accelerator | None, **config: object) -> Solver:
+def solver_of(cuda: CudaKernels | None, **config: object) -> Solver:
     """On a device, or on the CPU."""
     settings = BundleAdjustmentConfig(**config)
-    return CpuSolver(settings) if accelerator is None else CudaSolver(settings, accelerator)
+    return CpuSolver(settings) if cuda is None else CudaSolver(settings, cuda)
 
 
-def make_map(accelerator: Accelerator | None, *, prior: bool = True, axes: int = 2, **config: object) -> SlamMap:
+def make_map(cuda: CudaKernels | None, *, prior: bool = True, axes: int = 2, **config: object) -> SlamMap:
     """The problem as a map; ``axes`` of its confidences."""
     window = problem()
-    slam_map = scene.make_map(
-        Told(), camera=CAMERA, solver=solver_of(accelerator, **config), scale_sigma=window.scale_sigma
-    )
+    slam_map = scene.make_map(Told(), camera=CAMERA, solver=solver_of(cuda, **config), scale_sigma=window.scale_sigma)
     assert window.prior_depth_m is not None and window.prior_weight is not None
     image, nothing = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8), np.zeros((_GRID.height, _GRID.width))
     slam_map.submaps.begin(0)
@@ -100,8 +98,8 @@ def same_maps(found: SlamMap, expected: SlamMap, tolerance: float = TOLERANCE) -
 
 @pytest.mark.parametrize("step", [1, 2, 3])
 @pytest.mark.parametrize("axes", [1, 2])
-def test_problems_are_those_of_the_host(accelerator: Accelerator, step: int, axes: int) -> None:
-    slam_map, on_cpu = make_map(accelerator, axes=axes), make_map(None, axes=axes)
+def test_problems_are_those_of_the_host(cuda: CudaKernels, step: int, axes: int) -> None:
+    slam_map, on_cpu = make_map(cuda, axes=axes), make_map(None, axes=axes)
     for one in (slam_map, on_cpu):
         one.evict_before(0, 2)  # some matches come from the disk
         one.graph.set_matches(3, 1, unpacked(on_cpu.graph.matches_of(2, 3)[..., :3]))  # one that has other channels
@@ -112,7 +110,7 @@ def test_problems_are_those_of_the_host(accelerator: Accelerator, step: int, axe
     for name, value in vars(expected).items():
         if name in MAPS:
             tensor = getattr(found, name)
-            assert isinstance(tensor, torch.Tensor) and tensor.device == accelerator.device and tensor.is_contiguous()
+            assert isinstance(tensor, torch.Tensor) and tensor.device == cuda.device and tensor.is_contiguous()
             assert tensor.dtype == (torch.float32 if name in ("flow_target", "confidence") else torch.float64)
             np.testing.assert_allclose(on_host(tensor), value, rtol=1e-6, atol=1e-6)
         elif isinstance(value, np.ndarray):
@@ -126,8 +124,8 @@ def test_problems_are_those_of_the_host(accelerator: Accelerator, step: int, axe
     [{}, {"solver": "gauss_newton", "flow_sigma_px": 253.0, "flow_loss": "none", "prior_mode": "droid"}],
     ids=["levenberg_marquardt", "as DROID-SLAM"],
 )
-def test_a_solve_gives_what_the_host_gives(accelerator: Accelerator, config: dict[str, object]) -> None:
-    slam_map, on_cpu = (make_map(a, **config) for a in (accelerator, None))
+def test_a_solve_gives_what_the_host_gives(cuda: CudaKernels, config: dict[str, object]) -> None:
+    slam_map, on_cpu = (make_map(a, **config) for a in (cuda, None))
     before = poses(slam_map), [k.inv_depth.copy() for k in slam_map]
     reports = [one.solve(0, N, {0}, 3) for one in (slam_map, on_cpu)]
     assert reports[0].status == reports[1].status and reports[0].iterations == reports[1].iterations
@@ -136,35 +134,33 @@ def test_a_solve_gives_what_the_host_gives(accelerator: Accelerator, config: dic
     assert slam_map.graph.status_counts == on_cpu.graph.status_counts
 
 
-def test_a_solve_uploads_what_is_new_and_downloads_once(
-    accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slam_map = make_map(accelerator)
+def test_a_solve_uploads_what_is_new_and_downloads_once(cuda: CudaKernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    slam_map = make_map(cuda)
     uploaded: list[int] = []
 
     def solving(*arguments: object, **options: object) -> object:
         with unnoticed():  # what it downloads is its own affair
             return solve_window(*arguments, **options)
 
-    def counting(self: Accelerator, array: object, dtype: object = None) -> torch.Tensor:
+    def counting(self: CudaKernels, array: object, dtype: object = None) -> torch.Tensor:
         if isinstance(array, np.ndarray):
             uploaded.append(array.size)
         return upload(self, array, dtype)
 
     slam_map.solve(0, N, {0}, 1)
-    upload = Accelerator.upload
+    upload = CudaKernels.upload
     monkeypatch.setattr("metric_slam.optimization.cuda.solver.solve_window", solving)
-    monkeypatch.setattr(Accelerator, "upload", counting)
+    monkeypatch.setattr(CudaKernels, "upload", counting)
     window = slam_map.graph.window(range(N), {0})
     assert not uploaded, "everything is there"
     assert window.inv_depth.shape == (N, _GRID.height, _GRID.width)
-    with noticed(accelerator.device, may_wait=True) as called:
+    with noticed(cuda.device, may_wait=True) as called:
         slam_map.solve(0, N, {0}, 1)
     assert called == ["cpu", "numpy"]
 
 
-def test_matches_live_on_the_device_until_they_retire(accelerator: Accelerator) -> None:
-    slam_map = make_map(accelerator)
+def test_matches_live_on_the_device_until_they_retire(cuda: CudaKernels) -> None:
+    slam_map = make_map(cuda)
     graph, on_cpu = slam_map.graph, make_map(None).graph
     pairs = [tuple(pair) for pair in graph.pairs().tolist()]
     edges = {pair: graph.edges[pair] for pair in pairs}
@@ -175,20 +171,20 @@ def test_matches_live_on_the_device_until_they_retire(accelerator: Accelerator) 
     for pair in pairs:
         np.testing.assert_array_equal(graph.matches_of(*pair), on_cpu.matches_of(*pair))
     np.testing.assert_array_equal(graph.confidence_of(1), on_cpu.confidence_of(1))
-    there = accelerator.upload(np.full((_GRID.height, _GRID.width, 4), 0.25, np.float32))
+    there = cuda.upload(np.full((_GRID.height, _GRID.width, 4), 0.25, np.float32))
     for pair in ((0, 1), (2, 1)):
         graph.set_matches(*pair, unpacked(there))
-        assert edges[2, 1].matches.device == accelerator.device
+        assert edges[2, 1].matches.device == cuda.device
         np.testing.assert_array_equal(graph.matches_of(*pair), on_host(there))
 
 
-def test_a_checkpoint_brings_matches_back_to_the_device(accelerator: Accelerator) -> None:
-    slam_map = make_map(accelerator)
-    predicted(slam_map, 0, damping=accelerator.upload(np.full((_GRID.height, _GRID.width), 0.02)))
-    predicted(slam_map, 2, weights=accelerator.upload(np.ones((3, _GRID.height, _GRID.width), np.float16)))
+def test_a_checkpoint_brings_matches_back_to_the_device(cuda: CudaKernels) -> None:
+    slam_map = make_map(cuda)
+    predicted(slam_map, 0, damping=cuda.upload(np.full((_GRID.height, _GRID.width), 0.02)))
+    predicted(slam_map, 2, weights=cuda.upload(np.ones((3, _GRID.height, _GRID.width), np.float16)))
     slam_map.evict_before(0, 2)
     other = scene.make_map(
-        Told(), camera=CAMERA, solver=solver_of(accelerator), scale_sigma=problem().scale_sigma, disk=slam_map.disk
+        Told(), camera=CAMERA, solver=solver_of(cuda), scale_sigma=problem().scale_sigma, disk=slam_map.disk
     )
     other.restore(slam_map.state(), lambda index: (f"image {index}", None))
     edges = other.graph.edges
@@ -201,26 +197,26 @@ def test_a_checkpoint_brings_matches_back_to_the_device(accelerator: Accelerator
     same_maps(other, slam_map, 1e-12)
 
 
-def test_what_a_model_said_on_the_device_leaves_it_with_the_window(accelerator: Accelerator) -> None:
-    slam_map = make_map(accelerator)
+def test_what_a_model_said_on_the_device_leaves_it_with_the_window(cuda: CudaKernels) -> None:
+    slam_map = make_map(cuda)
     damping = np.random.default_rng(0).uniform(size=(_GRID.height, _GRID.width))
     weights = np.random.default_rng(1).uniform(size=(3, _GRID.height, _GRID.width)).astype(np.float16)
     for position in (0, 3):
-        predicted(slam_map, position, damping=accelerator.upload(damping), weights=accelerator.upload(weights))
+        predicted(slam_map, position, damping=cuda.upload(damping), weights=cuda.upload(weights))
     slam_map.evict_before(2, 0)
     assert isinstance(slam_map[0].depth_damping, np.ndarray) and isinstance(slam_map[0].upsample_weights, DiskArray)
     assert isinstance(slam_map[3].depth_damping, torch.Tensor) and isinstance(
         slam_map[3].upsample_weights, torch.Tensor
     )
     np.testing.assert_array_equal(slam_map[0].depth_damping, damping)
-    predicted(slam_map, 1, weights=accelerator.upload(weights))
+    predicted(slam_map, 1, weights=cuda.upload(weights))
     assert isinstance(slam_map[1].upsample_weights, DiskArray), "of a keyframe that has left memory"
     for position in (0, 1, 3):
         np.testing.assert_array_equal(on_host(slam_map[position].upsample_weights), weights)
 
 
-def test_pairs_are_matched_from_where_the_device_sees_them(accelerator: Accelerator) -> None:
-    graph, on_cpu = (make_map(a).graph for a in (accelerator, None))
+def test_pairs_are_matched_from_where_the_device_sees_them(cuda: CudaKernels) -> None:
+    graph, on_cpu = (make_map(a).graph for a in (cuda, None))
     for one in (graph, on_cpu):
         one.match_pairs([(0, 3), (3, 1)])
     asked, expected = graph._model.asked, on_cpu._model.asked
@@ -241,13 +237,13 @@ def moving(request: pytest.FixtureRequest) -> Iterator[np.ndarray]:
 
 
 @pytest.mark.parametrize("axes", [1, 2])
-def test_cells_that_move_are_left_out_by_the_device(accelerator: Accelerator, moving: np.ndarray, axes: int) -> None:
+def test_cells_that_move_are_left_out_by_the_device(cuda: CudaKernels, moving: np.ndarray, axes: int) -> None:
     window = problem()
     confidence = window.confidence if axes == 2 else window.confidence[..., 0]
     host = [Correspondence(window.flow_target[e], confidence[e]) for e in range(4)]
-    there = [unpacked(accelerator.upload(packed(match))) for match in host]
+    there = [unpacked(cuda.upload(packed(match))) for match in host]
     masks = [moving, np.zeros_like(moving), moving, np.roll(moving, 2, axis=1)]
-    with noticed(accelerator.device) as called:
+    with noticed(cuda.device) as called:
         found = mask_all_moving(there, masks)
         alone = mask_moving(there[0], moving)
         assert mask_all_moving(there, [masks[1]] * 4) == there and mask_moving(there[0], masks[1]) is there[0]
@@ -260,8 +256,8 @@ def test_cells_that_move_are_left_out_by_the_device(accelerator: Accelerator, mo
     assert left_out == (np.count_nonzero(moving) > 1)
 
 
-def test_cells_that_turn_out_to_move_leave_their_edges(accelerator: Accelerator, moving: np.ndarray) -> None:
-    there, here = maps = [make_map(a) for a in (accelerator, None)]
+def test_cells_that_turn_out_to_move_leave_their_edges(cuda: CudaKernels, moving: np.ndarray) -> None:
+    there, here = maps = [make_map(a) for a in (cuda, None)]
     for slam_map in maps:
         slam_map.set_moving(1, moving)
         slam_map.graph.mask_moving_cells(1)
@@ -272,10 +268,10 @@ def test_cells_that_turn_out_to_move_leave_their_edges(accelerator: Accelerator,
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_the_whole_trajectory_is_solved_there_as_well(
-    accelerator: Accelerator, step: int, monkeypatch: pytest.MonkeyPatch
+    cuda: CudaKernels, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(GlobalBundleAdjustment, "_affordable_step", lambda *_: step)
-    maps = [make_map(a) for a in (accelerator, None)]
+    maps = [make_map(a) for a in (cuda, None)]
     for slam_map in maps:
         global_ba = GlobalBundleAdjustment(slam_map, GlobalBaConfig())
         slam_map.evict_before(0, N)

@@ -23,7 +23,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from metric_slam.correspondence.droid import correlation_reference as reference
-from metric_slam.optimization.cuda.kernels import kernel_for
+from metric_slam.geometry.cuda_kernels import kernel_for
 
 KERNEL_TYPES = (torch.float32, torch.float64)
 """Types that all kernels read."""

@@ -1,7 +1,7 @@
 """The edges that a recurrent network goes on refining, and their memory; their matches live in the factor graph.
 
 An edge that retires keeps its latest matches there and takes part in bundle adjustment as before. Where the graph has
-an accelerator, an update takes place on its device from beginning to end: nothing comes back to the host.
+a CUDA device, an update takes place on its device from beginning to end: nothing comes back to the host.
 """
 
 from __future__ import annotations

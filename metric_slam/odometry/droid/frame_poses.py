@@ -2,7 +2,7 @@
 
 Each starts on the way between the two, is matched from both, and the updates are followed by motion-only bundle
 adjustment (DROID-SLAM, trajectory_filler.py); the matches are kept, so that the final map can move it once more.
-A keyframe that is removed becomes such a frame. Where the graph has an accelerator, updates and solves take place on
+A keyframe that is removed becomes such a frame. Where the graph has a CUDA device, updates and solves take place on
 its device, and the matches come back when a frame is placed.
 """
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from metric_slam.disk_store import DiskArray
+from metric_slam.geometry.cuda_kernels import CudaKernels
 from metric_slam.geometry.grid_array import Array
-from metric_slam.optimization.cuda.kernels import Accelerator
 
 BUDGET_BYTES = 512 << 20
 """Of copies: the inverse depths and prior maps of several thousand keyframes."""
@@ -28,11 +28,11 @@ class _Kept(NamedTuple):
     tensor: Tensor
 
 
-class DeviceArrays:
-    """Copies of host arrays on the device of an accelerator; those that were not asked for the longest go first."""
+class CudaArrays:
+    """Copies of host arrays on a CUDA device; those that were not asked for the longest go first."""
 
-    def __init__(self, accelerator: Accelerator, budget_bytes: int = BUDGET_BYTES) -> None:
-        self.accelerator = accelerator
+    def __init__(self, cuda: CudaKernels, budget_bytes: int = BUDGET_BYTES) -> None:
+        self.cuda = cuda
         self._budget_bytes = budget_bytes
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
         self._gone: deque[int] = deque()  # arrays may die in any thread; entries go when this one comes by
@@ -48,7 +48,7 @@ class DeviceArrays:
         if kept is not None:
             self._kept.move_to_end(id(array))
             return kept.tensor
-        tensor = self.accelerator.upload(np.array(array))  # a copy: an emulated device has the memory of the host
+        tensor = self.cuda.upload(np.array(array))  # a copy: an emulated device has the memory of the host
         self._keep(array, tensor)
         return tensor
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metric_slam.optimization.cuda.kernels import Accelerator, checked_numbers
+from metric_slam.geometry.cuda_kernels import CudaKernels, checked_numbers
 from metric_slam.optimization.cuda.plan import Graph, Plan, make_plan
 from metric_slam.optimization.report import BaReport, SolveStatus
 from metric_slam.optimization.window import BaWindow
@@ -48,7 +48,7 @@ class Solution:
 
 
 def solve_on_cuda(
-    accelerator: Accelerator,
+    cuda: CudaKernels,
     window: BaWindow,
     options: native.DenseBaOptions,
     *,
@@ -61,18 +61,18 @@ def solve_on_cuda(
     solved.
     """
     graph = _graph(window, options)
-    plan = _plan(graph, accelerator)
+    plan = _plan(graph, cuda)
     if not plan.moves:
-        return _start(accelerator, window, BaReport(SolveStatus.NOTHING_TO_DO))
-    solve = _Solve(accelerator, window, options, graph, plan, ridge_and_damping)
+        return _start(cuda, window, BaReport(SolveStatus.NOTHING_TO_DO))
+    solve = _Solve(cuda, window, options, graph, plan, ridge_and_damping)
     solve.run()
     return solve.solution()
 
 
-def _start(accelerator: Accelerator, window: BaWindow, report: BaReport) -> Solution:
+def _start(cuda: CudaKernels, window: BaWindow, report: BaReport) -> Solution:
     """The initial state of a window as a solution."""
     scales = np.zeros(len(window.poses)) if window.prior_log_scale is None else window.prior_log_scale.copy()
-    return Solution(window.poses.copy(), accelerator.upload(window.inv_depth, torch.float64).clone(), scales, report)
+    return Solution(window.poses.copy(), cuda.upload(window.inv_depth, torch.float64).clone(), scales, report)
 
 
 def _graph(window: BaWindow, options: native.DenseBaOptions) -> Graph:
@@ -101,11 +101,11 @@ def _weight(sigma: float) -> float:
     return sigma**-2 if sigma > 0 else 0.0
 
 
-def _plan(graph: Graph, accelerator: Accelerator) -> Plan:
+def _plan(graph: Graph, cuda: CudaKernels) -> Plan:
     """The plan of this graph, cached for the most recent ones."""
-    key = (accelerator.device, id(accelerator.kernels), graph.key())
+    key = (cuda.device, id(cuda.module), graph.key())
     plan = _plans.pop(key, None)
-    _plans[key] = plan = make_plan(graph, accelerator) if plan is None else plan
+    _plans[key] = plan = make_plan(graph, cuda) if plan is None else plan
     while len(_plans) > _PLANS:
         _plans.popitem(last=False)
     return plan
@@ -116,27 +116,27 @@ class _Solve:
 
     def __init__(
         self,
-        accelerator: Accelerator,
+        cuda: CudaKernels,
         window: BaWindow,
         options: native.DenseBaOptions,
         graph: Graph,
         plan: Plan,
         ridge_and_damping: tuple[float, float] | None,
     ) -> None:
-        self._accelerator, self._window, self._options, self._plan = accelerator, window, options, plan
+        self._cuda, self._window, self._options, self._plan = cuda, window, options, plan
         self._gauss_newton = ridge_and_damping is not None
-        up = accelerator.upload
-        initial = _start(accelerator, window, BaReport(SolveStatus.MAX_ITERATIONS))
-        start = {"status": accelerator.kernels.RUNNING, "lambda": options.initial_damping, "stale": 1.0}
+        up = cuda.upload
+        initial = _start(cuda, window, BaReport(SolveStatus.MAX_ITERATIONS))
+        start = {"status": cuda.module.RUNNING, "lambda": options.initial_damping, "stale": 1.0}
         start["iterations"] = float(self._gauss_newton)  # which counts from one
-        self._state = up(np.array([start.get(name, 0.0) for name in accelerator.kernels.STATE_NAMES]))
+        self._state = up(np.array([start.get(name, 0.0) for name in cuda.module.STATE_NAMES]))
         self._poses = up(initial.poses).repeat(2, 1, 1)
         self._inv_depth = initial.inv_depth.repeat(2, 1, 1, 1)
         self._scales = up(initial.scales).repeat(2, 1)
         n, F = plan.rows, len(graph.baseline_pair)
 
         def empty(*shape: int) -> Tensor:
-            return torch.empty(shape, dtype=torch.float64, device=accelerator.device)
+            return torch.empty(shape, dtype=torch.float64, device=cuda.device)
 
         self._dense = empty(n, n).zero_() if n <= MAX_DENSE_ROWS else None
         self._values, self._right = empty(len(plan.part_row), 36), empty(n)
@@ -163,7 +163,7 @@ class _Solve:
             **{name: up(array, torch.float64) for name, array in optional.items() if array is not None},
             **({"baseline_pair": up(graph.baseline_pair.astype(np.int32))} if F else {}),
         }
-        self._native = accelerator.kernels.DenseBaSolver(
+        self._native = cuda.module.DenseBaSolver(
             plan.native,
             poses=self._poses,
             inv_depth=self._inv_depth,
@@ -177,14 +177,14 @@ class _Solve:
 
     def run(self) -> None:
         """Queue trials until the solve has ended; read the state after as many as iterations, which mostly suffice."""
-        stream = self._accelerator.stream
+        stream = self._cuda.stream
         if not self._gauss_newton:
             self._assemble(stream, trial=False)
             self._native.begin(stream=stream)
         while True:
             for _ in range(max(self._options.iterations, 1) if self._dense is not None else 1):
                 self._queue_trial(stream)
-            if self._read_state()["status"] != self._accelerator.kernels.RUNNING:
+            if self._read_state()["status"] != self._cuda.module.RUNNING:
                 return
 
     def _read_state(self) -> dict[str, float]:
@@ -192,7 +192,7 @@ class _Solve:
         small = [self._state, self._poses.flatten(), self._scales.flatten()]
         numbers = torch.cat(small).cpu().numpy()
         values, poses, scales = np.split(numbers, np.cumsum([len(part) for part in small])[:-1])
-        state = dict(zip(self._accelerator.kernels.STATE_NAMES, values.tolist(), strict=True))
+        state = dict(zip(self._cuda.module.STATE_NAMES, values.tolist(), strict=True))
         which = int(state["current"])
         self._found = state, poses.reshape(self._poses.shape)[which].copy(), scales.reshape(2, -1)[which].copy()
         return state
@@ -211,7 +211,7 @@ class _Solve:
     def _solved(self) -> tuple[Tensor, Tensor]:
         """Solution of the reduced system [rows], and int32 [1]: not zero where it is singular."""
         if not self._plan.rows:
-            return self._right, torch.zeros(1, dtype=torch.int32, device=self._accelerator.device)
+            return self._right, torch.zeros(1, dtype=torch.int32, device=self._cuda.device)
         if self._dense is None:
             return self._solved_on_host()
         factor, info = torch.linalg.cholesky_ex(self._dense)
@@ -220,7 +220,7 @@ class _Solve:
     def _solved_on_host(self) -> tuple[Tensor, Tensor]:
         plan, x = self._plan, self._right.cpu().numpy().copy()
         solved = native.solve_parts(plan.part_row, plan.part_column, plan.part_shape, self._values.cpu().numpy(), x)
-        up = self._accelerator.upload
+        up = self._cuda.upload
         return up(x), up(np.array([not solved], np.int32))
 
     def solution(self) -> Solution:
@@ -239,7 +239,7 @@ class _Solve:
     ) -> Solution:
         finite = bool(np.isfinite(poses).all()) and bool(torch.isfinite(inv_depth).all())
         if status is SolveStatus.NOT_POSITIVE_DEFINITE or not finite:
-            return _start(self._accelerator, self._window, BaReport(SolveStatus.NOT_POSITIVE_DEFINITE, done))
+            return _start(self._cuda, self._window, BaReport(SolveStatus.NOT_POSITIVE_DEFINITE, done))
         free = self._arrays["depth_free"][:, None, None]  # those without edges, too
         kept = torch.where(free, inv_depth.clamp(self._options.min_inv_depth, self._options.max_inv_depth), inv_depth)
         return Solution(poses, kept, scales, BaReport(status, done))

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from metric_slam.optimization.cuda.kernels import Accelerator
+from metric_slam.geometry.cuda_kernels import CudaKernels
 
 _BASELINE_ENDS = 2
 _WORKSPACE_BYTES = 512 * 2**20
@@ -77,7 +77,7 @@ class Plan:
     """Is there anything to optimise?"""
 
 
-def make_plan(graph: Graph, accelerator: Accelerator) -> Plan:
+def make_plan(graph: Graph, cuda: CudaKernels) -> Plan:
     """The plan of a graph. ValueError for numbers of keyframes that do not exist."""
     sources = _Sources(graph)
     rows, pose_row, scale_row = _rows(graph)
@@ -97,13 +97,13 @@ def make_plan(graph: Graph, accelerator: Accelerator) -> Plan:
         "from_": parts.contributions.reshape(-1),
         "row_keyframe": parts.row_keyframe,
     }
-    uploaded = _upload_together(numbers, np.int32, accelerator)
+    uploaded = _upload_together(numbers, np.int32, cuda)
     raw, local = (6 * n + 1) ** 2, (6 * n + 7) ** 2
     begins = {"sums_begin": _begins(raw)[:-1], "local_begin": _begins(local)[:-1]}
-    native = accelerator.kernels.DenseBaPlan(
+    native = cuda.module.DenseBaPlan(
         **uploaded,
-        **_upload_together(begins, np.int64, accelerator),
-        part_constant=accelerator.upload(parts.constant),
+        **_upload_together(begins, np.int64, cuda),
+        part_constant=cuda.upload(parts.constant),
         batches=sources.batches(graph),
         rows=rows,
         pixels=graph.pixels,
@@ -119,7 +119,7 @@ def _begins(counts: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts)])
 
 
-def _upload_together(arrays: dict[str, np.ndarray], dtype: type, accelerator: Accelerator) -> dict[str, Tensor]:
+def _upload_together(arrays: dict[str, np.ndarray], dtype: type, cuda: CudaKernels) -> dict[str, Tensor]:
     """One copy for all; each begins at a multiple of 16 bytes."""
     unit = 16 // np.dtype(dtype).itemsize
     lengths = [-(-len(a) // unit) * unit for a in arrays.values()]
@@ -127,7 +127,7 @@ def _upload_together(arrays: dict[str, np.ndarray], dtype: type, accelerator: Ac
     together: np.ndarray = np.zeros(max(int(begins[-1]), 1), dtype)
     for begin, array in zip(begins, arrays.values(), strict=False):
         together[begin : begin + len(array)] = array
-    there = accelerator.upload(together)
+    there = cuda.upload(together)
     return {name: there[b : b + len(a)] for b, (name, a) in zip(begins, arrays.items(), strict=False)}
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from metric_slam.config.schema import BundleAdjustmentConfig
+from metric_slam.geometry.cuda_kernels import CudaKernels
 from metric_slam.geometry.grid_array import Array, GridArray, on_host
-from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow, reproject_on_device, solve_window
-from metric_slam.optimization.cuda.arrays import DeviceArrays
-from metric_slam.optimization.cuda.kernels import Accelerator
+from metric_slam.optimization.bundle_adjustment import BaReport, BaWindow, reproject_on_cuda, solve_window
+from metric_slam.optimization.cuda.arrays import CudaArrays
 from metric_slam.optimization.frame_distance import frame_distance
 from metric_slam.optimization.solver import PER_AXIS_CHANNELS, TARGET_CHANNELS, subsampled_shape
 from metric_slam.optimization.view_consistency import count_views_relative
@@ -21,10 +21,10 @@ from metric_slam.optimization.view_consistency import count_views_relative
 class CudaSolver:
     """Bundle adjustment, reprojection and distances by the CUDA kernels; follows ``optimization.solver.Solver``."""
 
-    def __init__(self, config: BundleAdjustmentConfig, kernels: Accelerator, name: str = "CUDA") -> None:
+    def __init__(self, config: BundleAdjustmentConfig, kernels: CudaKernels, name: str = "CUDA") -> None:
         self.name = name
         self._config, self._kernels = config, kernels
-        self._arrays = DeviceArrays(kernels)
+        self._arrays = CudaArrays(kernels)
 
     def solve(
         self,
@@ -41,14 +41,14 @@ class CudaSolver:
             iterations=iterations,
             motion_only=motion_only,
             tight_convergence=tight_convergence,
-            accelerator=self._kernels,
+            cuda=self._kernels,
         )
 
     def reproject(
         self, poses: np.ndarray, inv_depth: Array, intrinsics: np.ndarray, source: np.ndarray, target: np.ndarray
     ) -> Array:
         """See :class:`metric_slam.optimization.solver.Solver`."""
-        return reproject_on_device(self._kernels, poses, inv_depth, intrinsics, source, target)[0]
+        return reproject_on_cuda(self._kernels, poses, inv_depth, intrinsics, source, target)[0]
 
     def frame_distance(
         self, poses: np.ndarray, inv_depth: Array, intrinsics: np.ndarray, pairs: np.ndarray, translation_weight: float
@@ -61,7 +61,7 @@ class CudaSolver:
             pairs[:, 0],
             pairs[:, 1],
             translation_weight=translation_weight,
-            accelerator=self._kernels,
+            cuda=self._kernels,
         )
 
     def count_consistent_views(
@@ -82,7 +82,7 @@ class CudaSolver:
             pairs[:, 0],
             pairs[:, 1],
             max_relative_error,
-            accelerator=self._kernels,
+            cuda=self._kernels,
         )
 
     def held(self, array: Array) -> Array:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from metric_slam.disk_store import DiskStore
+from metric_slam.geometry.cuda_kernels import CudaKernels
 from metric_slam.geometry.grid_array import on_host, uploaded
-from metric_slam.optimization.cuda.arrays import DeviceArrays
-from metric_slam.optimization.cuda.kernels import Accelerator
+from metric_slam.optimization.cuda.arrays import CudaArrays
 
 Maps = Callable[[int], np.ndarray]
 BYTES = 4 * 6 * 8
@@ -28,7 +28,7 @@ def uploads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         shapes.append(tuple(array.shape))
         return uploaded(array, *options)
 
-    monkeypatch.setattr("metric_slam.optimization.cuda.kernels.uploaded", upload)
+    monkeypatch.setattr("metric_slam.geometry.cuda_kernels.uploaded", upload)
     return shapes
 
 
@@ -37,11 +37,11 @@ def a_map(seed: int) -> np.ndarray:
 
 
 def test_an_array_is_uploaded_once_and_an_equal_one_is_another(
-    accelerator: Accelerator, uploads: list[tuple[int, ...]]
+    cuda: CudaKernels, uploads: list[tuple[int, ...]]
 ) -> None:
-    arrays, first = DeviceArrays(accelerator), a_map(0)
+    arrays, first = CudaArrays(cuda), a_map(0)
     copy = arrays.of(first)
-    assert copy.device == accelerator.device and copy.dtype == torch.float64
+    assert copy.device == cuda.device and copy.dtype == torch.float64
     np.testing.assert_array_equal(on_host(copy), first)
     assert arrays.of(first) is copy and len(uploads) == 1
     arrays.of(first.copy())
@@ -50,8 +50,8 @@ def test_an_array_is_uploaded_once_and_an_equal_one_is_another(
     assert arrays.byte_count == BYTES, "the copy of the second one went with it"
 
 
-def test_copies_go_with_their_arrays(accelerator: Accelerator, uploads: list[tuple[int, ...]]) -> None:
-    arrays, kept = DeviceArrays(accelerator), a_map(0)
+def test_copies_go_with_their_arrays(cuda: CudaKernels, uploads: list[tuple[int, ...]]) -> None:
+    arrays, kept = CudaArrays(cuda), a_map(0)
     arrays.of(kept)
     gone = [a_map(n) for n in range(1, 5)]
     arrays.stacked(gone)
@@ -65,8 +65,8 @@ def test_copies_go_with_their_arrays(accelerator: Accelerator, uploads: list[tup
         np.testing.assert_array_equal(on_host(arrays.of(new)), new)
 
 
-def test_the_longest_unused_goes_first(accelerator: Accelerator, uploads: list[tuple[int, ...]]) -> None:
-    arrays = DeviceArrays(accelerator, budget_bytes=2 * BYTES)
+def test_the_longest_unused_goes_first(cuda: CudaKernels, uploads: list[tuple[int, ...]]) -> None:
+    arrays = CudaArrays(cuda, budget_bytes=2 * BYTES)
     a, b, c = (a_map(n) for n in range(3))
     for array in (a, b, a, c):
         arrays.of(array)
@@ -83,8 +83,8 @@ def test_the_longest_unused_goes_first(accelerator: Accelerator, uploads: list[t
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
-def test_stacks_are_those_of_the_host(accelerator: Accelerator, step: int) -> None:
-    arrays, disk = DeviceArrays(accelerator), DiskStore()
+def test_stacks_are_those_of_the_host(cuda: CudaKernels, step: int) -> None:
+    arrays, disk = CudaArrays(cuda), DiskStore()
     maps = [a_map(n) for n in range(3)]
     maps[1].flags.writeable = False
     stacked = arrays.stacked([maps[0], maps[1], disk.put(maps[2])], step)
@@ -95,9 +95,9 @@ def test_stacks_are_those_of_the_host(accelerator: Accelerator, step: int) -> No
     np.testing.assert_array_equal(maps[0], a_map(0))
 
 
-def test_what_was_downloaded_need_not_be_uploaded(accelerator: Accelerator, uploads: list[tuple[int, ...]]) -> None:
-    arrays = DeviceArrays(accelerator)
-    solved = accelerator.upload(a_map(7)).clone()
+def test_what_was_downloaded_need_not_be_uploaded(cuda: CudaKernels, uploads: list[tuple[int, ...]]) -> None:
+    arrays = CudaArrays(cuda)
+    solved = cuda.upload(a_map(7)).clone()
     array = on_host(solved).copy()
     arrays.remember(array, solved)
     before = len(uploads)
@@ -109,9 +109,9 @@ def test_what_was_downloaded_need_not_be_uploaded(accelerator: Accelerator, uplo
         arrays.remember(array, solved[1:])
 
 
-def test_on_host_takes_all_of_them(accelerator: Accelerator) -> None:
+def test_on_host_takes_all_of_them(cuda: CudaKernels) -> None:
     one = a_map(1)
-    for array in (one, DiskStore().put(one), accelerator.upload(one)):
+    for array in (one, DiskStore().put(one), cuda.upload(one)):
         found = on_host(array)
         assert isinstance(found, np.ndarray)
         np.testing.assert_array_equal(found, one)

@@ -23,16 +23,16 @@ from metric_slam.geometry.grid_array import uploaded
 
 
 @dataclass(frozen=True)
-class Accelerator:
+class CudaKernels:
     """One device with kernels for it."""
 
     device: torch.device
-    kernels: ModuleType
+    module: ModuleType
     """Of droid_backends; names as in the module for the CPU."""
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
         """Runs a kernel on the current stream of the device; it may still be running on return."""
-        return getattr(self.kernels, name)(*arguments, **options, stream=self.stream)
+        return getattr(self.module, name)(*arguments, **options, stream=self.stream)
 
     @property
     def stream(self) -> int:
@@ -58,7 +58,7 @@ def checked_numbers(numbers: np.ndarray, count: int) -> np.ndarray:
     return numbers
 
 
-def find_accelerator(device: str) -> tuple[Accelerator | None, str]:
+def find_cuda_kernels(device: str) -> tuple[CudaKernels | None, str]:
     """Kernels for a torch device and what they are, in words; None where the C++ ones for the CPU do the work."""
     chosen = torch.device(device)
     if chosen.type != "cuda":
@@ -69,7 +69,7 @@ def find_accelerator(device: str) -> tuple[Accelerator | None, str]:
     name, why_not = torch.cuda.get_device_name(index), _why_not(index)
     if why_not:
         return None, f"C++ on the CPU: the CUDA kernels cannot run on {name} ({why_not}); build them on this machine"
-    return Accelerator(torch.device("cuda", index), droid_backends.cuda), f"CUDA on {name}"
+    return CudaKernels(torch.device("cuda", index), droid_backends.cuda), f"CUDA on {name}"
 
 
 @lru_cache
@@ -79,21 +79,21 @@ def _why_not(index: int) -> str:
     return droid_backends.cuda.why_not(index)
 
 
-_emulated: list[Accelerator] = []
+_emulated: list[CudaKernels] = []
 
 
-def emulated_accelerator() -> Accelerator:
+def emulated_kernels() -> CudaKernels:
     """The kernels for GPUs run on the CPU, slowly, on tensors of the CPU; for tests. ImportError if they were not
     built (METRIC_SLAM_EMULATION=1)."""
     from droid_backends import _droid_backends_emulated
 
-    return Accelerator(torch.device("cpu"), _droid_backends_emulated)
+    return CudaKernels(torch.device("cpu"), _droid_backends_emulated)
 
 
 @contextmanager
-def emulation() -> Iterator[Accelerator]:
+def emulation() -> Iterator[CudaKernels]:
     """While it lasts, tensors of the CPU are taken for those of a GPU that is emulated; for tests."""
-    _emulated.append(emulated_accelerator())
+    _emulated.append(emulated_kernels())
     try:
         yield _emulated[-1]
     finally:
@@ -106,8 +106,8 @@ def kernel_for(tensor: Tensor, name: str) -> Callable[..., Any] | None:
         return _on_stream(_emulated[-1], name) if _emulated else getattr(droid_backends, name)
     if tensor.device.type != "cuda" or droid_backends.cuda is None or _why_not(tensor.device.index or 0):
         return None
-    return _on_stream(Accelerator(tensor.device, droid_backends.cuda), name)
+    return _on_stream(CudaKernels(tensor.device, droid_backends.cuda), name)
 
 
-def _on_stream(accelerator: Accelerator, name: str) -> Callable[..., Any]:
-    return lambda *arguments, **options: accelerator.call(name, *arguments, **options)
+def _on_stream(cuda: CudaKernels, name: str) -> Callable[..., Any]:
+    return lambda *arguments, **options: cuda.call(name, *arguments, **options)
