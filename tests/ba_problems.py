@@ -112,7 +112,10 @@ def options_of(window: BaWindow, mode: str = "metric", loss: str = "geman_mcclur
     """Kernel options of that configuration."""
     has_prior = window.prior_depth_m is not None
     return native_options(
-        config_of(mode, loss), has_prior=has_prior, scale_sigma=window.scale_sigma, grid=tuple(window.inv_depth.shape[1:])
+        config_of(mode, loss),
+        has_prior=has_prior,
+        scale_sigma=window.scale_sigma,
+        grid=tuple(window.inv_depth.shape[1:]),
     )
 
 
