@@ -30,16 +30,19 @@ from rich.table import Table
 from tables import markdown_table
 from torch import Tensor
 
-from metric_slam.choices import choose_correspondence, choose_prior, working_camera
+from metric_slam.choices import InputFacts
 from metric_slam.config.resolve import resolve_config
 from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.droid import correlation
 from metric_slam.datasets import open_dataset
+from metric_slam.factory import build_parts
 from metric_slam.geometry.cuda_kernels import CudaKernels, emulated_kernels, emulation, find_cuda_kernels
 from metric_slam.optimization.bundle_adjustment import BaWindow, reproject, solve_window
+from metric_slam.optimization.cuda.solver import CudaSolver
 from metric_slam.optimization.frame_distance import frame_distance
+from metric_slam.optimization.solver import CpuSolver
 from metric_slam.optimization.view_consistency import count_views_relative
-from metric_slam.slam import MetricSlam
+from metric_slam.slam import Slam
 
 LIMIT = 1e-4
 GRID, KEYFRAMES = (30, 100), 25
@@ -154,16 +157,13 @@ def drive(data: str, frames: int) -> Callable[[CudaKernels | None], Result]:
     def run(cuda: CudaKernels | None) -> Result:
         config = resolve_config(settings=["preset=fast", "loop.enabled=false"])
         dataset = open_dataset(data)
-        slam = MetricSlam(
-            config,
-            working_camera(config.input, dataset.camera),
-            choose_prior(config, dataset).prior,
-            choose_correspondence(config).model,
-            None,
-            cuda,
+        settings = config.bundle_adjustment
+        solver = CpuSolver(settings) if cuda is None else CudaSolver(settings, cuda)
+        slam = Slam.from_parts(
+            dataset.camera, build_parts(config, dataset.camera, InputFacts.of(dataset), solver=solver)
         )
         for index in range(frames):
-            slam.process(dataset[index])
+            slam.process_frame(dataset[index])
         found = slam.finish()
         return {"poses": found.T_world_cam, "inverse depths": np.stack([k.inv_depth for k in found.keyframes])}
 

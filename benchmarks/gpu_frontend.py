@@ -22,11 +22,14 @@ from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.droid import correlation_reference
 from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.correspondence.droid.network import DroidNetwork
+from metric_slam.geometry import lie
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.geometry.cuda_kernels import CudaKernels
-from metric_slam.graph.factor_graph import FactorGraph
-from metric_slam.graph.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.keyframes import Keyframe
+from metric_slam.graph.slam_map import SlamMap
 from metric_slam.odometry.droid.active_edges import ActiveEdges
+from metric_slam.optimization.cuda.solver import CudaSolver
+from metric_slam.optimization.solver import CpuSolver
 
 SOLVER_ITERATIONS = 2
 
@@ -59,26 +62,30 @@ def make_update(size: Size, device: torch.device, cuda: CudaKernels | None, *, b
     camera = PinholeCamera(
         0.8 * 8 * size.width, 0.8 * 8 * size.width, 4.0 * size.width, 4.0 * size.height, 8 * size.width, 8 * size.height
     )
-    store = KeyframeStore(camera)
+    settings = BundleAdjustmentConfig()
+    solver = CpuSolver(settings) if cuda is None else CudaSolver(settings, cuda)
+    slam_map = SlamMap(camera, model, solver)
     rng = np.random.default_rng(0)
     nothing = np.zeros((size.height, size.width))
-    start = np.tile([0.0, 0, 0, 0, 0, 0, 1], (size.keyframes, 1))
-    start[:, 2] = -0.3 * np.arange(size.keyframes)
-    for index, pose in enumerate(start):
+    start = np.tile(np.eye(4), (size.keyframes, 1, 1))
+    start[:, 2, 3] = 0.3 * np.arange(size.keyframes)
+    depths = 1.0 / rng.uniform(4.0, 9.0, (size.keyframes, size.height, size.width))
+    for index, T_world_cam in enumerate(start):
         image = rng.integers(0, 256, (FEATURE_STRIDE * size.height, FEATURE_STRIDE * size.width, 3), np.uint8)
-        inv_depth = 1.0 / rng.uniform(4.0, 9.0, nothing.shape)
-        features = model.encode(image, camera)
-        store.append(Keyframe(index, 0.1 * index, image, features, None, pose, inv_depth, nothing, nothing, nothing))
-    graph = FactorGraph(store, model, BundleAdjustmentConfig(), 0.0, cuda)
-    active = ActiveEdges(store, graph, model)
+        pose, features = lie.matrix_to_pose_vec(lie.inverse(T_world_cam)), model.encode(image, camera)
+        prior = nothing, nothing, nothing, nothing
+        slam_map.append(Keyframe(index, 0.1 * index, image, features, None, pose, depths[index].copy(), *prior))
+    inv_depth = [keyframe.inv_depth for keyframe in slam_map]
+    active = ActiveEdges(slam_map, model)
     pairs = bench_ba.neighbours(size.keyframes, 3)[: size.edges].tolist()
     active.add([(i, j) for i, j in pairs])
-    depths = store.stacked("inv_depth", range(size.keyframes))
 
     def run() -> object:
-        store.update(range(size.keyframes), start, depths, np.zeros(size.keyframes))
+        slam_map.set_poses(start)
+        for position, array in enumerate(inv_depth):
+            slam_map.set_inv_depth(position, array)
         active.update(dense=False)
-        return graph.solve(0, size.keyframes, {0, 1}, SOLVER_ITERATIONS)
+        return slam_map.solve(0, size.keyframes, {0, 1}, SOLVER_ITERATIONS)
 
     return run
 

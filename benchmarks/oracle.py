@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import torch
 
-from metric_slam.choices import choose_prior, working_camera
+from metric_slam.choices import InputFacts, working_camera
 from metric_slam.config.resolve import resolve_config
 from metric_slam.config.schema import Config
 from metric_slam.correspondence.base import Correspondence, CorrespondenceModel, EdgeQuery
@@ -26,10 +26,11 @@ from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.correspondence.droid.update import UpdateResult
 from metric_slam.datasets.base import Dataset
 from metric_slam.datasets.synthetic import open_demo
+from metric_slam.factory import build_parts
 from metric_slam.geometry import lie
 from metric_slam.geometry.alignment import umeyama
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.slam import MetricSlam
+from metric_slam.slam import Slam
 
 DAMPING = 1e-4
 PLAIN = ["bundle_adjustment.solver=gauss_newton", "bundle_adjustment.flow_sigma_px=252.98",
@@ -151,11 +152,11 @@ class OracleNetwork:
 
 def drive(name: str, config: Config, dataset: Dataset, model: CorrespondenceModel, frames: int) -> str:
     """One row of the table."""
-    camera = working_camera(config.input, dataset.camera)
-    slam = MetricSlam(config, camera, choose_prior(config, dataset).prior, model)
+    parts = build_parts(config, dataset.camera, InputFacts.of(dataset), model=model)
+    slam = Slam.from_parts(dataset.camera, parts)
     start_s = time.perf_counter()
     for i in range(frames):
-        slam.process(dataset[i])
+        slam.process_frame(dataset[i])
     result = slam.finish()
     took_s = time.perf_counter() - start_s
     found, true = result.T_world_cam[:, :3, 3], dataset.T_world_cam_true[:frames, :3, 3]

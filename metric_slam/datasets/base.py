@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from metric_slam.errors import ImageError
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry.camera import PinholeCamera
 
@@ -50,8 +51,16 @@ class Dataset(Protocol):
 def has_depth(dataset: Dataset) -> bool:
     """True if any of up to ``PROBED_FRAMES`` frames, spread evenly over the sequence, has a depth image.
 
-    Sensors drop images and start late, so the first frame alone does not show it.
+    Sensors drop images and start late, so the first frame alone does not show it. A frame that cannot be read counts
+    as one without: where the run gets to it, it ends with that error and writes what it has.
     """
     count = min(len(dataset), PROBED_FRAMES)
     probed = np.linspace(0, len(dataset) - 1, count).round().astype(int) if count else []
-    return any(dataset[int(index)].depth_m is not None for index in probed)
+    return any(_has_depth(dataset, int(index)) for index in probed)
+
+
+def _has_depth(dataset: Dataset, index: int) -> bool:
+    try:
+        return dataset[index].depth_m is not None
+    except ImageError:
+        return False

@@ -9,6 +9,7 @@ import pytest
 from metric_slam.choices import InputFacts, choose_prior
 from metric_slam.config.schema import Config
 from metric_slam.datasets.base import PROBED_FRAMES, Dataset, has_depth
+from metric_slam.errors import ImageError
 from metric_slam.frame import Frame
 from tests.scene import Drive, Street, straight
 
@@ -54,3 +55,18 @@ def test_none_is_found_where_none_is_and_few_frames_are_read(frames: int) -> Non
 def test_depth_in_the_first_frame_is_enough() -> None:
     dataset = gappy(200, 0, 199)
     assert has_depth(dataset) and dataset.read == [0]
+
+
+class Broken(Gappy):
+    """Every second frame cannot be read."""
+
+    def __getitem__(self, index: int) -> Frame:
+        if index % 2:
+            raise ImageError(f"frame {index} cannot be read")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("first", "found"), [(2, True), (1000, False)])
+def test_a_frame_that_cannot_be_read_is_left_to_the_run(first: int, found: bool) -> None:
+    dataset = Broken(Street(), straight(7, 0.5), with_depth=True, mount=None, first=first, last=999)
+    assert has_depth(dataset) is found

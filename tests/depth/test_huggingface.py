@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.choices import choose_correspondence, choose_prior, working_camera
+from metric_slam.choices import choose_correspondence, choose_prior
 from metric_slam.config.huggingface import HuggingFaceConfig
 from metric_slam.config.schema import Config
 from metric_slam.depth.huggingface import (
@@ -24,8 +24,7 @@ from metric_slam.depth.huggingface import (
 from metric_slam.errors import ConfigError, MissingDependencyError, WeightsError
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.slam import MetricSlam
-from tests.scene import Drive, Street, straight
+from tests.scene import Drive, Street, feed, slam_of, straight
 
 CAMERA = PinholeCamera(fx=90.0, fy=90.0, cx=59.5, cy=39.5, width=120, height=80)
 IMAGE = np.random.default_rng(0).integers(0, 256, (80, 120, 3), np.uint8)
@@ -194,9 +193,8 @@ def test_a_model_that_knows_the_truth_gives_metres(factor: float) -> None:
     truth = {known[k].image.tobytes(): known[k].depth_m for k in range(len(known))}
     prior = HuggingFacePrior(HuggingFaceConfig(), lambda image, _: factor * np.asarray(truth[image.tobytes()]))
     config = Config.model_validate({"dis": {"finest_scale": 1}, "correspondence": "dis"})
-    slam = MetricSlam(config, working_camera(config.input, seen.camera), prior, choose_correspondence(config).model)
-    for k in range(len(seen)):
-        slam.process(seen[k])
+    slam = slam_of(config, prior, choose_correspondence(config).model)
+    feed(slam, seen)
     result = slam.finish()
     travelled_m = float(np.linalg.norm(result.T_world_cam[-1, :3, 3] - result.T_world_cam[0, :3, 3]))
     assert travelled_m == pytest.approx(11.5 * factor, rel=0.03)

@@ -11,7 +11,7 @@ from metric_slam.disk_store import DiskArray, DiskStore
 from metric_slam.reconstruction.pair_flow import KeyframeView
 from metric_slam.result import KeyframeResult, SlamResult
 from tests.oracle import DROID, config, oracle_slam, run, sensor, winding
-from tests.scene import CAMERA, Drive, Street
+from tests.scene import CAMERA, Drive, Street, feed
 
 DRIVE = Drive(Street(waves=10), winding(20, 0.25), with_depth=True)
 
@@ -52,21 +52,19 @@ def test_the_map_takes_it_where_cells_are_supported(result: SlamResult) -> None:
 def test_weights_of_old_keyframes_leave_memory_and_survive_a_stop() -> None:
     cfg, disk = config(droid={**DROID, "window": 4, "warm_up": 4}), DiskStore()
     first, _ = oracle_slam(cfg, DRIVE, sensor(), disk)
-    for index in range(17):
-        first.process(DRIVE[index])
-    kept = [keyframe.upsample_weights for keyframe in first._store]
+    feed(first, DRIVE, range(17))
+    kept = [keyframe.upsample_weights for keyframe in first._parts.slam_map]
     assert isinstance(kept[0], DiskArray) and isinstance(kept[-2], np.ndarray)
     assert kept[0].byte_count == 18 * CAMERA.width * CAMERA.height and kept[-2].dtype == np.float16
     state = first.state()
     second, _ = oracle_slam(cfg, DRIVE, sensor(), disk)
     second.restore(state, DRIVE.__getitem__)
-    for before, after in zip(kept, second._store, strict=True):
+    for before, after in zip(kept, second._parts.slam_map, strict=True):
         assert type(before) is type(after.upsample_weights)
         if before is not None:
             np.testing.assert_array_equal(np.asarray(before), np.asarray(after.upsample_weights))
-    for index in range(17, len(DRIVE)):
-        first.process(DRIVE[index])
-        second.process(DRIVE[index])
+    for slam in (first, second):
+        feed(slam, DRIVE, range(17, len(DRIVE)))
     for one, other in zip(first.finish().keyframes, second.finish().keyframes, strict=True):
         np.testing.assert_array_equal(np.asarray(one.dense_inv_depth), np.asarray(other.dense_inv_depth))
 
@@ -74,11 +72,11 @@ def test_weights_of_old_keyframes_leave_memory_and_survive_a_stop() -> None:
 def test_updates_over_the_whole_trajectory_write_the_weights_once() -> None:
     cfg = config(global_ba={"updates": [0, 3]}, droid={**DROID, "window": 4, "warm_up": 4})
     slam, _ = oracle_slam(cfg, DRIVE, sensor())
-    for index in range(len(DRIVE)):
-        slam.process(DRIVE[index])
+    feed(slam, DRIVE)
     put: list[str] = []
-    original = slam._store.disk.put
-    slam._store.disk.put = lambda array: (put.append(array.dtype.str), original(array))[1]  # type: ignore
+    disk = slam._parts.slam_map.disk
+    original = disk.put
+    disk.put = lambda array: (put.append(array.dtype.str), original(array))[1]  # type: ignore
     result = slam.finish()
     assert 0 < put.count("<f2") <= len(result.keyframes)
 
@@ -86,9 +84,9 @@ def test_updates_over_the_whole_trajectory_write_the_weights_once() -> None:
 def test_a_full_disk_costs_the_dense_depths_alone(caplog: pytest.LogCaptureFixture) -> None:
     size = CAMERA.width * CAMERA.height
     slam, _ = oracle_slam(config(), DRIVE, sensor())
-    for index in range(len(DRIVE)):
-        slam.process(DRIVE[index])
-    slam._store.disk._budget_gb = (slam._store.disk.byte_count + 6 * size) / 1e9
+    feed(slam, DRIVE)
+    disk = slam._parts.slam_map.disk
+    disk._budget_gb = (disk.byte_count + 6 * size) / 1e9
     with caplog.at_level("WARNING"):
         result = slam.finish()
     there = [keyframe.dense_inv_depth is not None for keyframe in result.keyframes]
@@ -98,4 +96,4 @@ def test_a_full_disk_costs_the_dense_depths_alone(caplog: pytest.LogCaptureFixtu
 def test_it_can_be_switched_off() -> None:
     result, slam, _ = run(config(droid={**DROID, "dense_depth": False}), sensor(), DRIVE)
     assert all(keyframe.dense_inv_depth is None for keyframe in result.keyframes)
-    assert all(keyframe.upsample_weights is None for keyframe in slam._store)
+    assert all(keyframe.upsample_weights is None for keyframe in slam._parts.slam_map)

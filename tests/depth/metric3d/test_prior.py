@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from metric_slam.choices import choose_correspondence, choose_prior, working_camera
+from metric_slam.choices import InputFacts, choose_correspondence, choose_prior
 from metric_slam.config.metric3d import Metric3DConfig
 from metric_slam.config.schema import Config, PrecomputedConfig
 from metric_slam.depth.metric3d.cache import DepthCache
@@ -22,11 +22,11 @@ from metric_slam.depth.precomputed import PrecomputedDepth
 from metric_slam.errors import ConfigError, OutputError, WeightsError
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.slam import MetricSlam
 from tests.depth.metric3d.conftest import TINY_V1, TINY_V2, small_network
-from tests.scene import CAMERA, Drive, Street, straight
+from tests.scene import CAMERA, Drive, Street, feed, slam_of, straight
 
 STREET = Street(end_m=70.0)
+FACTS = InputFacts.of(Drive(STREET, straight(2, 0.5)))
 
 
 def answer(depth_m: np.ndarray, confidence: np.ndarray | float = 1.0) -> ImageDepth:
@@ -202,14 +202,14 @@ def test_weights_make_the_prior(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(SPECS, "convnext_tiny", TINY_V1)
     settings = {"weights": str(path), "model": "convnext_tiny", "cache": str(tmp_path / "maps")}
     config = Config.model_validate({"prior": "metric3d", "device": "cpu", "metric3d": settings})
-    prior, reason = choose_prior(config, Drive(STREET, straight(2, 0.5)))
+    prior, reason = choose_prior(config, FACTS)
     assert prior.name == "metric3d" and str(path) in reason and "as asked for" in reason and "on cpu" in reason
     image = np.random.default_rng(0).integers(0, 256, (96, 320, 3), dtype=np.uint8)
     assert prior.prepare(frame_of(image), CAMERA).depth_m.shape == (12, 40)
     assert [p.name for p in (tmp_path / "maps").iterdir()] == ["000007.npz"]
     wrong = {**settings, "input_size": (100, 64)}
     with pytest.raises(ConfigError, match="multiples of 32"):
-        choose_prior(Config.model_validate({"prior": "metric3d", "metric3d": wrong}), Drive(STREET, straight(2, 0.5)))
+        choose_prior(Config.model_validate({"prior": "metric3d", "metric3d": wrong}), FACTS)
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.75])
@@ -218,10 +218,8 @@ def test_a_network_that_knows_the_truth_gives_metres(factor: float) -> None:
     config = Config.model_validate({"dis": {"finest_scale": 1}, "correspondence": "dis"})
     network = TrueDepth(drive, (308, 112), factor)
     prior = Metric3DPrior(Metric3DConfig(), DepthPredictor(network, (308, 112), farthest=200.0))
-    camera = working_camera(config.input, drive.camera)
-    slam = MetricSlam(config, camera, prior, choose_correspondence(config).model)
-    for index in range(len(drive)):
-        slam.process(drive[index])
+    slam = slam_of(config, prior, choose_correspondence(config).model)
+    feed(slam, drive)
     result = slam.finish()
     travelled_m = float(np.linalg.norm(result.T_world_cam[-1, :3, 3] - result.T_world_cam[0, :3, 3]))
     assert travelled_m == pytest.approx(11.5 * factor, rel=0.02)
@@ -232,5 +230,5 @@ def test_missing_weights_are_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("METRIC_SLAM_WEIGHTS", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError, match="metric-slam weights download metric3d-vit-small") as caught:
-        choose_prior(Config(prior="metric3d"), Drive(STREET, straight(2, 0.5)))
+        choose_prior(Config(prior="metric3d"), FACTS)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
