@@ -119,7 +119,7 @@ CONSTANTS = (
     ),
     _key("loop.drift", "loop"),
     _key("loop.drift_floor", "loop", "loop.drift_floor_m"),
-    _key("loop.min_way", "loop", "loop.min_path_m"),
+    _key("loop.min_detour", "loop", "loop.min_path_m"),
     _verification("min_seeds"),
     _verification("min_inliers"),
     _verification("min_share"),
