@@ -17,7 +17,7 @@ RENAMED_KEYS: Mapping[str, str] = MappingProxyType(
         "ground_plane.nearest_m": "ground_plane.nearest_heights in camera heights",
         "ground_plane.farthest_m": "ground_plane.farthest_heights in camera heights",
         "ground_plane.min_baseline_m": "ground_plane.min_baseline_heights in camera heights",
-        "loop.min_path_m": "loop.min_way in changes of view, not metres",
+        "loop.min_path_m": "loop.min_detour in changes of the view, not metres",
         "loop.drift_floor_m": "loop.drift_floor in median depths of the scene, not metres",
     }
 )

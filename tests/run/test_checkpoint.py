@@ -27,7 +27,7 @@ CONFIG = Config.model_validate(
     {
         "dis": {"finest_scale": 1},
         "fusion": {"enabled": False},
-        "loop": {"min_way": 0.15},
+        "loop": {"min_detour": 0.1},
         "state": {"checkpoint_s": 0},
     }
 )
