@@ -268,7 +268,7 @@ def test_loops_are_told_as_they_are_closed() -> None:
     """Reversed over its own way: the same views again."""
     back = Drive(STREET, [*straight(16, 0.6, R=R), *straight(13, -0.6, R=R, start_m=0.6 * 14)])
     told: list[LoopResult] = []
-    changes = {"loop": {"min_way": 0.05, "every": 2}}
+    changes = {"loop": {"min_detour": 0.1, "every": 2}}
     slam = Slam(CAMERA, Config.model_validate({**CONFIG.model_dump(by_alias=True), **changes}), on_loop=told.append)
     for index in range(len(back)):
         slam.process(back[index].image, 0.1 * index)
