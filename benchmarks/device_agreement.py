@@ -1,14 +1,13 @@
 #!/usr/bin/env python
-"""Do the kernels for GPUs give what those for the CPU give? Every operation, at the sizes of real runs.
+"""Agreement of the CUDA kernels with those for the CPU: every operation, at the sizes of real runs.
 
     python benchmarks/device_agreement.py [--device emulated|cuda] [--only NAME] [--markdown FILE]
                                           [--drive DATA [--frames 12]]
 
-`emulated` runs the text of the kernels on the CPU, thread by thread: minutes where a GPU takes milliseconds. The
-figure is the largest difference over the largest number of the CPU's result; one above 1e-4 ends with exit status 1.
-Bundle adjustment is the window of 25 keyframes and 96 edges on a grid of 30 x 100; the others are on that grid, too.
-With `--drive` the first frames of a data set are tracked and optimised with and without the device (preset fast, no
-loops), as well.
+`emulated` runs the sources of the kernels on the CPU, thread by thread: minutes where a GPU takes milliseconds. The
+figure is the largest difference over the largest number of the CPU's result; one above 1e-4 gives exit status 1.
+Bundle adjustment is a window of 25 keyframes and 96 edges on a grid of 30 x 100; the others are on that grid, too.
+With `--drive` the first frames of a data set are also tracked and optimised by both (preset fast, no loops).
 """
 
 from __future__ import annotations
@@ -30,16 +29,19 @@ from rich.table import Table
 from tables import markdown_table
 from torch import Tensor
 
-from metric_slam.choices import choose_correspondence, choose_prior, working_camera
+from metric_slam.choices import InputFacts
 from metric_slam.config.resolve import resolve_config
 from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.correspondence.droid import correlation
 from metric_slam.datasets import open_dataset
+from metric_slam.factory import build_parts
 from metric_slam.optimization.bundle_adjustment import BaWindow, reproject, solve_window
 from metric_slam.optimization.cuda.kernels import Accelerator, emulated_accelerator, emulation, find_accelerator
+from metric_slam.optimization.cuda.solver import CudaSolver
 from metric_slam.optimization.frame_distance import frame_distance
+from metric_slam.optimization.solver import CpuSolver
 from metric_slam.optimization.view_consistency import count_views_relative
-from metric_slam.slam import MetricSlam
+from metric_slam.slam import Slam
 
 LIMIT = 1e-4
 GRID, KEYFRAMES = (30, 100), 25
@@ -66,7 +68,7 @@ def bundle_adjustment(solver: str) -> Callable[[Accelerator | None], Result]:
             "poses": found.poses,
             "inverse depths": found.inv_depth,
             "scales": found.prior_log_scale,
-            **({} if solver == "gauss_newton" else {"cost": np.array([report.cost_final])}),  # which knows no costs
+            **({} if solver == "gauss_newton" else {"cost": np.array([report.cost_final])}),  # which computes none
         }
 
     return run
@@ -149,21 +151,17 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def drive(data: str, frames: int) -> Callable[[Accelerator | None], Result]:
-    """The trajectory and inverse depths of the first frames of a data set."""
+    """Return trajectory and inverse depths of the first frames of a data set."""
 
     def run(accelerator: Accelerator | None) -> Result:
         config = resolve_config(settings=["preset=fast", "loop.enabled=false"])
         dataset = open_dataset(data)
-        slam = MetricSlam(
-            config,
-            working_camera(config.input, dataset.camera),
-            choose_prior(config, dataset).prior,
-            choose_correspondence(config).model,
-            None,
-            accelerator,
-        )
+        ba = config.bundle_adjustment
+        solver = CpuSolver(ba) if accelerator is None else CudaSolver(ba, accelerator, "CUDA kernels")
+        parts = build_parts(config, dataset.camera, InputFacts.of(dataset), solver=solver)
+        slam = Slam.from_parts(dataset.camera, parts)
         for index in range(frames):
-            slam.process(dataset[index])
+            slam.process_frame(dataset[index])
         found = slam.finish()
         return {"poses": found.T_world_cam, "inverse depths": np.stack([k.inv_depth for k in found.keyframes])}
 

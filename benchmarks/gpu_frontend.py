@@ -1,9 +1,9 @@
-"""The whole frontend's inner loop as a row of bench_gpu.py: one update of the DROID network and its bundle adjustment.
+"""The inner loop of odometry `droid` as a row of bench_gpu.py: one update of the network and its bundle adjustment.
 
 Random weights, because only the time counts: reprojection, correlation on the fly, one step of the network on all
-edges, two iterations of the solver over the window. "CUDA" and "C++" are what runs with and without a GPU. "torch GPU"
-is a GPU without our kernels: network and torch's correlation there, the rest by C++ on the CPU; "torch CPU" has torch's
-correlation on the CPU.
+edges, two iterations of the solver over the window. "CUDA" and "C++" are the program with and without a GPU. "torch
+GPU" is a GPU without our kernels: network and torch's correlation there, the rest by C++ on the CPU; "torch CPU" has
+torch's correlation on the CPU.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ from metric_slam.correspondence.droid import correlation_reference
 from metric_slam.correspondence.droid.model import DroidCorrespondence
 from metric_slam.correspondence.droid.network import DroidNetwork
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
-from metric_slam.graph.factor_graph import FactorGraph
-from metric_slam.graph.keyframes import Keyframe, KeyframeStore
+from metric_slam.graph.keyframes import Keyframe
+from metric_slam.graph.slam_map import SlamMap
 from metric_slam.odometry.droid.active_edges import ActiveEdges
 from metric_slam.optimization.cuda.kernels import Accelerator
+from metric_slam.optimization.cuda.solver import CudaSolver
+from metric_slam.optimization.solver import CpuSolver
 
 SOLVER_ITERATIONS = 2
 
 
 def frontend_case(size: Size, machine: Machine) -> Case:
-    """One update of a window; sides are timed, not compared, for the network's answers mean nothing."""
+    """Return one update of a window; sides are timed but not compared, since the network has random weights."""
     both = features_lookup(size) + SOLVER_ITERATIONS * ba_iteration(size)
     name = f"update and BA, {size.keyframes} keyframes, {size.edges} edges, {size.height} x {size.width}"
     return Case(name, both, {side: frontend_side(size, side, machine) for side in SIDES}, tolerance=None)
 
 
 def frontend_side(size: Size, side: str, machine: Machine) -> Side:
-    """Prepares the keyframes and their graph where a side has them."""
+    """Return the preparation of keyframes and graph for a side."""
 
     def prepared() -> Callable[[], object]:
         device = machine.need(side)
@@ -54,36 +56,41 @@ def frontend_side(size: Size, side: str, machine: Machine) -> Side:
 def make_update(
     size: Size, device: torch.device, accelerator: Accelerator | None, *, by_torch: bool
 ) -> Callable[[], object]:
-    """The call that is measured; every one starts from the same state."""
+    """Return the call that is measured; each starts from the same state."""
     torch.manual_seed(0)
     network = DroidNetwork().eval().to(device)
-    model = DroidCorrespondence(network, DroidConfig(), str(device), _twin if by_torch else None)
+    model = DroidCorrespondence(network, DroidConfig(), str(device), _reference if by_torch else None)
     camera = PinholeCamera(
         0.8 * 8 * size.width, 0.8 * 8 * size.width, 4.0 * size.width, 4.0 * size.height, 8 * size.width, 8 * size.height
     )
-    store = KeyframeStore(camera)
+    config = BundleAdjustmentConfig()
+    solver = CpuSolver(config) if accelerator is None else CudaSolver(config, accelerator, "CUDA kernels")
+    slam_map = SlamMap(camera, model, solver)
     rng = np.random.default_rng(0)
     nothing = np.zeros((size.height, size.width))
     start = np.tile([0.0, 0, 0, 0, 0, 0, 1], (size.keyframes, 1))
     start[:, 2] = -0.3 * np.arange(size.keyframes)
+    depths = []
     for index, pose in enumerate(start):
         image = rng.integers(0, 256, (FEATURE_STRIDE * size.height, FEATURE_STRIDE * size.width, 3), np.uint8)
         inv_depth = 1.0 / rng.uniform(4.0, 9.0, nothing.shape)
         features = model.encode(image, camera)
-        store.append(Keyframe(index, 0.1 * index, image, features, None, pose, inv_depth, nothing, nothing, nothing))
-    graph = FactorGraph(store, model, BundleAdjustmentConfig(), 0.0, accelerator)
-    active = ActiveEdges(store, graph, model)
+        depths.append(inv_depth)
+        slam_map.append(Keyframe(index, 0.1 * index, image, features, None, pose, inv_depth, *[nothing] * 4))
+    T_world_cam = slam_map.T_world_cam()
+    active = ActiveEdges(slam_map, model)
     pairs = bench_ba.neighbours(size.keyframes, 3)[: size.edges].tolist()
     active.add([(i, j) for i, j in pairs])
-    depths = store.stacked("inv_depth", range(size.keyframes))
 
     def run() -> object:
-        store.update(range(size.keyframes), start, depths, np.zeros(size.keyframes))
+        slam_map.set_poses(T_world_cam)
+        for position, inv_depth in enumerate(depths):
+            slam_map.set_inv_depth(position, inv_depth)
         active.update(dense=False)
-        return graph.solve(0, size.keyframes, {0, 1}, SOLVER_ITERATIONS)
+        return slam_map.solve(0, size.keyframes, {0, 1}, SOLVER_ITERATIONS)
 
     return run
 
 
-def _twin(features: Tensor, source: Tensor, target: Tensor) -> correlation_reference.CorrelationOnTheFly:
+def _reference(features: Tensor, source: Tensor, target: Tensor) -> correlation_reference.CorrelationOnTheFly:
     return correlation_reference.CorrelationOnTheFly(features[source], features[target])
