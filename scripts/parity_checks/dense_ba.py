@@ -29,8 +29,8 @@ def check(data: Fixture) -> list[Row]:
     try:
         import droid_backends
 
-        from metric_slam.optimization.reference import dense_ba as dense_ba_reference
         from metric_slam.optimization.bundle_adjustment import native_problem
+        from metric_slam.optimization.reference import dense_ba as dense_ba_reference
     except (ImportError, MissingDependencyError) as error:
         raise FixtureError(f"the compiled extensions cannot be imported ({error}): install the project") from error
 

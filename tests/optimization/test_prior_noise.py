@@ -65,9 +65,7 @@ def bias(noise: float, assumed: float, config: BundleAdjustmentConfig) -> float:
     """Relative error of the length of the path: the mean over noise n and -n, whose chance errors cancel."""
     errors = []
     for sign in (1.0, -1.0):
-        found, _ = solve_window(
-            street_window(sign * noise, 0, assumed), config, iterations=20, tight_convergence=True
-        )
+        found, _ = solve_window(street_window(sign * noise, 0, assumed), config, iterations=20, tight_convergence=True)
         length_m = np.linalg.norm(np.diff(found.poses[:, :3], axis=0), axis=1).sum()
         errors.append(length_m / (STEP_M * (N - 1)) - 1.0)
     return float(np.mean(errors))
