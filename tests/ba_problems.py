@@ -97,6 +97,22 @@ def with_everything(window: BaWindow) -> BaWindow:
     )
 
 
+def window_without_progress() -> BaWindow:
+    """A match pulls a depth behind the camera, where it is after the smallest of steps: no damping lowers the cost."""
+    poses = np.array([[0.0, 0, 0, 0, 0, 0, 1], [0.0, 0, -1, 0, 0, 0, 1]])  # 1 m ahead
+    return BaWindow(
+        intrinsics=np.array([10.0, 10.0, -5.0, 0.0]),
+        poses=poses,
+        inv_depth=np.array([0.8 - 1e-13, 0.1]).reshape(2, 1, 1),  # in front of the second camera by a hair
+        source=np.array([0]),
+        target=np.array([1]),
+        flow_target=np.array([21.0, 0.0]).reshape(1, 1, 1, 2),  # it lies at 20
+        confidence=np.ones((1, 1, 1, 2)),
+        pose_free=np.zeros(2, bool),
+        depth_free=np.array([True, False]),
+    )
+
+
 def copy_of(window: BaWindow) -> BaWindow:
     """The window with its own state, for calls that change it in place."""
     state = {name: getattr(window, name).copy() for name in ("poses", "inv_depth", "prior_log_scale")}
@@ -110,13 +126,8 @@ def config_of(mode: str = "metric", loss: str = "geman_mcclure") -> BundleAdjust
 
 def options_of(window: BaWindow, mode: str = "metric", loss: str = "geman_mcclure") -> native.DenseBaOptions:
     """Kernel options of that configuration."""
-    has_prior = window.prior_depth_m is not None
-    return native_options(
-        config_of(mode, loss),
-        has_prior=has_prior,
-        scale_sigma=window.scale_sigma,
-        grid=tuple(window.inv_depth.shape[1:]),
-    )
+    has_prior, grid = window.prior_depth_m is not None, tuple(window.inv_depth.shape[1:])
+    return native_options(config_of(mode, loss), has_prior=has_prior, scale_sigma=window.scale_sigma, grid=grid)
 
 
 def kernel_cost(window: BaWindow, options: native.DenseBaOptions) -> float:

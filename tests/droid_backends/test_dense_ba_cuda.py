@@ -12,11 +12,20 @@ import torch
 
 from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.geometry.cuda_kernels import CudaKernels
-from metric_slam.optimization.bundle_adjustment import BaWindow, native_problem, solve_window
+from metric_slam.optimization.bundle_adjustment import BaWindow, SolveStatus, native_problem, solve_window
 from metric_slam.optimization.cuda import dense_ba as device_ba
 from metric_slam.optimization.cuda import plan as device_plan
 from metric_slam.optimization.cuda.dense_ba import solve_on_cuda
-from tests.ba_problems import config_of, copy_of, disturbed, options_of, reordered, true_window, with_everything
+from tests.ba_problems import (
+    config_of,
+    copy_of,
+    disturbed,
+    options_of,
+    reordered,
+    true_window,
+    window_without_progress,
+    with_everything,
+)
 
 ORDERS = ("0", "1", "7")
 
@@ -45,7 +54,7 @@ def test_solves_as_on_the_cpu(cuda: CudaKernels, mode: str, loss: str) -> None:
 
 @pytest.mark.parametrize(
     ("seed", "pose", "loss", "status"),
-    [(1, 0.1, "cauchy", "max_iterations"), (7, 1.0, "geman_mcclure", "converged"), (6, 0.6, "none", "max_iterations")],
+    [(1, 0.1, "cauchy", "max_iterations"), (7, 0.6, "huber", "converged"), (3, 1.0, "geman_mcclure", "converged")],
 )
 def test_refuses_steps_as_on_the_cpu(cuda: CudaKernels, seed: int, pose: float, loss: str, status: str) -> None:
     """A start so far off that some steps make it worse: they leave no trace, and the damping grows."""
@@ -59,6 +68,14 @@ def test_refuses_steps_as_on_the_cpu(cuda: CudaKernels, seed: int, pose: float, 
     assert (solution.report.status, solution.report.trials) == (report.status.name.lower(), report.trials)
     found = replace(ours, poses=solution.poses, inv_depth=solution.inv_depth.cpu(), prior_log_scale=solution.scales)
     assert_same(found, ours, 1e-7)
+
+
+def test_no_progress_is_reported_as_on_the_cpu(cuda: CudaKernels) -> None:
+    window = window_without_progress()
+    _, expected = solve_window(window, config_of("none", "none"))
+    found, report = solve_window(window, config_of("none", "none"), cuda=cuda)
+    assert report == expected and report.status is SolveStatus.NO_PROGRESS
+    np.testing.assert_array_equal(found.inv_depth, window.inv_depth)
 
 
 @pytest.mark.parametrize("placement", ["BEFORE_SCHUR", "AFTER_SCHUR", "EVERY_BLOCK"])

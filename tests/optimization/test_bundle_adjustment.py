@@ -13,7 +13,7 @@ import torch
 from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.errors import InputError
 from metric_slam.geometry.lie import SE3
-from metric_slam.optimization.bundle_adjustment import Baselines, BaWindow, SolveStatus, native_problem, solve_window
+from metric_slam.optimization.bundle_adjustment import Baselines, SolveStatus, native_problem, solve_window
 from metric_slam.optimization.reference import dense_ba as reference
 from tests.ba_problems import (
     config_of,
@@ -24,6 +24,7 @@ from tests.ba_problems import (
     scaled,
     steps_m,
     true_window,
+    window_without_progress,
     with_everything,
 )
 
@@ -270,19 +271,7 @@ def test_converged_is_reported_only_where_a_restart_gains_nothing() -> None:
 
 
 def test_no_progress_is_reported_where_no_damping_lowers_the_cost() -> None:
-    """The match pulls a depth behind the camera, and it is there after the smallest of steps."""
-    poses = np.array([[0.0, 0, 0, 0, 0, 0, 1], [0.0, 0, -1, 0, 0, 0, 1]])  # 1 m ahead
-    window = BaWindow(
-        intrinsics=np.array([10.0, 10.0, -5.0, 0.0]),
-        poses=poses,
-        inv_depth=np.array([0.8 - 1e-13, 0.1]).reshape(2, 1, 1),  # in front of the second camera by a hair
-        source=np.array([0]),
-        target=np.array([1]),
-        flow_target=np.array([21.0, 0.0]).reshape(1, 1, 1, 2),  # it lies at 20
-        confidence=np.ones((1, 1, 1, 2)),
-        pose_free=np.zeros(2, bool),
-        depth_free=np.array([True, False]),
-    )
+    window = window_without_progress()
     found, report = solve_window(window, config_of("none", "none"))
     assert report.status is SolveStatus.NO_PROGRESS
     assert report.iterations == 1 and report.trials > 6
