@@ -155,7 +155,8 @@ def test_every_accuracy_card_has_count_path_length_and_rotation() -> None:
     segments = metrics["kitti"]["alignments"]["none"]["n_segments"]
     r_rel = f"{metrics['headline']['r_rel_deg_per_100m']:.3f}"
     assert segments > 0 and cards["r_rel"].value == r_rel
-    assert f"n = {segments} segments" in cards["t_rel"].note and f"n = {segments} segments" in cards["r_rel"].note
+    covered = f"n = {segments} segments that cover {significant(metrics['kitti']['alignments']['none']['covered_m'])} m"
+    assert covered in cards["t_rel"].note and f"n = {segments} segments" in cards["r_rel"].note
     for label in ("ATE", "fitted scale"):
         assert "n = 140 poses" in cards[label].note
     for label in ("t_rel", "ATE", "fitted scale"):
@@ -168,6 +169,7 @@ def test_cards_of_a_short_path_have_them_too() -> None:
     cards = {card.label: card for card in headline_cards(result, metrics)}
     short = metrics["short_segments"]["alignments"]["none"]["per_length_m"]["25"]
     r_rel = f"r_rel {short['r_rel_deg_per_100m']:.3f} °/100 m"
+    assert f"n = {short['n_segments']} segments" in cards["drift over 25 m"].note
     assert "t_rel" not in cards and r_rel in cards["ATE"].note and r_rel in cards["drift over 25 m"].note
     assert "only segments of 25 m" in cards["drift over 25 m"].note and "path 49.0 m" in cards["ATE"].note
 
