@@ -298,6 +298,7 @@ class _Totals:
         self.lower, self.upper = np.full(3, np.inf), np.full(3, -np.inf)
 
     def add(self, part: MeshPart) -> None:
+        """Add the mesh of one tile."""
         self.points += len(part.points)
         self.triangles += len(part.triangles)
         self.removed += part.removed_components

@@ -76,7 +76,7 @@ class KeyframeView:
     def coarse(self) -> tuple[np.ndarray, np.ndarray]:
         """Inverse depth and confidence of the 1/8 grid at every pixel, each float32 [H, W].
 
-        Cells with confidence take the upsampling of a recurrent model where there is one.
+        Cells with confidence use the upsampling of the droid network where there is one.
         """
         keyframe = self.keyframe
         usable = usable_confidence(keyframe)

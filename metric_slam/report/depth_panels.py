@@ -49,11 +49,15 @@ def plot_depth_panels(keyframes: list[KeyframeResult], *, scale_known: bool) -> 
     norm = _depth_norm(optimised + [prior for prior in priors if prior is not None])
     for row, keyframe in enumerate(chosen):
         cells = list(grid[row])
-        cells[0].imshow(keyframe.pixels)
+        if keyframe.image is None:
+            _mark_missing(cells[0])
+        else:
+            cells[0].imshow(keyframe.pixels)
         cells[0].set_ylabel(f"frame {keyframe.index}", fontsize=9, color=TEXT)
         depth_image = _show(cells[1], optimised[row], norm, "turbo_r")
         if with_prior:
-            _show_prior(cells[2], priors[row], norm)
+            prior = priors[row]
+            _mark_missing(cells[2]) if prior is None else _show(cells[2], prior, norm, "turbo_r")
         confidence_image = _show(cells[-1], keyframe.confidence, Normalize(0, 1), "gray")
     titles = ["image", "optimised depth", *(["depth of the prior"] if with_prior else []), "confidence of the depth"]
     for axes, title in zip(grid[0], titles, strict=True):
@@ -86,10 +90,7 @@ def _show(axes: Axes, values: np.ndarray, norm: Normalize, colours: str) -> Axes
     return axes.imshow(values, norm=norm, cmap=colour_map, interpolation="nearest")
 
 
-def _show_prior(axes: Axes, depth: np.ndarray | None, norm: Normalize) -> None:
-    if depth is not None:
-        _show(axes, depth, norm, "turbo_r")
-        return
+def _mark_missing(axes: Axes) -> None:
     axes.set_facecolor(NOTHING)
     axes.text(0.5, 0.5, "none", ha="center", va="center", transform=axes.transAxes, color=TEXT)
 

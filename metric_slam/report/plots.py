@@ -158,10 +158,10 @@ def plot_scale(result: SlamResult, paths: PathComparison | None) -> Figure | Non
         axes.plot(result.frame_indices, scale, color=FITTED, linewidth=1.8, label=label, zorder=3)
         in_view += list(scale[np.isfinite(scale)])
     for used, face, label in ((True, PRIOR, "measured, used"), (False, "white", "withdrawn")):
-        seen = [observation for observation in result.scale_observations if observation.used == used]
-        if seen:
-            _error_bars(axes, seen, face, label)
-            in_view += [float(np.exp(observation.log_ratio)) for observation in seen] if used else []
+        measured = [observation for observation in result.scale_observations if observation.used == used]
+        if measured:
+            _error_bars(axes, measured, face, label)
+            in_view += [float(np.exp(observation.log_ratio)) for observation in measured] if used else []
     low, high = np.percentile(in_view, [1, 99])
     margin = max(0.05, 0.4 * (high - low))
     axes.set_ylim(min(low, 1.0) - margin, max(high, 1.0) + 1.6 * margin)
@@ -190,11 +190,11 @@ def plot_tracking(result: SlamResult) -> Figure | None:
     if result.submap is not None:
         for start in frames[1:][np.diff(result.submap) != 0]:
             axes.axvline(start, color=TEXT, linewidth=0.8, linestyle=":")
-    for believed, label in ((True, "loop closed"), (False, "loop rejected")):
-        seen = [loop.index for loop in result.loops if loop.accepted == believed]
-        if seen:
-            marker = "^" if believed else "x"
-            axes.plot(seen, np.full(len(seen), 1.04), marker, color=PRIOR, markersize=4, linestyle="", label=label)
+    for accepted, label in ((True, "loop closed"), (False, "loop rejected")):
+        found = [loop.index for loop in result.loops if loop.accepted == accepted]
+        if found:
+            marker = "^" if accepted else "x"
+            axes.plot(found, np.full(len(found), 1.04), marker, color=PRIOR, markersize=4, linestyle="", label=label)
     axes.set_ylim(-0.05, 1.1)
     style(axes, x="frame", y="share of cells that fit", title="Inlier ratio of tracking")
     legend(axes, loc="lower left", ncols=4)

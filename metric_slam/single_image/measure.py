@@ -247,7 +247,7 @@ def scale_source(folder: Path) -> str:
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["scale_source"])
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DatasetError(f"{path} does not say whether the scale is known: give a folder that a run wrote") from error
+        raise DatasetError(f"{path} holds no scale_source: give the results folder of a run") from error
 
 
 def _prior_support(archive: Mapping[str, np.ndarray], inv_depth: np.ndarray) -> np.ndarray:

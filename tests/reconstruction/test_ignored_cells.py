@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from metric_slam.config.schema import FusionConfig
+from metric_slam.depth.no_prior import NoPrior
 from metric_slam.errors import InputError
 from metric_slam.reconstruction.cells import usable_confidence
 from metric_slam.reconstruction.dense_depth import Observation, densify
 from metric_slam.reconstruction.dense_stream import median_depth
 from metric_slam.reconstruction.fusion import fuse
+from metric_slam.reconstruction.keyframe_results import keyframe_results
 from metric_slam.reconstruction.pair_flow import KeyframeView, PairMatcher
 from metric_slam.reconstruction.point_cloud import point_cloud
 from metric_slam.report.depth_panels import optimised_depth
-from metric_slam.result import SlamResult
+from metric_slam.result import KeyframeResult, SlamResult
 from tests.corridor import CAMERA, corridor_result
+from tests.scene import CAMERA as SCENE_CAMERA
+from tests.scene import Start, Street, keyframe_at, pose
 
 BONNET = np.zeros((24, 40), bool)
 BONNET[16:] = True
@@ -93,6 +98,25 @@ def test_they_do_not_count_for_the_median_and_are_not_drawn(with_bonnet: SlamRes
     assert masked is not None and plain is not None and masked > plain
     depth = optimised_depth(with_bonnet.keyframes[0])
     np.testing.assert_array_equal(np.isnan(depth), BONNET)
+
+
+def test_a_run_hands_them_out_and_they_are_saved() -> None:
+    street = Street()
+    start = Start(NoPrior(), street=street)
+    mask = np.zeros(SCENE_CAMERA.grid().size[::-1], bool)
+    mask[-3:] = True
+    for z_m in (0.0, 0.8):
+        keyframe = keyframe_at(street, pose(z_m=z_m), features=pose(z_m=z_m))
+        start.map.append(dataclasses.replace(keyframe, ignored=mask))
+    start.map.graph.match_pairs([(0, 1), (1, 0)])
+    found = keyframe_results(start.map, start.model, lambda stage: nullcontext())
+    for keyframe_result in found:
+        assert keyframe_result.ignore_cells is not None
+        np.testing.assert_array_equal(keyframe_result.ignore_cells, mask)
+        assert not keyframe_result.confidence[mask].any() and keyframe_result.confidence.any()
+        again = KeyframeResult.from_arrays(keyframe_result.arrays()).ignore_cells
+        assert again is not None and again.dtype == np.bool_
+        np.testing.assert_array_equal(again, mask)
 
 
 @pytest.mark.parametrize("mask", [np.zeros((24, 39), bool), np.zeros((24, 40), np.uint8)])

@@ -16,9 +16,9 @@ from metric_slam.errors import InputError, OutputError
 from metric_slam.evaluation import evaluate
 from metric_slam.evaluation.along_path import compare_paths, local_scale
 from metric_slam.geometry.camera import PinholeCamera
-from metric_slam.report.depth_panels import choose_keyframes, optimised_depth
+from metric_slam.report.depth_panels import choose_keyframes, optimised_depth, plot_depth_panels
 from metric_slam.report.lookup import branch, lookup, number, significant
-from metric_slam.report.page import flatten, headline_cards, write_report
+from metric_slam.report.page import flatten, headline_cards, png_bytes, write_report
 from metric_slam.result import KeyframeResult, ScaleObservation, SlamResult
 
 CAMERA = PinholeCamera(fx=180.0, fy=180.0, cx=159.5, cy=47.5, width=320, height=96)
@@ -155,7 +155,8 @@ def test_every_accuracy_card_has_count_path_length_and_rotation() -> None:
     segments = metrics["kitti"]["alignments"]["none"]["n_segments"]
     r_rel = f"{metrics['headline']['r_rel_deg_per_100m']:.3f}"
     assert segments > 0 and cards["r_rel"].value == r_rel
-    assert f"n = {segments} segments" in cards["t_rel"].note and f"n = {segments} segments" in cards["r_rel"].note
+    covered = f"n = {segments} segments that cover {significant(metrics['kitti']['alignments']['none']['covered_m'])} m"
+    assert covered in cards["t_rel"].note and f"n = {segments} segments" in cards["r_rel"].note
     for label in ("ATE", "fitted scale"):
         assert "n = 140 poses" in cards[label].note
     for label in ("t_rel", "ATE", "fitted scale"):
@@ -168,6 +169,7 @@ def test_cards_of_a_short_path_have_them_too() -> None:
     cards = {card.label: card for card in headline_cards(result, metrics)}
     short = metrics["short_segments"]["alignments"]["none"]["per_length_m"]["25"]
     r_rel = f"r_rel {short['r_rel_deg_per_100m']:.3f} °/100 m"
+    assert f"n = {short['n_segments']} segments" in cards["drift over 25 m"].note
     assert "t_rel" not in cards and r_rel in cards["ATE"].note and r_rel in cards["drift over 25 m"].note
     assert "only segments of 25 m" in cards["drift over 25 m"].note and "path 49.0 m" in cards["ATE"].note
 
@@ -273,6 +275,14 @@ def test_keyframes_of_the_panels_are_spread() -> None:
     keyframes = fake_run(100)[0].keyframes
     assert [keyframe.index for keyframe in choose_keyframes(keyframes)] == [10, 30, 60, 80]
     assert len(choose_keyframes(keyframes[:2])) == 2 and choose_keyframes([]) == []
+
+
+def test_a_keyframe_without_image_or_prior_has_its_panels() -> None:
+    keyframes = fake_run(20)[0].keyframes
+    bare = replace(keyframes[1], image=None, prior_depth_m=None, prior_confidence=None)
+    figure = plot_depth_panels([keyframes[0], bare], scale_known=True)
+    assert figure is not None and png_bytes(figure).startswith(b"\x89PNG")
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["none", "none"]
 
 
 def test_a_guessed_depth_is_not_shown() -> None:

@@ -208,7 +208,7 @@ def test_an_unknown_scale_is_no_metre(results: Path, tmp_path: Path) -> None:
     (tmp_path / "keyframes").mkdir()
     keyframe = sorted((results / "keyframes").glob("*.npz"))[1]
     (tmp_path / "keyframes" / keyframe.name).write_bytes(keyframe.read_bytes())
-    with pytest.raises(DatasetError, match="does not say whether the scale is known"):
+    with pytest.raises(DatasetError, match="holds no scale_source"):
         keyframe_view(tmp_path, int(keyframe.stem))
     (tmp_path / "run.json").write_text(json.dumps({"scale_source": "unknown"}))
     found = measure(keyframe_view(tmp_path, int(keyframe.stem)), (130, 80), (190, 85))
