@@ -1,1 +1,1 @@
-"""Places seen again: recognised, verified, turned into edges and a pose graph; called by slam."""
+"""Loops: places visited again are recognised, verified and tied together by edges and a pose graph; called by slam."""

@@ -1,4 +1,4 @@
-"""Loop closure: places that were seen before are recognised, verified, and tie the map together.
+"""Loop closure: places that were visited before are recognised, verified, and tie the map together.
 
     keyframe -> search: places nearby or alike, geometric check, one clear winner within the possible drift
              -> dense matches across the loop: a candidate
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class LoopClosure:
-    """Searches for loops and closes them."""
+    """Searches for loops and closes them; moves the map and changes its edges."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class LoopClosure:
         self._optimised_at = 0  # keyframes that the map had at the latest global optimisation
 
     def look(self, position: int) -> None:
-        """Adds a new keyframe and closes a loop if it shows a place that was seen before."""
+        """Add a new keyframe and close a loop if it shows a place that was visited before."""
         if not self._config.enabled:
             return
         self._search.add(position)
@@ -91,7 +91,7 @@ class LoopClosure:
             self._move_map()
 
     def finish(self) -> None:
-        """Runs the pose graph once more; the caller optimises everything afterwards."""
+        """Run the pose graph once more; the caller optimises everything afterwards."""
         if self._loops:
             self._move_map(optimise=False)
 
@@ -184,7 +184,7 @@ class LoopClosure:
         }
 
     def restore(self, state: StateTree) -> None:
-        """Replaces everything by a :meth:`state`."""
+        """Replace everything by a :meth:`state`."""
         disk = self._map.disk
         self._loops = loops_from_arrays(tree_in(state, "loops"), disk)
         self._between_submaps = loops_from_arrays(tree_in(state, "between_submaps"), disk)

@@ -35,8 +35,10 @@ class DenseLoopMatcher:
     def measure(
         self, verified: VerifiedLoop, route: Route, allowed: np.ndarray, *, metric: bool, max_depths: float = np.inf
     ) -> Loop | None:
-        """A candidate loop with the nearest keyframe of the place among ``allowed`` [N]; None if the matches do not fit
-        or move the query by more than ``max_depths`` median depths of the scene."""
+        """Measure a candidate loop with the nearest keyframe of the place among ``allowed`` [N].
+
+        None if the matches do not fit or move the query by more than ``max_depths`` median depths of the scene.
+        """
         limits, query = self._limits, verified.query
         match, T_query_match = self._nearest(verified, route, allowed)
         there, here = self._with_features(match), self._with_features(query)

@@ -30,7 +30,7 @@ class Similarity(Protocol):
         ...
 
     def translation(self) -> np.ndarray:
-        """t [3]."""
+        """T [3]."""
         ...
 
     def scale(self) -> float:

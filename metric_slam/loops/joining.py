@@ -43,7 +43,7 @@ def agreeing_candidate(loop: Loop, candidates: Sequence[Loop], slam_map: SlamMap
 
 
 def join(loop: Loop, slam_map: SlamMap) -> None:
-    """Moves the later frame of reference into the earlier one and joins their submaps."""
+    """Move the later frame of reference into the earlier one and join their submaps."""
     now, before = frames_of_reference(loop, slam_map)
     T_before_now = requested_move(loop, slam_map)
     later, T_new_old = (now, T_before_now) if now > before else (before, lie.inverse(T_before_now))

@@ -18,7 +18,7 @@ from metric_slam.geometry.grid_array import on_host
 
 
 class LoopState(Enum):
-    """What is known of a loop. Only the edges of a confirmed one are in the factor graph."""
+    """State of a loop; only the edges of a confirmed one are in the factor graph."""
 
     CANDIDATE = 0
     """Verified by its images; nothing else has supported or contradicted it yet."""
@@ -56,7 +56,7 @@ class LoopMatches:
 
     @classmethod
     def stored(cls, disk: DiskStore, forward: Correspondence, backward: Correspondence) -> LoopMatches:
-        """Writes the matches to the disk store."""
+        """Write the matches to the disk store."""
         return cls(disk.put(on_host(packed(forward))), disk.put(on_host(packed(backward))))
 
 
@@ -92,7 +92,7 @@ class Loop:
             raise InputError(f"T_query_match must be [4, 4], not {list(self.T_query_match.shape)}")
 
     def confirm(self, graph: EdgeStore) -> bool:
-        """Adds the edges to the graph unless they are there; True if the loop was not confirmed before."""
+        """Add the edges to the graph unless they are there; True if the loop was not confirmed before."""
         if (self.match, self.query) not in graph:
             graph.add_matched(self.match, self.query, unpacked(self.matches.forward.load()))
             graph.add_matched(self.query, self.match, unpacked(self.matches.backward.load()))
@@ -101,7 +101,7 @@ class Loop:
         return changed
 
     def reject(self, graph: EdgeStore) -> bool:
-        """Removes the edges from the graph; the loop keeps its matches. True if it was not rejected before."""
+        """Remove the edges from the graph; the loop keeps its matches. True if it was not rejected before."""
         if self.state is LoopState.CONFIRMED:
             graph.remove_pair(self.query, self.match)
         changed = self.state is not LoopState.REJECTED
@@ -109,7 +109,7 @@ class Loop:
         return changed
 
     def rescale(self, log_scale: np.ndarray) -> None:
-        """Follows a change of the keyframes' units of length by exp(``log_scale`` [N])."""
+        """Follow a change of the keyframes' units of length by exp(``log_scale`` [N])."""
         T = self.T_query_match.copy()
         T[:3, 3] *= np.exp(log_scale[self.match])
         self.T_query_match = T

@@ -58,7 +58,7 @@ class PlaceIndex:
         return len(self._positions)
 
     def add(self, position: int, image: np.ndarray) -> None:
-        """Adds a keyframe, uint8 [H, W, 3] RGB; positions must grow, and all images have one size."""
+        """Add a keyframe, uint8 [H, W, 3] RGB; positions must grow, and all images have one size."""
         if self._positions and position <= self._positions[-1]:
             raise InputError(f"position {position} must be greater than {self._positions[-1]}, the last one added")
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
@@ -66,8 +66,10 @@ class PlaceIndex:
         self._append(position, self._describe(image))
 
     def query(self, position: int, *, exclude_after: int, count: int) -> list[Place]:
-        """Up to ``count`` distinct places among the keyframes up to ``exclude_after``, most similar to keyframe
-        ``position`` first."""
+        """Up to ``count`` distinct places among the keyframes up to ``exclude_after``.
+
+        Those most similar to keyframe ``position`` come first.
+        """
         among = int(np.searchsorted(self._positions, exclude_after, side="right"))
         if among == 0:
             return []
@@ -82,8 +84,11 @@ class PlaceIndex:
         return places
 
     def most_alike(self, position: int, among: np.ndarray, *, count: int, apart: int) -> list[int]:
-        """Up to ``count`` of the keyframes ``among`` [M] most similar to keyframe ``position``, at least ``apart``
-        positions from each other, the most similar first; positions that were never added are skipped."""
+        """Up to ``count`` of the keyframes ``among`` [M] that are most similar to keyframe ``position``.
+
+        They are at least ``apart`` positions from each other, the most similar first; positions that were never added
+        are skipped.
+        """
         among = np.intersect1d(among, self._positions)
         rows = np.searchsorted(self._positions, among)
         similarity = self._matrix[rows] @ self._descriptor(position)
@@ -141,6 +146,6 @@ class PlaceIndex:
         }
 
     def restore(self, state: StateTree) -> None:
-        """Replaces the index by a :meth:`state`."""
+        """Replace the index by a :meth:`state`."""
         self._positions = array_in(state, "positions").tolist()
         self._matrix = np.array(array_in(state, "descriptors"), np.float32)

@@ -197,15 +197,15 @@ class _Graph:
         Yang et al., *Graduated non-convexity for robust spatial perception*, IEEE RA-L 5(2), 2020.
         """
         graph, _ = self._build(keep.astype(float))
-        trusted = graph.size() - int(keep.sum())
+        certain = graph.size() - int(keep.sum())
         parameters = self.gtsam.GncLMParams(self._parameters())
         parameters.setLossType(self.gtsam.GncLossType.TLS)
-        parameters.setKnownInliers(list(range(trusted)))
+        parameters.setKnownInliers(list(range(certain)))
         gnc = self.gtsam.GncLMOptimizer(graph, values, parameters)
         gnc.setInlierCostThresholds(0.5 * self.limit)
         gnc.optimize()
         weights = np.zeros(len(keep))
-        weights[keep] = np.clip(gnc.getWeights()[trusted:], 0.0, 1.0)
+        weights[keep] = np.clip(gnc.getWeights()[certain:], 0.0, 1.0)
         return weights
 
     def loop_errors(self, values: Values, keep: np.ndarray) -> np.ndarray:
@@ -298,7 +298,7 @@ class _Graph:
         return values
 
     def _similarity(self, T: np.ndarray, scale: float) -> object:
-        """x -> scale R x + t; GTSAM multiplies t by the scale too."""
+        """X -> scale R x + t; GTSAM multiplies t by the scale too."""
         return self.gtsam.Similarity3(self.gtsam.Rot3(T[:3, :3]), T[:3, 3] / scale, float(scale))
 
     def _between(self, link: PoseLink, weight: float) -> Factor:

@@ -112,8 +112,10 @@ class Resector:
         return J
 
     def _refine(self, T: np.ndarray, X: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """Gauss-Newton from pose T [4, 4]; residuals are whitened by the errors of depths and pixels, and outliers are
-        down-weighted (Geman and McClure)."""
+        """Gauss-Newton from pose T [4, 4].
+
+        Residuals are whitened by the errors of depths and pixels; outliers are down-weighted (Geman and McClure).
+        """
         T = T.copy()
         for _ in range(self._limits.refinements):
             expected, precision, inside = self._predict(T, X)
@@ -138,8 +140,10 @@ class Resector:
     def _search(
         self, expected: np.ndarray, precision: np.ndarray, pixels: np.ndarray, cosines: np.ndarray, gate: float
     ) -> np.ndarray:
-        """Pairs [M, 2] of points expected at pixels [P, 2], with precisions [P, 2, 2], and of features at pixels
-        [Q, 2]: each the most similar to the other of all in the gate."""
+        """Pairs (point, feature) [M, 2] that are the most similar to each other of all in the gate.
+
+        Points are expected at pixels [P, 2] with precisions [P, 2, 2]; features lie at ``pixels`` [Q, 2].
+        """
         off = pixels - expected[:, None]  # [P, Q, 2]
         x, y = off[..., 0], off[..., 1]
         a, b, c = (precision[:, i, j, None] for i, j in ((0, 0), (0, 1), (1, 1)))

@@ -115,7 +115,7 @@ class Route:
 
 
 class DriftBound:
-    """How far a keyframe may be from where the map puts it, seen from another keyframe."""
+    """How far a keyframe may be from where the map puts it, relative to another keyframe."""
 
     def __init__(self, route: Route, loops: Sequence[Loop], share: float, floor_depths: float) -> None:
         """``share`` of the way between the two, plus ``floor_depths`` median depths of the scene.
@@ -136,8 +136,7 @@ class DriftBound:
 
 
 def rotation_angles(T: np.ndarray) -> np.ndarray:
-    """Rotation angles [...] of rigid motions [..., 4, 4], rad; exact for small angles, where arccos of the trace is
-    not."""
+    """Rotation angles [...] of rigid motions [..., 4, 4], rad; unlike arccos of the trace exact for small ones."""
     R = T[..., :3, :3]
     sine = np.stack([R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]], axis=-1)
     return np.arctan2(np.linalg.norm(sine, axis=-1), np.trace(R, axis1=-2, axis2=-1) - 1.0)

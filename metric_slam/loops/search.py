@@ -30,7 +30,7 @@ class LoopSearch:
         self._median_depth: dict[int, tuple[np.ndarray, float]] = {}  # with the inverse depths that it belongs to
 
     def add(self, position: int) -> None:
-        """Adds a keyframe to those that may be found."""
+        """Add a keyframe to those that may be found."""
         self._places.add(position, self._map.image(position))
 
     def route(self) -> Route:
@@ -74,8 +74,10 @@ class LoopSearch:
         return VerifiedLoop(query, match, T_query_match, log_scale=0.0, inliers=0, spread=0.0)
 
     def is_repetitive(self, position: int, route: Route, *, metric: bool) -> bool:
-        """True if another place a little way off looks the same: in a row of alike houses a loop might as well belong
-        one house further on."""
+        """True if another place a little way off looks the same.
+
+        In a row of alike houses a loop might as well belong one house further on.
+        """
         limits, depth = self._limits, float(route.scene_depth[position])
         apart = np.linalg.norm(route.centres - route.centres[position], axis=1)
         near = np.abs(route.way - route.way[position]) < limits.decoy_view_changes
@@ -128,10 +130,10 @@ class LoopSearch:
     def _depth_of(self, position: int) -> float:
         """The median depth, computed once for each array of inverse depths: arrays are replaced, not written to."""
         inv_depth = self._map[position].inv_depth
-        known = self._median_depth.get(position)
-        if known is None or known[0] is not inv_depth:
-            known = self._median_depth[position] = inv_depth, self._map.median_depth(position)
-        return known[1]
+        cached = self._median_depth.get(position)
+        if cached is None or cached[0] is not inv_depth:
+            cached = self._median_depth[position] = inv_depth, self._map.median_depth(position)
+        return cached[1]
 
     # ------------------------------------------------------------------ checkpoint
 
@@ -140,5 +142,5 @@ class LoopSearch:
         return self._places.state()
 
     def restore(self, state: StateTree) -> None:
-        """Replaces the descriptors by a :meth:`state`."""
+        """Replace the descriptors by a :meth:`state`."""
         self._places.restore(state)

@@ -1,6 +1,6 @@
 """Verification of a loop: do two keyframes show the same place, and what is the pose between them?
 
-    SIFT, mutual matches -> P3P in RANSAC -> pose -> every point with a known depth is sought where the pose predicts it
+    SIFT, mutual matches -> P3P in RANSAC -> pose -> every point with depth is searched where the pose predicts it
     -> pose from all that were found -> are enough of the points in view among them? -> do both directions agree?
 
 SIFT matches (Lowe, IJCV 2004) whose points are placed by the depth of one keyframe give the pose of the other, and the
@@ -81,7 +81,7 @@ class LoopVerifier:
         return position in self._features
 
     def verify(self, query: LoopView, match: LoopView, *, metric: bool = True) -> VerifiedLoop | LoopRejection:
-        """Compares two keyframes; ``metric``: both depths are metres and must agree in scale."""
+        """Compare two keyframes; ``metric``: both depths are metres and must agree in scale."""
         limits = self._limits
         now, then = (self._features.get(view.position, view.image) for view in (query, match))
 
