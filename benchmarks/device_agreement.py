@@ -1,14 +1,13 @@
 #!/usr/bin/env python
-"""Do the kernels for GPUs give what those for the CPU give? Every operation, at the sizes of real runs.
+"""Agreement of the CUDA kernels with those for the CPU: every operation, at the sizes of real runs.
 
     python benchmarks/device_agreement.py [--device emulated|cuda] [--only NAME] [--markdown FILE]
                                           [--drive DATA [--frames 12]]
 
-`emulated` runs the text of the kernels on the CPU, thread by thread: minutes where a GPU takes milliseconds. The
-figure is the largest difference over the largest number of the CPU's result; one above 1e-4 ends with exit status 1.
-Bundle adjustment is the window of 25 keyframes and 96 edges on a grid of 30 x 100; the others are on that grid, too.
-With `--drive` the first frames of a data set are tracked and optimised with and without the device (preset fast, no
-loops), as well.
+`emulated` runs the sources of the kernels on the CPU, thread by thread: minutes where a GPU takes milliseconds. The
+figure is the largest difference over the largest number of the CPU's result; one above 1e-4 gives exit status 1.
+Bundle adjustment is a window of 25 keyframes and 96 edges on a grid of 30 x 100; the others are on that grid, too.
+With `--drive` the first frames of a data set are also tracked and optimised by both (preset fast, no loops).
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def bundle_adjustment(solver: str) -> Callable[[CudaKernels | None], Result]:
             "poses": found.poses,
             "inverse depths": found.inv_depth,
             "scales": found.prior_log_scale,
-            **({} if solver == "gauss_newton" else {"cost": np.array([report.cost_final])}),  # which knows no costs
+            **({} if solver == "gauss_newton" else {"cost": np.array([report.cost_final])}),  # which computes none
         }
 
     return run
@@ -152,7 +151,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def drive(data: str, frames: int) -> Callable[[CudaKernels | None], Result]:
-    """The trajectory and inverse depths of the first frames of a data set."""
+    """Return trajectory and inverse depths of the first frames of a data set."""
 
     def run(cuda: CudaKernels | None) -> Result:
         config = resolve_config(settings=["preset=fast", "loop.enabled=false"])

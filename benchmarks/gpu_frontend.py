@@ -1,9 +1,9 @@
-"""The whole frontend's inner loop as a row of bench_gpu.py: one update of the DROID network and its bundle adjustment.
+"""The inner loop of odometry `droid` as a row of bench_gpu.py: one update of the network and its bundle adjustment.
 
 Random weights, because only the time counts: reprojection, correlation on the fly, one step of the network on all
-edges, two iterations of the solver over the window. "CUDA" and "C++" are what runs with and without a GPU. "torch GPU"
-is a GPU without our kernels: network and torch's correlation there, the rest by C++ on the CPU; "torch CPU" has torch's
-correlation on the CPU.
+edges, two iterations of the solver over the window. "CUDA" and "C++" are the program with and without a GPU. "torch
+GPU" is a GPU without our kernels: network and torch's correlation there, the rest by C++ on the CPU; "torch CPU" has
+torch's correlation on the CPU.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ SOLVER_ITERATIONS = 2
 
 
 def frontend_case(size: Size, machine: Machine) -> Case:
-    """One update of a window; sides are timed, not compared, for the network's answers mean nothing."""
+    """Return one update of a window; sides are timed but not compared, since the network has random weights."""
     both = features_lookup(size) + SOLVER_ITERATIONS * ba_iteration(size)
     name = f"update and BA, {size.keyframes} keyframes, {size.edges} edges, {size.height} x {size.width}"
     return Case(name, both, {side: frontend_side(size, side, machine) for side in SIDES}, tolerance=None)
 
 
 def frontend_side(size: Size, side: str, machine: Machine) -> Side:
-    """Prepares the keyframes and their graph where a side has them."""
+    """Return the preparation of keyframes and graph for a side."""
 
     def prepared() -> Callable[[], object]:
         device = machine.need(side)
@@ -55,10 +55,10 @@ def frontend_side(size: Size, side: str, machine: Machine) -> Side:
 
 
 def make_update(size: Size, device: torch.device, cuda: CudaKernels | None, *, by_torch: bool) -> Callable[[], object]:
-    """The call that is measured; every one starts from the same state."""
+    """Return the call that is measured; each starts from the same state."""
     torch.manual_seed(0)
     network = DroidNetwork().eval().to(device)
-    model = DroidCorrespondence(network, DroidConfig(), str(device), _twin if by_torch else None)
+    model = DroidCorrespondence(network, DroidConfig(), str(device), _reference if by_torch else None)
     camera = PinholeCamera(
         0.8 * 8 * size.width, 0.8 * 8 * size.width, 4.0 * size.width, 4.0 * size.height, 8 * size.width, 8 * size.height
     )
@@ -90,5 +90,5 @@ def make_update(size: Size, device: torch.device, cuda: CudaKernels | None, *, b
     return run
 
 
-def _twin(features: Tensor, source: Tensor, target: Tensor) -> correlation_reference.CorrelationOnTheFly:
+def _reference(features: Tensor, source: Tensor, target: Tensor) -> correlation_reference.CorrelationOnTheFly:
     return correlation_reference.CorrelationOnTheFly(features[source], features[target])

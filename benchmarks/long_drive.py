@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Whole drives: what loops are worth, whether memory and time stay bounded, and whether killed runs come back.
+"""Whole drives: the effect of loops, bounds on memory and time, and the resumption of killed runs.
 
     python benchmarks/long_drive.py loops     # 1.5 km, three loops, degraded prior: with and without closing them
     python benchmarks/long_drive.py alike     # one and the same house every 12 m, 700 m without and 900 m with one loop
@@ -23,7 +23,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from degraded_prior import TOWN, write_degraded_depth
@@ -33,27 +32,28 @@ from metric_slam.config.schema import Config
 from metric_slam.datasets.base import Dataset
 from metric_slam.datasets.sequence import ImageSequence
 from metric_slam.datasets.synthetic import DriveSpec, cache_folder, open_demo
+from metric_slam.frame import Frame
 from metric_slam.run import pipeline
 from metric_slam.trajectory import read_tum
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "long_drive"
 LAP_FRAMES = 384
-"""After so many frames the drive around the block is back where it began, 1.1 m on."""
+"""Frames after which the drive around the block is back at its start, 1.1 m further."""
 
 WHOLE_DRIVE = 4541
 TRUE_LOOP_M = 5.0
 
 
-def settings(**values: Any) -> Config:
-    """Preset fast without a map; ``section__key=value``."""
-    given = {"preset": "fast", "fusion.enabled": False}
+def settings(**values: object) -> Config:
+    """Return preset fast without a map, overlaid with ``section__key=value``."""
+    given: dict[str, object] = {"preset": "fast", "fusion.enabled": False}
     given |= {name.replace("__", "."): value for name, value in values.items()}
     return resolve_config(None, (), {key: Setting(value, "benchmark") for key, value in given.items()})
 
 
 def run(name: str, dataset: Dataset, config: Config) -> pipeline.RunSummary:
-    """One run; prints what it came to."""
+    """Run once and print the figures."""
     summary = pipeline.run(config, dataset, OUT / name, overwrite=True)
     result, info = summary.result, summary.info
     assert dataset.T_world_cam_true is not None and summary.metrics is not None, name
@@ -64,7 +64,7 @@ def run(name: str, dataset: Dataset, config: Config) -> pipeline.RunSummary:
         for p in result.loops
         if p.accepted
     ]
-    used = sum(seen.used for seen in result.scale_observations)
+    used = sum(observation.used for observation in result.scale_observations)
     figures = {
         "frames": info["frames"],
         "path_m": round(float(np.linalg.norm(np.diff(truth[:, :3, 3], axis=0), axis=1).sum()), 1),
@@ -73,7 +73,7 @@ def run(name: str, dataset: Dataset, config: Config) -> pipeline.RunSummary:
         "loops": len(apart_m),
         "false_loops": sum(bool(apart > TRUE_LOOP_M) for apart in apart_m),
         "rejected_loops": info["loops_rejected"],
-        "segments": info["segments"],
+        "submaps": info["submaps"],
         "scale_used_withdrawn": [used, len(result.scale_observations) - used],
         "frames_per_s": info["frames_per_s"],
         "peak_rss_mb": info["peak_rss_mb"],
@@ -84,7 +84,7 @@ def run(name: str, dataset: Dataset, config: Config) -> pipeline.RunSummary:
 
 
 def loops() -> None:
-    """What closing loops is worth."""
+    """Compare the error with and without loops."""
     spec = DriveSpec(route="town", length_m=1500.0, loops=3, seed=5)
     drive = open_demo(spec)
     folder = cache_folder() / f"degraded_{spec.key()}"
@@ -99,7 +99,7 @@ def loops() -> None:
 
 
 def alike() -> None:
-    """A town of one house that stands everywhere: only a true return may be closed."""
+    """Count false loops in a town of one and the same house, without and with a true return."""
     town = DriveSpec(route="town", length_m=700.0, alike_houses=True, seed=6)
     for name, spec in (("alike", town), ("alike_loop", replace(town, length_m=900.0, loops=1))):
         drive = open_demo(spec)
@@ -113,7 +113,7 @@ def alike() -> None:
 
 
 def revisited(T_world_cam: np.ndarray) -> set[int]:
-    """Frames at most 2 m from, and in the same direction as, one that lies 40 m and more back on the way."""
+    """Return the frames at most 2 m from, and in the same direction as, one that lies 40 m or more back on the way."""
     centres, forward = T_world_cam[:, :3, 3], T_world_cam[:, :3, 2]
     way_m = np.cumsum(np.linalg.norm(np.diff(centres, axis=0, prepend=centres[:1]), axis=1))
     near = np.linalg.norm(centres[:, None] - centres, axis=2) < 2.0
@@ -122,7 +122,7 @@ def revisited(T_world_cam: np.ndarray) -> set[int]:
 
 
 def laps(frames: int) -> ImageSequence:
-    """The drive around the block, again and again."""
+    """Return laps of the drive around the block."""
     drive = open_demo(TOWN)
     order = [i % LAP_FRAMES for i in range(frames)]
     assert drive.T_world_cam_true is not None
@@ -137,25 +137,25 @@ def laps(frames: int) -> ImageSequence:
 
 
 class Clocked:
-    """A data set that notes when each of its frames is read."""
+    """A data set that records when each of its frames is read."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self.read_s: list[float] = []
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._dataset, name)
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Frame:
         self.read_s.append(time.perf_counter())
         return self._dataset[index]
 
 
 def length() -> None:
-    """Does a drive as long as KITTI 00 stay within bounds?"""
+    """Measure time per frame and memory over a drive as long as KITTI 00."""
     dataset = Clocked(laps(WHOLE_DRIVE))
     run("length", dataset, settings())
     read_s, tenth = np.array(dataset.read_s), WHOLE_DRIVE // 10
@@ -164,7 +164,7 @@ def length() -> None:
 
 
 def kill(seed: int = 0) -> None:
-    """A run that is killed three times against one that is not."""
+    """Compare a run that is killed three times with one that is not."""
     drive = open_demo(TOWN)
     folder = str(drive.image_paths[0].parents[1])
     words = [sys.executable, "-m", "metric_slam", "run", folder, "--preset", "fast", "--no-fusion"]
@@ -184,20 +184,20 @@ def kill(seed: int = 0) -> None:
 
 
 def hills() -> None:
-    """Scale from a road that is not flat."""
+    """Measure the scale from a road that is not flat."""
     spec = DriveSpec(route="town", length_m=700.0, hills_m=8.0, seed=3)
     run("hills", open_demo(spec), settings(prior="ground_plane"))
 
 
 def cars() -> None:
-    """Moving cars against the same drive without them."""
+    """Compare a drive with moving cars with the same drive without them."""
     spec = DriveSpec(route="town", length_m=500.0, seed=4)
     for name, share in (("static", 0.0), ("cars", 0.2)):
         run(name, open_demo(replace(spec, moving_cars=share)), settings(prior="ground_plane"))
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     cases = {"loops": loops, "alike": alike, "length": length, "kill": kill, "hills": hills, "cars": cars}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=cases)

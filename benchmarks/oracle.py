@@ -1,18 +1,19 @@
 #!/usr/bin/env python
-"""The recurrent way of working with flow that is known: what it adds or loses against `dis` with true flow.
+"""Odometry `droid` with true flow, against odometry by plain flow with true flow.
 
-    python benchmarks/oracle.py [--frames 60] [--budget 61440]      both ways on the rendered drive, with its depth
-    python benchmarks/oracle.py --network [--budget 276480]         seconds of the real network, weights of chance
+    python benchmarks/oracle.py [--frames 60] [--budget 61440]      both on the rendered drive, with its depth
+    python benchmarks/oracle.py --network [--budget 276480]         seconds of the real network, random weights
 
-The oracle stands in for the network under :class:`metric_slam.correspondence.droid.model.DroidCorrespondence`: each of
-its updates goes straight to the true match. So nothing here says how good the network is.
+The oracle replaces the network of :class:`metric_slam.correspondence.droid.model.DroidCorrespondence`: each update
+leads directly to the true match. The accuracy of the network is not measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -38,7 +39,7 @@ PLAIN = ["bundle_adjustment.solver=gauss_newton", "bundle_adjustment.flow_sigma_
 
 
 class Truth:
-    """Depth and pose of every frame on the grid; a frame is recognised by its image."""
+    """Depth and pose of every frame on the grid; frames are identified by their image."""
 
     def __init__(self, dataset: Dataset, camera: PinholeCamera, frames: int) -> None:
         self.grid = camera.grid()
@@ -50,11 +51,11 @@ class Truth:
             self.depth_m.append(at_centres(frame.depth_m, self.grid))
 
     def frame(self, image: np.ndarray) -> int:
-        """Its number."""
+        """Return its number."""
         return self._frame[np.ascontiguousarray(image).tobytes()]
 
     def matches(self, i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where cells of frame i lie in j [h, w, 2], and which are seen there [h, w]."""
+        """Return where the cells of frame i lie in j [h, w, 2], and which are visible there [h, w]."""
         grid, depth_m = self.grid, self.depth_m[i].astype(np.float64)
         T = lie.inverse(self.pose[j]) @ self.pose[i]
         X = (grid.rays() * depth_m[..., None]) @ T[:3, :3].T + T[:3, 3]
@@ -69,7 +70,7 @@ class Truth:
 
 
 def at_centres(image: np.ndarray, grid: PinholeCamera) -> np.ndarray:
-    """The pixels at the centres of the grid's cells; OpenCV's nearest takes those at their corners."""
+    """Return the pixels at the centres of the grid's cells; OpenCV's nearest takes those at their corners."""
     row, column = (
         np.floor((np.arange(count) + 0.5) * size / count).astype(int)
         for count, size in zip((grid.height, grid.width), image.shape[:2], strict=True)
@@ -78,7 +79,7 @@ def at_centres(image: np.ndarray, grid: PinholeCamera) -> np.ndarray:
 
 
 class TrueFlow:
-    """True matches at once: the usual way of working."""
+    """True matches at once, as plain optical flow."""
 
     name, recurrent = "true flow", False
 
@@ -86,17 +87,17 @@ class TrueFlow:
         self._truth = truth
 
     def encode(self, image: np.ndarray, camera: PinholeCamera) -> int:
-        """The frame's number."""
+        """Return the frame's number."""
         return self._truth.frame(image)
 
     def track(self, edges: list[EdgeQuery]) -> list[Correspondence]:
-        """True matches."""
-        found = [self._truth.matches(edge.source, edge.target) for edge in edges]
+        """Return the true matches."""
+        found = [self._truth.matches(*edge.ends(int)) for edge in edges]
         return [Correspondence(target, seen.astype(np.float64)) for target, seen in found]
 
 
 class OracleNetwork:
-    """Follows :class:`metric_slam.correspondence.droid.model.Network`; its features are numbers of frames."""
+    """A :class:`metric_slam.correspondence.droid.model.Network` whose features are the numbers of frames."""
 
     precision = torch.float32
 
@@ -104,21 +105,21 @@ class OracleNetwork:
         self._truth, self._shape = truth, (truth.grid.height, truth.grid.width)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """One channel with the number."""
+        """Return one channel with the number."""
         numbers = [self._truth.frame(image.permute(1, 2, 0).numpy()) for image in images]
         return torch.tensor(numbers).view(-1, 1, 1, 1).expand(-1, 1, *self._shape)
 
     def encode_context(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Nothing."""
+        """Return zeros."""
         nothing = torch.zeros(len(images), 1, *self._shape)
         return nothing, nothing
 
     def context_gates(self, context: torch.Tensor) -> torch.Tensor:
-        """As it is."""
+        """Return the context unchanged."""
         return context
 
     def correlate(self, features: torch.Tensor, source: torch.Tensor, target: torch.Tensor) -> OracleNetwork._Found:
-        """What takes the place of a correlation."""
+        """Return the true matches in place of a correlation."""
         frames = features[:, 0, 0, 0].long().tolist()
         return self._Found(self._truth, [(frames[i], frames[j]) for i, j in zip(source, target, strict=True)])
 
@@ -127,7 +128,7 @@ class OracleNetwork:
             self._truth, self._pairs = truth, pairs
 
         def lookup(self, coords: torch.Tensor) -> torch.Tensor:
-            """Way to the match and whether it is seen, [E, 3, h, w]."""
+            """Return the offset to the match and its visibility, [E, 3, h, w]."""
             found = [self._truth.matches(i, j) for i, j in self._pairs]
             delta = torch.from_numpy(np.stack([target for target, _ in found])) - coords
             seen = torch.from_numpy(np.stack([seen for _, seen in found])).double()
@@ -136,14 +137,14 @@ class OracleNetwork:
     def refine(
         self,
         hidden: torch.Tensor,
-        context: Any,
+        context: object,
         correlation: torch.Tensor,
-        motion: Any = None,
+        motion: object = None,
         source: torch.Tensor | None = None,
         *,
-        context_gates: Any = None,
+        context_gates: object = None,
     ) -> UpdateResult:
-        """The whole way at once."""
+        """Move every cell to its true match."""
         delta = correlation[:, :2].permute(0, 2, 3, 1)
         confidence = correlation[:, 2:].expand(-1, 2, -1, -1).permute(0, 2, 3, 1)
         count = 0 if source is None else len(source.unique())
@@ -151,7 +152,7 @@ class OracleNetwork:
 
 
 def drive(name: str, config: Config, dataset: Dataset, model: CorrespondenceModel, frames: int) -> str:
-    """One row of the table."""
+    """Run one configuration and return its row of the table."""
     parts = build_parts(config, dataset.camera, InputFacts.of(dataset), model=model)
     slam = Slam.from_parts(dataset.camera, parts)
     start_s = time.perf_counter()
@@ -169,14 +170,14 @@ def drive(name: str, config: Config, dataset: Dataset, model: CorrespondenceMode
 
 
 def compare(frames: int, budget_px: int) -> None:
-    """Both ways with a depth sensor and without any prior."""
+    """Compare both with a depth sensor and without any prior."""
     dataset = open_demo()
     frames = min(frames, len(dataset))
     common = [f"input.pixel_budget_px={budget_px}", "loop.enabled=false"]
     camera = working_camera(resolve_config(settings=common).input, dataset.camera)
     truth = Truth(dataset, camera, frames)
     print(f"rendered drive, {frames} frames, {camera.width}x{camera.height}\n")
-    print("| way of working | prior | keyframes | ATE SE(3) m | ATE Sim(3) m | scale % | ms a frame |")
+    print("| odometry | prior | keyframes | ATE SE(3) m | ATE Sim(3) m | scale % | ms a frame |")
     print("|---|---|---|---|---|---|---|")
     for prior in ("sensor", "none"):
         given = [*common, f"prior={prior}"]
@@ -193,7 +194,7 @@ def compare(frames: int, budget_px: int) -> None:
 
 
 def time_network(budget_px: int, device: str, precision: str) -> None:
-    """What the real network costs; its weights do not matter for that."""
+    """Time the real network; its weights do not matter for that."""
     from metric_slam.correspondence.droid.network import DroidNetwork
 
     torch.manual_seed(0)
@@ -219,8 +220,11 @@ def time_network(budget_px: int, device: str, precision: str) -> None:
         timed(f"update of {count} edges", lambda edges=edges, memories=memories: model.update(edges, memories))
 
 
-def timed(what: str, call: Any) -> Any:
-    """Calls, and prints how long it took."""
+_Result = TypeVar("_Result")
+
+
+def timed(what: str, call: Callable[[], _Result]) -> _Result:
+    """Print how long a call takes and return its result."""
     start_s = time.perf_counter()
     result = call()
     print(f"| {what} | {1e3 * (time.perf_counter() - start_s):.0f} |", flush=True)
@@ -228,7 +232,7 @@ def timed(what: str, call: Any) -> Any:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=60, help="of the rendered drive")
     parser.add_argument("--budget", type=int, help="pixel budget of the working size")

@@ -53,5 +53,5 @@ def test_one_run_from_command_to_table(tiny_data: Path, tmp_path: Path) -> None:
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line[:1] == "|"]
     seconds = {row[0]: float(row[1]) for row in rows[2:]}
     rate = float(done.stdout.split("kitti04-fast: ")[1].split()[0])
-    assert {"track", "frontend", "sum"} <= set(seconds) and "report" not in seconds
+    assert {"track", "sliding_window", "sum"} <= set(seconds) and "report" not in seconds
     assert 12 / seconds["sum"] == pytest.approx(rate, rel=0.05, abs=0.1), "the stages account for the frames per second"
