@@ -151,7 +151,7 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def drive(data: str, frames: int) -> Callable[[CudaKernels | None], Result]:
-    """The trajectory and inverse depths of the first frames of a data set."""
+    """Return trajectory and inverse depths of the first frames of a data set."""
 
     def run(cuda: CudaKernels | None) -> Result:
         config = resolve_config(settings=["preset=fast", "loop.enabled=false"])

@@ -55,7 +55,7 @@ def frontend_side(size: Size, side: str, machine: Machine) -> Side:
 
 
 def make_update(size: Size, device: torch.device, cuda: CudaKernels | None, *, by_torch: bool) -> Callable[[], object]:
-    """The call that is measured; every one starts from the same state."""
+    """Return the call that is measured; each starts from the same state."""
     torch.manual_seed(0)
     network = DroidNetwork().eval().to(device)
     model = DroidCorrespondence(network, DroidConfig(), str(device), _reference if by_torch else None)

@@ -152,7 +152,7 @@ class OracleNetwork:
 
 
 def drive(name: str, config: Config, dataset: Dataset, model: CorrespondenceModel, frames: int) -> str:
-    """One row of the table."""
+    """Run one configuration and return its row of the table."""
     parts = build_parts(config, dataset.camera, InputFacts.of(dataset), model=model)
     slam = Slam.from_parts(dataset.camera, parts)
     start_s = time.perf_counter()
