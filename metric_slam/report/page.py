@@ -115,11 +115,12 @@ def _accuracy_cards(metrics: Tree) -> list[Card]:
     alignment = str(lookup(metrics, "headline", "alignment"))
     label, whole = ROWS[alignment], branch(metrics, "kitti", "alignments", alignment)
     drifts = drift_per_length(metrics, alignment)
-    r_rel = number(whole, "r_rel_deg_per_100m")
+    r_rel, over = number(whole, "r_rel_deg_per_100m"), ""
     if r_rel is None and drifts:
-        r_rel = number(drifts[list(drifts)[-1]], "r_rel_deg_per_100m")
+        longest = list(drifts)[-1]
+        r_rel, over = number(drifts[longest], "r_rel_deg_per_100m"), f" over {longest} m"
     path = f"path {significant(number(metrics, 'path_length_m', 'value'))} m"
-    r_rel_text = f"r_rel {format_number(r_rel, 3)} °/100 m"
+    r_rel_text = f"r_rel {format_number(r_rel, 3)} °/100 m{over}"
     poses = f"n = {format_number(number(metrics, 'n_poses_compared'), 0)} poses, {path}, {r_rel_text}"
     cards = _drift_cards(whole, drifts, label, path)
     ate_m = number(metrics, "headline", "ate_rmse_m")

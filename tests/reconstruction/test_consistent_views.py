@@ -1,4 +1,4 @@
-"""Which cells other keyframes confirm: true depths are, wrong and guessed ones are not, in pieces as in one go."""
+"""Keyframes agree with true depths, and not with wrong or guessed ones, in pieces as in one go."""
 
 from __future__ import annotations
 
@@ -25,45 +25,45 @@ def started(street: Street) -> Start:
     """Six keyframes with true poses and depths, each matched with those up to two away."""
     start = Start(NoPrior(), street=street)
     for T in PATH:
-        start.store.append(keyframe_at(street, T, features=T))
-    start.graph.match_pairs([(i, j) for i in range(6) for j in range(6) if 0 < abs(i - j) <= 2])
+        start.map.append(keyframe_at(street, T, features=T))
+    start.map.graph.match_pairs([(i, j) for i in range(6) for j in range(6) if 0 < abs(i - j) <= 2])
     return start
 
 
 def confidences(start: Start) -> list[np.ndarray]:
-    return [start.graph.confidence_of(i) for i in range(len(start.store))]
+    return [start.map.graph.confidence_of(i) for i in range(len(start.map))]
 
 
-def test_true_depths_are_confirmed_by_all_that_see_them(start: Start) -> None:
-    confirmed = consistent_views(start.store, start.graph, confidences(start))
-    assert len(confirmed) == 6 and confirmed[2].dtype == np.uint8 and confirmed[2].max() == 4
+def test_all_that_see_true_depths_agree(start: Start) -> None:
+    agreeing = consistent_views(start.map, confidences(start))
+    assert len(agreeing) == 6 and agreeing[2].dtype == np.uint8 and agreeing[2].max() == 4
     seen = confidences(start)[2] > 0
-    assert (confirmed[2][seen] > 0).mean() > 0.85  # near road changes too much from row to row
-    assert not confirmed[2][~seen].any()
+    assert (agreeing[2][seen] > 0).mean() > 0.85  # near road changes too much from row to row
+    assert not agreeing[2][~seen].any()
 
 
 def test_wrong_depths_are_not() -> None:
     start = started(Street(road=False, walls=False, end_m=25.0))  # elsewhere the next row has nearly that depth
     wrong = np.zeros((12, 40), bool)
     wrong[7:10, 10:30] = True
-    depth = start.store[2].inv_depth.copy()
+    depth = start.map[2].inv_depth.copy()
     depth[wrong] *= 1.15
-    start.store[2].inv_depth = depth
-    confirmed = consistent_views(start.store, start.graph, confidences(start))
-    assert (confirmed[2][wrong] > 0).mean() < 0.1
-    assert (confirmed[2][~wrong & (confidences(start)[2] > 0)] > 0).mean() > 0.8
+    start.map.set_inv_depth(2, depth)
+    agreeing = consistent_views(start.map, confidences(start))
+    assert (agreeing[2][wrong] > 0).mean() < 0.1
+    assert (agreeing[2][~wrong & (confidences(start)[2] > 0)] > 0).mean() > 0.8
 
 
 def test_pieces_do_not_matter(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = consistent_views(start.store, start.graph, confidences(start))
+    whole = consistent_views(start.map, confidences(start))
     monkeypatch.setattr(module, "_PIECE", 2)
-    np.testing.assert_array_equal(consistent_views(start.store, start.graph, confidences(start)), whole)
+    np.testing.assert_array_equal(consistent_views(start.map, confidences(start)), whole)
 
 
-def test_a_keyframe_without_matches_is_confirmed_by_nobody() -> None:
+def test_nobody_agrees_with_a_keyframe_without_matches() -> None:
     start = Start(NoPrior(), street=STREET)
-    start.store.append(keyframe_at(STREET, PATH[0], features=PATH[0]))
-    assert not consistent_views(start.store, start.graph, confidences(start))[0].any()
+    start.map.append(keyframe_at(STREET, PATH[0], features=PATH[0]))
+    assert not consistent_views(start.map, confidences(start))[0].any()
 
 
 @pytest.mark.parametrize("depth_m", [0.5, 7.0, 40.0])
