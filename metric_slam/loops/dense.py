@@ -48,12 +48,13 @@ class DenseLoopMatcher:
         back = self._fit(here, backward, lie.inverse(T_query_match) @ T_query)
         if min(one_way.inliers, back.inliers) < limits.min_inliers or min(one_way.share, back.share) < limits.min_fit:
             return None
-        measured = one_way.T @ lie.inverse(T_match)
-        apart, angle = difference(measured, T_query @ lie.inverse(back.T))
+        measured, reverse = one_way.T @ lie.inverse(T_match), T_query @ lie.inverse(back.T)
         depth = float(route.scene_depth[match])
-        agree = apart < limits.agreement_depths * route.median_depth[match] and angle < limits.agreement_rad
-        if metric and not agree:
-            return None
+        if metric:  # otherwise the two have different units
+            apart, angle = difference(measured, reverse)
+            if apart > limits.agreement_depths * route.median_depth[match] or angle > limits.agreement_rad:
+                return None
+            measured = lie.interpolate(measured, reverse, 0.5)  # their depths err independently
         correction, _ = difference(lie.inverse(T_query), lie.inverse(measured @ T_match))
         if correction > max_depths * depth:
             return None
