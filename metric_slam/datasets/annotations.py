@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -76,23 +75,26 @@ def by_path_tail(folder: Path, path: str) -> list[Path]:
     return [folder.joinpath(*parts[first:]) for first in range(len(parts))]
 
 
-def _has_depth(entry: Any) -> bool:
+def _has_depth(entry: object) -> bool:
     return not isinstance(entry, dict) or entry.get("depth") is not None
 
 
-def _entry(path: Path, number: int, entry: Any) -> AnnotatedImage:
+def _entry(path: Path, number: int, entry: object) -> AnnotatedImage:
+    if not isinstance(entry, dict):
+        raise DatasetError(f"{path}: entry {number} of 'files' is {type(entry).__name__}, expected a JSON object")
     try:
         rgb, depth = str(entry["rgb"]), str(entry["depth"])
         scale = float(entry.get("depth_scale", 1.0))
         numbers = entry.get("cam_in")
-        intrinsics = None if numbers is None else tuple(float(value) for value in numbers)
+        intrinsics = None if numbers is None else [float(value) for value in numbers]
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{path}: entry {number} of 'files' is not understood ({error!r})") from error
     if not (np.isfinite(scale) and scale > 0):
         raise DatasetError(f"{path}: entry {number} has depth_scale {scale:g}: give values per metre")
     if intrinsics is not None and len(intrinsics) != 4:
         raise DatasetError(f"{path}: entry {number} has {len(intrinsics)} numbers in cam_in: give fx, fy, cx, cy")
-    return AnnotatedImage(rgb, _found(path, rgb), _found(path, depth), scale, intrinsics)
+    fx_fy_cx_cy = None if intrinsics is None else (intrinsics[0], intrinsics[1], intrinsics[2], intrinsics[3])
+    return AnnotatedImage(rgb, _found(path, rgb), _found(path, depth), scale, fx_fy_cx_cy)
 
 
 def _found(annotations: Path, name: str) -> Path:

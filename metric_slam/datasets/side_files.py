@@ -106,11 +106,12 @@ def resolve_camera(
     (width, height) of the first image. Raises CalibrationError if there is none or it does not fit the images.
     """
     side_file = folder / CAMERA_FILE
+    numbers: CameraLike
     if camera is not None:
         numbers, source = camera, "the camera option"
     elif side_file.is_file():
         lines = read_lines(side_file, CalibrationError)
-        numbers, source = parse_numbers(" ".join(lines), side_file, CalibrationError), str(side_file)
+        numbers, source = parse_numbers(" ".join(lines), side_file, CalibrationError).tolist(), str(side_file)
     elif known is not None:
         numbers, source = known, "the published calibration of this data set"
     else:
@@ -132,7 +133,8 @@ def _camera_from(numbers: CameraLike, size: tuple[int, int], source: str) -> tup
     values = np.asarray(numbers, dtype=np.float64)
     if values.shape not in ((4,), (8,), (9,)) or not np.isfinite(values).all():
         raise CalibrationError(f"{source} has {values.size} numbers, expected {CAMERA_HELP}")
-    return _possible_camera(*values[:4], size, source), (values[4:] if values.size > 4 else None)
+    fx, fy, cx, cy = values[:4].tolist()
+    return _possible_camera(fx, fy, cx, cy, size, source), (values[4:] if values.size > 4 else None)
 
 
 def _possible_camera(fx: float, fy: float, cx: float, cy: float, size: tuple[int, int], source: str) -> PinholeCamera:

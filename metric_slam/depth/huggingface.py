@@ -1,18 +1,18 @@
-"""The depth prior ``huggingface``: metric depth of every keyframe by a model of the library transformers.
+"""The depth prior ``huggingface``: metric depth of every keyframe from a model of the library transformers.
 
-Only models that answer in metres are taken: scale is what a prior is for. Those that were trained on one camera (Depth
-Anything's metric models, ZoeDepth, GLPN) are right for cameras of about that focal length and off by the ratio
-elsewhere; Depth Pro scales by a field of view that it guesses (Bochkovskii et al., *Depth Pro*, ICLR 2025, section
-3.1), for which the calibration is put in here.
+Only models whose output is in metres are accepted. Models trained on one camera (Depth Anything's metric models,
+ZoeDepth, GLPN) are right for cameras of about that focal length and off by the ratio elsewhere. Depth Pro scales by a
+field of view that it estimates (Bochkovskii et al., *Depth Pro*, ICLR 2025, section 3.1), which is replaced by the
+calibrated one here.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -23,8 +23,43 @@ from metric_slam.errors import ConfigError, MissingDependencyError, WeightsError
 from metric_slam.frame import Frame
 from metric_slam.geometry.camera import PinholeCamera
 
+if TYPE_CHECKING:
+    from transformers.feature_extraction_utils import BatchFeature
+
 METRIC_TYPES = frozenset({"zoedepth", "depth_pro", "glpn"})
-"""Kinds of model that are metric by construction; others say so in ``depth_estimation_type``, or do not say."""
+"""Kinds of model that are metric by construction; others may state it in ``depth_estimation_type``."""
+
+
+class ModelConfig(Protocol):
+    """What every model configuration of transformers has."""
+
+    model_type: str
+
+
+class DepthModel(Protocol):
+    """What is used of a depth model of transformers."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Its configuration."""
+
+    def to(self, device: str) -> DepthModel:
+        """Move the weights to a torch device."""
+
+    def __call__(self, **inputs: torch.Tensor) -> object:
+        """Run the model; the output is for the processor of the same model."""
+
+
+class DepthProcessor(Protocol):
+    """What is used of an image processor of transformers."""
+
+    def __call__(self, *, images: np.ndarray, return_tensors: str) -> BatchFeature:
+        """Convert an image to the inputs of the model."""
+
+    def post_process_depth_estimation(
+        self, outputs: object, *, target_sizes: Sequence[tuple[int, int]], source_sizes: Sequence[tuple[int, int]] = ()
+    ) -> Sequence[Mapping[str, torch.Tensor]]:
+        """Depth at the size of the images, under "predicted_depth"."""
 
 
 class HuggingFacePrior(ImageDepthPrior):
@@ -46,23 +81,26 @@ class HuggingFacePrior(ImageDepthPrior):
 class HuggingFacePredictor:
     """A model with its image processor on one device."""
 
-    def __init__(self, model: Any, processor: Any, device: str) -> None:
+    def __init__(self, model: DepthModel, processor: DepthProcessor, device: str) -> None:
         self._model, self._processor, self._device = model.to(device), processor, device
         parameters = inspect.signature(processor.post_process_depth_estimation).parameters
-        self._needs_source = "source_sizes" in parameters  # ZoeDepth pads its input and has to know by how much
+        self._needs_source = "source_sizes" in parameters  # ZoeDepth needs the size to undo its padding
 
     def __call__(self, image: np.ndarray, camera: PinholeCamera) -> np.ndarray:
         """Depth along z in metres, float32 [H, W], 0 where unknown, of an RGB image uint8 [H, W, 3] of ``camera``."""
-        size = image.shape[:2]
+        size = image.shape[0], image.shape[1]
         inputs = self._processor(images=image, return_tensors="pt").to(self._device)
         with torch.inference_mode():
             outputs = self._model(**inputs)
-            if getattr(outputs, "field_of_view", None) is not None:
-                width_to_focal = image.shape[1] / camera.fx
-                degrees = 2.0 * np.rad2deg(np.arctan(0.5 * width_to_focal))
-                outputs.field_of_view = torch.full_like(outputs.field_of_view, degrees)
-            sizes = {"source_sizes": [size]} if self._needs_source else {}
-            found = self._processor.post_process_depth_estimation(outputs, target_sizes=[size], **sizes)
+            estimated = getattr(outputs, "field_of_view", None)
+            if estimated is not None:
+                degrees = 2.0 * float(np.rad2deg(np.arctan(0.5 * image.shape[1] / camera.fx)))
+                setattr(outputs, "field_of_view", torch.full_like(estimated, degrees))  # noqa: B010  (type unknown)
+            process = self._processor.post_process_depth_estimation
+            if self._needs_source:
+                found = process(outputs, target_sizes=[size], source_sizes=[size])
+            else:
+                found = process(outputs, target_sizes=[size])
         depth_m = found[0]["predicted_depth"].float().cpu().numpy()
         assert depth_m.shape == size, (depth_m.shape, size)
         # smooth interpolation overshoots below zero at the edges of things
@@ -86,26 +124,26 @@ def make_huggingface_prior(config: HuggingFaceConfig, device: str) -> tuple[Hugg
     return HuggingFacePrior(config, HuggingFacePredictor(model, processor, device)), what
 
 
-def check_metric(model: str, found: Any, *, assume_metric: bool) -> None:
-    """Raises ConfigError unless the configuration ``found`` of ``model``, or the user, says that it is metric."""
-    kind, says = found.model_type, getattr(found, "depth_estimation_type", None)
+def check_metric(model: str, found: ModelConfig, *, assume_metric: bool) -> None:
+    """Raise ConfigError unless ``model`` is metric by its configuration ``found`` or by ``assume_metric``."""
+    kind, stated = found.model_type, getattr(found, "depth_estimation_type", None)
     if kind == "prompt_depth_anything":
         raise ConfigError(f"{model}: a {kind} model needs measured depth as its prompt; take one of depth_anything")
-    if says == "relative":
+    if stated == "relative":
         raise ConfigError(
-            f"{model}: its configuration says that its depth is relative; take one trained for metric depth"
+            f"{model}: its depth is relative according to its configuration; take one trained for metric depth"
         )
-    if kind == "depth_pro" and not found.use_fov_model:
-        raise ConfigError(f"{model}: this depth_pro has no field of view, without which it does not answer in metres")
-    if says != "metric" and kind not in METRIC_TYPES and not assume_metric:
+    if kind == "depth_pro" and not getattr(found, "use_fov_model", False):
+        raise ConfigError(f"{model}: this depth_pro has no field of view, without which its depth is not metric")
+    if stated != "metric" and kind not in METRIC_TYPES and not assume_metric:
         raise ConfigError(
-            f"{model}: a {kind} model does not say whether its depth is metric; if it is, set "
+            f"{model}: the configuration of a {kind} model does not state whether its depth is metric; if it is, set "
             "huggingface.assume_metric=true"
         )
 
 
-def _load(config: HuggingFaceConfig, model: str) -> tuple[Any, Any]:
-    """The model in evaluation mode and its image processor. Raises as :func:`make_huggingface_prior`."""
+def _load(config: HuggingFaceConfig, model: str) -> tuple[DepthModel, DepthProcessor]:
+    """Load the model in evaluation mode and its image processor. Raises as :func:`make_huggingface_prior`."""
     try:
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoImageProcessor, AutoModelForDepthEstimation
@@ -113,7 +151,7 @@ def _load(config: HuggingFaceConfig, model: str) -> tuple[Any, Any]:
         raise MissingDependencyError(
             f"prior 'huggingface' needs transformers ({_line(error)}): pip install 'metric-slam[huggingface]'"
         ) from error
-    options: dict[str, Any] = {"local_files_only": not config.allow_download, "trust_remote_code": False}
+    options = {"local_files_only": not config.allow_download, "trust_remote_code": False}
     try:
         with _quiet():
             check_metric(model, AutoConfig.from_pretrained(model, **options), assume_metric=config.assume_metric)
@@ -127,14 +165,16 @@ def _load(config: HuggingFaceConfig, model: str) -> tuple[Any, Any]:
     if lacking:  # the library fills them with random numbers and goes on
         raise WeightsError(f"{model}: {len(lacking)} weights are missing, {lacking[0]} among them; fetch it again")
     if not hasattr(processor, "post_process_depth_estimation"):
-        raise ConfigError(f"{model}: its image processor knows no depth; take another model or a newer transformers")
+        raise ConfigError(
+            f"{model}: its image processor has no depth output; take another model or a newer transformers"
+        )
     return network.eval().requires_grad_(False), processor
 
 
 def _why_not(model: str, allow_download: bool, error: Exception) -> str:
     if isinstance(error, OSError) and not Path(model).is_dir() and not allow_download:
         return (
-            f"no model '{model}': it is no folder and not in the local cache; name its folder, or fetch it with "
+            f"no model '{model}': it is neither a folder nor in the local cache; name its folder, or fetch it with "
             "--set huggingface.allow_download=true"
         )
     return f"{model}: cannot be read as a depth model of transformers ({_line(error)})"

@@ -125,7 +125,7 @@ def test_choices_make_it_only_when_asked(metric_model: Path, tmp_path: Path, mon
 def test_a_relative_model_is_refused(metric_model: Path, tmp_path: Path) -> None:
     folder = edited(metric_model, tmp_path / "relative", depth_estimation_type="relative")
     for assume in (False, True):
-        with pytest.raises(ConfigError, match="says that its depth is relative") as caught:
+        with pytest.raises(ConfigError, match="its depth is relative according to") as caught:
             make_huggingface_prior(HuggingFaceConfig(model=str(folder), assume_metric=assume), "cpu")
         assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 

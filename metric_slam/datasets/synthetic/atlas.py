@@ -59,7 +59,7 @@ class AtlasBuilder:
         levels = [base]
         levels += [np.empty((base.shape[0] >> k, ATLAS_WIDTH >> k, 3), np.uint8) for k in range(1, LEVELS)]
         for top in range(0, self._height, _MIP_ROWS):
-            part = base[top : top + _MIP_ROWS].astype(np.float32)
+            part: np.ndarray = base[top : top + _MIP_ROWS].astype(np.float32)
             for k in range(1, LEVELS):  # in float, so that roundings do not add up to a brighter level
                 part = cv2.resize(part, (part.shape[1] // 2, part.shape[0] // 2), interpolation=cv2.INTER_AREA)
                 levels[k][top >> k : (top >> k) + part.shape[0]] = np.rint(part)
@@ -115,8 +115,8 @@ class Atlas:
         position = np.clip(uv * scale - 0.5, low, np.maximum(high, low)).astype(np.float32)
         count = len(position)
         rows = -(-count // _REMAP_ROW)
-        padded = np.zeros((rows * _REMAP_ROW, 2), np.float32)
-        padded[:count] = position
-        grid = padded.reshape(rows, _REMAP_ROW, 2)
-        colours = cv2.remap(self.levels[level], grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        padded = np.zeros((2, rows * _REMAP_ROW), np.float32)
+        padded[:, :count] = position.T
+        x, y = padded.reshape(2, rows, _REMAP_ROW)
+        colours = cv2.remap(self.levels[level], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         return colours.reshape(-1, 3)[:count].astype(np.float32)

@@ -30,5 +30,5 @@ def degrade_depth(
     map_x, map_y = np.meshgrid(x, y)
     field = cv2.remap(coarse, map_x, map_y, cv2.INTER_LINEAR)
     wx, wy = map_x % 1, map_y % 1
-    field /= np.sqrt((wx**2 + (1 - wx) ** 2) * (wy**2 + (1 - wy) ** 2))
+    field = field / np.sqrt((wx**2 + (1 - wx) ** 2) * (wy**2 + (1 - wy) ** 2))
     return (depth_m * np.exp(common + smooth_sigma * field)).astype(np.float32)

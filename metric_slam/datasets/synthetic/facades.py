@@ -45,7 +45,7 @@ def random_style(rng: Rng) -> FacadeStyle:
     wall = np.clip(0.82 * wall + 0.18 * wall.mean(), 0, 0.93)
     light_frame = rng.random() < 0.7
     return FacadeStyle(
-        wall=tuple(float(c) for c in wall),
+        wall=(float(wall[0]), float(wall[1]), float(wall[2])),
         brick=brick,
         frame=(0.86, 0.85, 0.82) if light_frame else (0.20, 0.18, 0.17),
         paint=PAINT_COLOURS[rng.integers(len(PAINT_COLOURS))],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from metric_slam.datasets.synthetic.facades import FacadePainter, FacadeStyle, random_style, side_wall
 from metric_slam.datasets.synthetic.kit import Kit
-from metric_slam.datasets.synthetic.mesh import WHITE, Rect, moved, part_for
+from metric_slam.datasets.synthetic.mesh import WHITE, Rect, Vector, moved, part_for
 
 ROOF_COLOURS = ((0.60, 0.33, 0.25), (0.52, 0.30, 0.24), (0.36, 0.35, 0.36), (0.45, 0.36, 0.30), (0.66, 0.42, 0.30))
 
@@ -50,7 +49,7 @@ def paint_house(kit: Kit, width_m: float, depth_m: float) -> HouseKind:
     return HouseKind(style, floors, height, front, flank)
 
 
-def build_house(kit: Kit, plot: Plot, kind: HouseKind, shade: Sequence[float] = WHITE, details: bool = True) -> None:
+def build_house(kit: Kit, plot: Plot, kind: HouseKind, shade: Vector = WHITE, details: bool = True) -> None:
     """Add a house of this kind, its walls tinted by ``shade``; without ``details`` nothing stands out of its front."""
     rng, style, height = kit.rng, kind.style, kind.height_m
     w, d = plot.width_m, plot.depth_m
@@ -72,8 +71,8 @@ def build_house(kit: Kit, plot: Plot, kind: HouseKind, shade: Sequence[float] = 
 def _flat_roof(kit: Kit, plot: Plot, style: FacadeStyle, height: float) -> None:
     w, d = plot.width_m, plot.depth_m
     wall = np.array(style.wall)
-    edges = (((-0.12, -0.14), (w + 0.12, 0.12)), ((-0.12, d - 0.12), (w + 0.12, d + 0.14)))
-    edges += (((-0.14, 0), (0.12, d)), ((w - 0.12, 0), (w + 0.14, d)))
+    edges = [((-0.12, -0.14), (w + 0.12, 0.12)), ((-0.12, d - 0.12), (w + 0.12, d + 0.14))]
+    edges += [((-0.14, 0.0), (0.12, d)), ((w - 0.12, 0.0), (w + 0.14, d))]
     for (x0, y0), (x1, y1) in edges:
         kit.mesh.box((x0, y0, height - 0.25), (x1, y1, height + 0.45), kit.rect["rough"], 0.95 * wall, plot.frame)
     roof = [(0, 0, height), (w, 0, height), (w, d, height), (0, d, height)]
@@ -88,8 +87,8 @@ def _pitched_roof(kit: Kit, plot: Plot, style: FacadeStyle, height: float) -> No
     colour = np.array(ROOF_COLOURS[kit.rng.integers(len(ROOF_COLOURS))]) * kit.rng.uniform(0.9, 1.1)
     low = height - out * slope
     for near, far in ((-out, d / 2), (d + out, d / 2)):
-        corners = [(-0.1, far, height + rise), (w + 0.1, far, height + rise), (w + 0.1, near, low), (-0.1, near, low)]
-        corners = np.array(corners)
+        top = height + rise
+        corners = np.array([(-0.1, far, top), (w + 0.1, far, top), (w + 0.1, near, low), (-0.1, near, low)])
         part = part_for(corners, kit.rect["tiles"], 26.0)
         kit.mesh.quad(moved(corners, plot.frame), kit.rect["tiles"], colour, part)
     kit.mesh.box((0, -out, low - 0.16), (w, -out + 0.06, low + 0.02), kit.rect["plain"], (0.5, 0.49, 0.47), plot.frame)

@@ -54,8 +54,8 @@ class Kit:
     def patch(self, name: str, size_px: int) -> Rect:
         """A random square piece of a shared texture."""
         x0, y0, x1, y1 = self.rect[name]
-        x = self.rng.integers(x0, x1 - size_px + 1)
-        y = self.rng.integers(y0, y1 - size_px + 1)
+        x = self.rng.integers(int(x0), int(x1) - size_px + 1)
+        y = self.rng.integers(int(y0), int(y1) - size_px + 1)
         return float(x), float(y), float(x + size_px), float(y + size_px)
 
     def apart(self, build: Callable[[], None]) -> Mesh:

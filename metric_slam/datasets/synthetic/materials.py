@@ -215,7 +215,7 @@ def plain(rng: Rng, size_px: int, roughness: float) -> np.ndarray:
     return to_bytes(tinted(grey, (1.0, 1.0, 1.0)))
 
 
-def lettered_panel(rng: Rng, height_px: int, width_px: int, colour: Sequence[float]) -> np.ndarray:
+def lettered_panel(rng: Rng, height_px: int, width_px: int, colour: Sequence[float] | np.ndarray) -> np.ndarray:
     """The painted side of a van: stripes, a badge, lines of something like letters, dirt; uint8 [h, w, 3]."""
     image = np.full((height_px, width_px, 3), colour, np.float32)
     for _ in range(3):

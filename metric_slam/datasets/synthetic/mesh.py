@@ -8,6 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 Rect = tuple[float, float, float, float]
+Vector = Sequence[float] | np.ndarray
+"""Three numbers: a point, or a tint as factors on red, green and blue."""
+
+Points = Sequence[Sequence[float]] | np.ndarray
+"""Points [N, 3]."""
+
 WHITE = (1.0, 1.0, 1.0)
 
 
@@ -52,7 +58,7 @@ class MeshBuilder:
         points: np.ndarray,
         uv: np.ndarray,
         rect: Rect,
-        tint: Sequence[float] | np.ndarray = WHITE,
+        tint: Vector = WHITE,
         normals: np.ndarray | None = None,
     ) -> None:
         """Append triangles: ``points`` [T, 3, 3], ``uv`` [T, 3, 2]; flat normals if none are given."""
@@ -64,9 +70,9 @@ class MeshBuilder:
 
     def quad(
         self,
-        corners: Sequence[Sequence[float]] | np.ndarray,
+        corners: Points,
         rect: Rect,
-        tint: Sequence[float] = WHITE,
+        tint: Vector = WHITE,
         part: Rect = (0.0, 0.0, 1.0, 1.0),
     ) -> None:
         """A flat quadrilateral, corners in the order top left, top right, bottom right, bottom left of the texture.
@@ -83,7 +89,7 @@ class MeshBuilder:
         else:
             self.triangles(_divided(c, self.max_edge_m), _divided(t, self.max_edge_m, like=c), rect, tint)
 
-    def stamp(self, mesh: Mesh, frame: np.ndarray, tint: Sequence[float] | np.ndarray = WHITE) -> None:
+    def stamp(self, mesh: Mesh, frame: np.ndarray, tint: Vector = WHITE) -> None:
         """Append a copy of ``mesh`` moved by the rigid motion ``frame`` [4, 4]."""
         R, t = frame[:3, :3].astype(np.float32), frame[:3, 3].astype(np.float32)
         self._points.append(mesh.points_m @ R.T + t)
@@ -97,7 +103,7 @@ class MeshBuilder:
         low: Sequence[float],
         high: Sequence[float],
         rect: Rect,
-        tint: Sequence[float] = WHITE,
+        tint: Vector = WHITE,
         frame: np.ndarray | None = None,
         texels_per_m: float = 25.0,
     ) -> None:
@@ -116,11 +122,11 @@ class MeshBuilder:
 
     def cylinder(
         self,
-        foot: Sequence[float],
-        top: Sequence[float],
+        foot: Vector,
+        top: Vector,
         radii: tuple[float, float],
         rect: Rect,
-        tint: Sequence[float] = WHITE,
+        tint: Vector = WHITE,
         sides: int = 10,
     ) -> None:
         """A round post from ``foot`` to ``top`` with the two radii, smooth normals, texture wrapped around once."""
@@ -179,7 +185,7 @@ def _divided(corners: np.ndarray, max_edge_m: float, like: np.ndarray | None = N
     return both.reshape(-1, 3, corners.shape[1])
 
 
-def moved(points: np.ndarray, frame: np.ndarray | None) -> np.ndarray:
+def moved(points: Points, frame: np.ndarray | None) -> np.ndarray:
     """Points [N, 3] mapped by the rigid motion ``frame`` [4, 4]; unchanged without one."""
     points = np.asarray(points, np.float64)
     return points if frame is None else points @ frame[:3, :3].T + frame[:3, 3]

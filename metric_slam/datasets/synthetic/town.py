@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from metric_slam.datasets.synthetic.spec import DriveSpec
 from metric_slam.datasets.synthetic.town_plan import TownPlan, town_plan
 from metric_slam.datasets.synthetic.town_pool import ALIKE_M, TownPool, town_pool
 from metric_slam.datasets.synthetic.world import HOUSE_DEPTH_M, KERB_EDGE_M, KERB_M, PAVEMENT_M, edge_frames, lawn
+
+T = TypeVar("T")
 
 REACH_M = 70.0
 """How far streets go on beyond the outermost crossings."""
@@ -93,8 +96,8 @@ class _Town:
             edges["east"] = self._level((i, j - 1), (i, j))
         return edges
 
-    def _draw(self, pool: Sequence[Mesh] | Sequence[Rect]) -> Mesh | Rect:
-        return pool[self.kit.rng.integers(len(pool))]
+    def _draw(self, pool: Sequence[T]) -> T:
+        return pool[int(self.kit.rng.integers(len(pool)))]
 
     def _ground(
         self, area: Sequence[float], z: float, pool: Sequence[Rect], frame: np.ndarray | None = None, part: float = 1.0

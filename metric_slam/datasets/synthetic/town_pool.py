@@ -70,6 +70,7 @@ def town_pool(kit: Kit, alike: bool) -> TownPool:
         images = (getattr(materials, paint)(rng, strip_m, width_m, texel_m) for _ in range(1 if alike else count))
         return [kit.atlas.add(image) for image in images]
 
+    road: list[Rect]
     if alike:
         road = [kit.atlas.add(materials.even_asphalt(rng, strip_m, STREET_WIDTH_M, texel)) for _ in range(_STRIPS)]
     else:

@@ -9,7 +9,7 @@ import numpy as np
 
 from metric_slam.datasets.synthetic import materials
 from metric_slam.datasets.synthetic.kit import Kit
-from metric_slam.datasets.synthetic.mesh import Mesh, Rect
+from metric_slam.datasets.synthetic.mesh import Mesh, Rect, Vector
 from metric_slam.datasets.synthetic.street_things import CAR_COLOURS, add_car, add_wheel
 
 PANEL_TEXELS_PER_M = 70.0
@@ -36,12 +36,12 @@ def make_vehicles(kit: Kit) -> tuple[Vehicle, Vehicle, Vehicle]:
     )
 
 
-def _panel(kit: Kit, width_m: float, height_m: float, colour: Sequence[float]) -> Rect:
+def _panel(kit: Kit, width_m: float, height_m: float, colour: Vector) -> Rect:
     size = (round(height_m * PANEL_TEXELS_PER_M), round(width_m * PANEL_TEXELS_PER_M))
     return kit.atlas.add(materials.lettered_panel(kit.rng, *size, colour))
 
 
-def _painted_box(kit: Kit, low: Corner, high: Corner, colour: Sequence[float]) -> None:
+def _painted_box(kit: Kit, low: Corner, high: Corner, colour: Vector) -> None:
     """A box whose four walls have lettered panels of their own, the top is plain."""
     (x0, y0, z0), (x1, y1, z1) = low, high
     walls = (((x0, y1), (x0, y0)), ((x1, y0), (x1, y1)), ((x0, y0), (x1, y0)), ((x1, y1), (x0, y1)))
@@ -56,7 +56,7 @@ def _rear(kit: Kit, x: float, half: float, low: float, high: float) -> None:
     """The back of a vehicle at ``x``: door gap, handles, lights, number plate and a dark bumper."""
     plain = kit.rect["plain"]
 
-    def plate(y0: float, y1: float, z0: float, z1: float, tint: Sequence[float], out: float = 0.012) -> None:
+    def plate(y0: float, y1: float, z0: float, z1: float, tint: Vector, out: float = 0.012) -> None:
         kit.mesh.quad([(x - out, y1, z1), (x - out, y0, z1), (x - out, y0, z0), (x - out, y1, z0)], plain, tint)
 
     plate(-0.015, 0.015, low + 0.05, high - 0.05, DARK)

@@ -54,7 +54,6 @@ def build_block(kit: Kit, spec: DriveSpec) -> None:
     length, depth = spec.block_length_m, spec.block_depth_m
     xs = ((-W - REACH_X_M, -W), (0.0, length), (length + W, length + W + REACH_X_M))
     ys = ((-W - REACH_Y_M, -W), (0.0, depth), (depth + W, depth + W + REACH_Y_M))
-    styles = {0: {}, 1: {}, 2: {}}
     for i, (x0, x1) in enumerate(xs):
         for j, (y0, y1) in enumerate(ys):
             edges = {} if (i, j) != (1, 1) else {"west": "town", "east": "town"}
@@ -64,7 +63,6 @@ def build_block(kit: Kit, spec: DriveSpec) -> None:
             edges |= {"west": "town"} if i > 0 else {}
             if j == 2:
                 edges["south"] = "park"  # the fast road has no houses on its far side
-            styles[i][j] = edges
             _block(kit, (x0, y0, x1, y1), edges)
     for y, kind in ((-W / 2, "town"), (depth + W / 2, "fast")):
         _road(kit, (xs[0][0], y), xs[2][1] - xs[0][0], 0.0, kind, ((-W, 0.0), (length, length + W)))

@@ -47,18 +47,18 @@ class DepthCache:
     def save(self, frame: Frame, found: ImageDepth) -> None:
         """Keep a map. Raises OutputError where the folder cannot be written."""
         path = self._path(frame)
-        normals = {} if found.normals is None else {"normals": np.rint(127.0 * found.normals).astype(np.int8)}
+        arrays: dict[str, np.ndarray] = {
+            "depth": found.depth_m.astype(np.float16),
+            "confidence": np.rint(255.0 * found.confidence).astype(np.uint8),
+            "made_from": np.array(self._origin(frame)),
+        }
+        if found.normals is not None:
+            arrays["normals"] = np.rint(127.0 * found.normals).astype(np.int8)
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    depth=found.depth_m.astype(np.float16),
-                    confidence=np.rint(255.0 * found.confidence).astype(np.uint8),
-                    made_from=np.array(self._origin(frame)),
-                    **normals,
-                )
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy declares names as options
             partial.replace(path)
         except OSError as error:
             reason = error.strerror or type(error).__name__
@@ -70,4 +70,4 @@ class DepthCache:
 
     def _origin(self, frame: Frame) -> str:
         numbers = " ".join(f"{value:.9g}" for value in frame.camera.vector())
-        return f"{self._made_by}; camera {numbers}; image {zlib.crc32(np.ascontiguousarray(frame.image)):08x}"
+        return f"{self._made_by}; camera {numbers}; image {zlib.crc32(frame.image.tobytes()):08x}"

@@ -42,7 +42,8 @@ class DinoV2(nn.Module):
         first = (self.cls_token + positions[:, :1]).expand(n, -1, -1)
         x = torch.cat([first, self.register_tokens.expand(n, -1, -1), patches + positions[:, 1:]], dim=1)
         levels = []
-        blocks = self.blocks[0]
+        (blocks,) = self.blocks.children()
+        assert isinstance(blocks, nn.ModuleList)
         for count, block in enumerate(blocks, start=1):
             x = block(x)
             if self.intermediate and count % (len(blocks) // _LEVELS) == 0:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from torch import Tensor, nn
 from metric_slam.depth.metric3d.canonical import MEAN_RGB, STD_RGB
 from metric_slam.depth.metric3d.model import Metric3D, Prediction
 from metric_slam.errors import MissingDependencyError, OutputError, WeightsError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 log = logging.getLogger(__name__)
 
@@ -180,8 +183,8 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _session(path: Path, device: str) -> tuple[Any, tuple[type[Exception], ...]]:
-    """The file in onnxruntime, and what that raises when it gives up."""
+def _session(path: Path, device: str) -> tuple[InferenceSession, tuple[type[Exception], ...]]:
+    """Open a file in onnxruntime; returns the session and the exceptions that running it may raise."""
     try:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as native
@@ -191,7 +194,7 @@ def _session(path: Path, device: str) -> tuple[Any, tuple[type[Exception], ...]]
         raise WeightsError(f"no weights at {path}: {_REMEDY}, or give the path of another file")
     # its exceptions have no base of their own
     own = [kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    failures = (*own, RuntimeError, ValueError)
+    failures: tuple[type[Exception], ...] = (*own, RuntimeError, ValueError)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # one setting holds for both libraries
     options.log_severity_level = 3
@@ -204,8 +207,8 @@ def _session(path: Path, device: str) -> tuple[Any, tuple[type[Exception], ...]]
         ) from error
 
 
-def _providers(available: Iterable[str], device: str) -> list[Any]:
-    """Where onnxruntime is to compute, best first; its names begin with those of torch's devices."""
+def _providers(available: Iterable[str], device: str) -> list[str | tuple[str, dict[str, int]]]:
+    """Choose the execution providers, best first; their names begin with those of torch's devices."""
     wanted, on_cpu = torch.device(device), "CPUExecutionProvider"
     if wanted.type == "cpu":
         return [on_cpu]

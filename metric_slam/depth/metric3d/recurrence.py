@@ -38,9 +38,9 @@ class ContextEncoder(nn.Module):
 
     def forward(self, maps: tuple[Tensor, Tensor, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """(hidden, context), three [N, C, h, w] each, finest first."""
-        heads = [self.get_submodule(name) for name in ("outputs04", "outputs08", "outputs16")]
-        hidden = [torch.tanh(head[0](x)) for head, x in zip(heads, maps, strict=True)]
-        context = [torch.relu(head[1](x)) for head, x in zip(heads, maps, strict=True)]
+        heads = [tuple(self.get_submodule(name).children()) for name in ("outputs04", "outputs08", "outputs16")]
+        hidden = [torch.tanh(first(x)) for (first, _), x in zip(heads, maps, strict=True)]
+        context = [torch.relu(second(x)) for (_, second), x in zip(heads, maps, strict=True)]
         return hidden, context
 
 
