@@ -1,12 +1,12 @@
-"""Errors that a user can cause or mend; the command line prints their one line and exits with code 2.
+"""Errors that a user can cause or resolve; the command line prints their one line and exits with code 2.
 
-Programmer mistakes are assertions with the offending value. Numerical failures are no errors at all: they come back
-as a status (see :class:`metric_slam.optimization.bundle_adjustment.BaReport`) and leave the state unchanged.
+Mistakes of the programmer are assertions with the offending value. Numerical failures are not exceptions: a solve
+reports them as a status and leaves the state unchanged.
 """
 
 
 class MetricSlamError(Exception):
-    """Base of everything the user is told about. The message is one line: what is wrong, which file, the remedy."""
+    """Base of all errors of the package. The message is one line: what is wrong, where, and the remedy."""
 
 
 class InputError(MetricSlamError, ValueError):
@@ -14,15 +14,15 @@ class InputError(MetricSlamError, ValueError):
 
 
 class DatasetError(MetricSlamError):
-    """A sequence, its images or its side files are missing, empty or do not fit together."""
+    """A sequence, its images or its side files are missing, empty or inconsistent."""
 
 
 class CalibrationError(MetricSlamError):
-    """The calibration is missing, has the wrong count of numbers or describes an impossible camera."""
+    """The calibration is missing, has the wrong number of values or describes an impossible camera."""
 
 
 class ImageError(MetricSlamError):
-    """An image cannot be decoded or has another size than the calibration says."""
+    """An image cannot be decoded, or its size differs from that of the calibration."""
 
 
 class ConfigError(MetricSlamError):
@@ -34,15 +34,15 @@ class OutputError(MetricSlamError):
 
 
 class ResumeError(MetricSlamError):
-    """A run cannot be continued: nothing to continue, another sequence, version or configuration, damaged files."""
+    """A run cannot be resumed: no checkpoint, another sequence, version or configuration, or damaged files."""
 
 
 class WeightsError(MetricSlamError):
-    """Weights of a network are missing, damaged, of another network, or cannot be downloaded."""
+    """Weights are missing, damaged, of another network, or cannot be downloaded."""
 
 
 class MissingDependencyError(MetricSlamError):
-    """An optional package, a system library or the compiled extension is absent."""
+    """An optional package, a system library or a compiled module is missing."""
 
 
 class EvaluationError(MetricSlamError):

@@ -1,4 +1,4 @@
-"""Trajectories as files (TUM and KITTI) and as arrays: reading, writing, re-basing, pairing two of them.
+"""Trajectories as files (TUM and KITTI) and as arrays: reading, writing, change of reference camera, association.
 
 A TUM row is ``time tx ty tz qx qy qz qw``; a KITTI row holds the twelve numbers of the upper 3x4 of ``T_world_cam``,
 row by row, and its line number is the frame number. In both, ``T_world_cam`` maps camera coordinates to the world.
@@ -13,30 +13,37 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from metric_slam.errors import EvaluationError, OutputError
+from metric_slam.errors import EvaluationError, InputError, OutputError
 from metric_slam.geometry import lie
 
 TUM_COLUMNS = 8
 KITTI_COLUMNS = 12
 MAX_TIME_DIFFERENCE_S = 0.02
-"""Stamps further apart than this are not the same moment: two thirds of a frame at 30 Hz, as in the TUM tools."""
+"""Largest difference of associated time stamps: two thirds of a frame at 30 Hz, as in the TUM tools."""
 
 _TIME_ROUNDING_S = 1e-6
-"""What float64 can lose of a difference of Unix times; added so that a tolerance includes its own bound."""
+"""Rounding error of a difference of Unix times in float64; added so that a tolerance includes its own bound."""
 
 _MAX_ROTATION_DEFECT = 1e-2
-"""Largest entry of ``R^T R - I`` that can still come from a text file with few digits."""
+"""Largest entry of ``R^T R - I`` that rounding in a text file explains."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Poses in their order in time."""
+    """Poses in order of time."""
 
     times_s: np.ndarray | None
-    """Time stamps in seconds, float64 [N], strictly increasing; None where the file has none (KITTI)."""
+    """Time stamps in seconds, float64 [N], strictly increasing; None for a file without them (KITTI)."""
 
     T_world_cam: np.ndarray
     """Camera to world, float64 [N, 4, 4]."""
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.T_world_cam)
+        if len(shape) != 3 or shape[1:] != (4, 4):
+            raise InputError(f"T_world_cam has shape {shape}, expected (N, 4, 4): one matrix per pose")
+        if self.times_s is not None and np.shape(self.times_s) != shape[:1]:
+            raise InputError(f"times_s has shape {np.shape(self.times_s)}, expected ({shape[0]},) as T_world_cam")
 
     def __len__(self) -> int:
         return len(self.T_world_cam)
@@ -44,7 +51,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Association:
-    """Which rows of two trajectories belong together."""
+    """Corresponding rows of two trajectories."""
 
     estimate_rows: np.ndarray
     """int64 [M]."""
@@ -53,25 +60,27 @@ class Association:
     """int64 [M], same order."""
 
     protocol: str
-    """How they were paired, for the metrics file."""
+    """Description of the method, for the metrics file."""
 
 
 def write_tum(path: Path | str, times_s: np.ndarray, T_world_cam: np.ndarray) -> None:
     """Write a TUM file: ``times_s`` [N] in seconds, ``T_world_cam`` [N, 4, 4]; w of each quaternion is not negative.
 
-    Raises OutputError if the file cannot be written.
+    Raises InputError for other shapes, OutputError if the file cannot be written.
     """
-    times_s, T = np.asarray(times_s, dtype=np.float64), np.asarray(T_world_cam, dtype=np.float64)
-    assert times_s.shape == (len(T),) and T.shape[1:] == (4, 4), (times_s.shape, T.shape)
+    trajectory = Trajectory(np.asarray(times_s, dtype=np.float64), np.asarray(T_world_cam, dtype=np.float64))
+    times_s, T = np.asarray(trajectory.times_s), trajectory.T_world_cam
     quaternions_xyzw = Rotation.from_matrix(T[:, :3, :3]).as_quat(canonical=True)
     rows = np.concatenate([times_s[:, None], T[:, :3, 3], quaternions_xyzw], axis=1)
     _write_rows(Path(path), rows, "%.9f", header="# time_s tx ty tz qx qy qz qw (T_world_cam)")
 
 
 def write_kitti(path: Path | str, T_world_cam: np.ndarray) -> None:
-    """Write a KITTI file of ``T_world_cam`` [N, 4, 4], one row a frame. Raises OutputError if it cannot be written."""
-    T = np.asarray(T_world_cam, dtype=np.float64)
-    assert T.shape[1:] == (4, 4), T.shape
+    """Write a KITTI file of ``T_world_cam`` [N, 4, 4], one row per frame.
+
+    Raises InputError for another shape, OutputError if the file cannot be written.
+    """
+    T = Trajectory(None, np.asarray(T_world_cam, dtype=np.float64)).T_world_cam
     _write_rows(Path(path), T[:, :3].reshape(-1, KITTI_COLUMNS), "%.9e")
 
 
@@ -82,8 +91,10 @@ def read_tum(path: Path | str) -> Trajectory:
 
 
 def read_kitti(path: Path | str) -> Trajectory:
-    """Read a KITTI file. The rotations stay as written (few digits, not exactly orthonormal): benchmark programs use
-    them so; see :func:`normalise_rotations`. Raises EvaluationError naming file and line for anything unusable.
+    """Read a KITTI file.
+
+    The rotations stay as written (few digits, not exactly orthonormal), as benchmark programs use them; see
+    :func:`normalise_rotations`. Raises EvaluationError naming file and line for anything unusable.
     """
     rows, line_numbers = _read_rows(Path(path), expected=(KITTI_COLUMNS,))
     return _from_kitti_rows(Path(path), rows, line_numbers)
@@ -100,7 +111,7 @@ def read_trajectory(path: Path | str) -> Trajectory:
 
 
 def normalise_rotations(T: np.ndarray) -> np.ndarray:
-    """``T`` [..., 4, 4] with each rotation replaced by the nearest one in the Frobenius norm (polar factor, by SVD)."""
+    """Replace each rotation of ``T`` [..., 4, 4] by the nearest one in the Frobenius norm (polar factor, by SVD)."""
     T = np.array(T, dtype=np.float64)
     U, _, Vt = np.linalg.svd(T[..., :3, :3])
     U[..., :, 2] *= np.sign(np.linalg.det(U @ Vt))[..., None]
@@ -109,7 +120,7 @@ def normalise_rotations(T: np.ndarray) -> np.ndarray:
 
 
 def to_reference_camera(T_world_cam: np.ndarray, T_cam_ref: np.ndarray) -> np.ndarray:
-    """The path of another camera of the same rig, in the world of its own first pose.
+    """Compute the path of another camera of the same rig, in the world of its own first pose.
 
     ``T_world_cam`` [N, 4, 4], ``T_cam_ref`` [4, 4] (maps the reference camera to this one; KITTI: camera 0 to 2).
     Returns ``T_world_ref`` [N, 4, 4], normalised, first row the identity.
@@ -121,7 +132,7 @@ def to_reference_camera(T_world_cam: np.ndarray, T_cam_ref: np.ndarray) -> np.nd
 
 
 def associate(estimate: Trajectory, truth: Trajectory, max_difference_s: float = MAX_TIME_DIFFERENCE_S) -> Association:
-    """Pair the rows of two trajectories: by nearest time stamp if both have stamps, else by row number.
+    """Associate the rows of two trajectories: by nearest time stamp if both have stamps, else by row number.
 
     Raises EvaluationError if there are fewer than two pairs, or if rows without stamps outnumber the truth.
     """
@@ -132,14 +143,14 @@ def associate(estimate: Trajectory, truth: Trajectory, max_difference_s: float =
         raise EvaluationError(
             f"{len(rows)} of {len(estimate)} time stamps of the estimate lie within {max_difference_s} s of the "
             f"reference's; the estimate spans {_span(estimate.times_s)}, the reference {_span(truth.times_s)}: "
-            "are they the same recording?"
+            "check that both are of the same recording"
         )
     protocol = f"nearest time stamp within {max_difference_s} s: {len(rows)} of {len(estimate)} estimated poses paired"
     return Association(rows, truth_rows, protocol)
 
 
 def associate_times(a_s: np.ndarray, b_s: np.ndarray, max_difference_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of mutually nearest stamps of ``a_s`` [N] and ``b_s`` [M] (increasing), within ``max_difference_s``."""
+    """Rows of mutually nearest stamps of ``a_s`` [N] and ``b_s`` [M] (both increasing), within ``max_difference_s``."""
     if len(a_s) == 0 or len(b_s) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     nearest_b = _nearest(a_s, b_s)
@@ -149,7 +160,7 @@ def associate_times(a_s: np.ndarray, b_s: np.ndarray, max_difference_s: float) -
 
 
 def _nearest(of_s: np.ndarray, among_s: np.ndarray) -> np.ndarray:
-    """For each stamp of ``of_s`` [N] the index of the nearest one in ``among_s`` [M]; the earlier of two equals."""
+    """Index of the nearest stamp in ``among_s`` [M] for each of ``of_s`` [N]; of two equally near, the earlier one."""
     right = np.clip(np.searchsorted(among_s, of_s), 0, len(among_s) - 1)
     left = np.maximum(right - 1, 0)
     return np.where(np.abs(of_s - among_s[left]) <= np.abs(among_s[right] - of_s), left, right)
@@ -173,7 +184,9 @@ def _span(times_s: np.ndarray) -> str:
 
 
 def _write_rows(path: Path, rows: np.ndarray, number_format: str, header: str | None = None) -> None:
-    assert np.isfinite(rows).all(), f"{path}: a pose is not finite"
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise InputError(f"pose {bad[0]} for {path} is not finite: leave out poses without a number")
     try:
         with path.open("w", encoding="utf-8") as file:
             if header is not None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from metric_slam.errors import EvaluationError, OutputError
+from metric_slam.errors import EvaluationError, InputError, OutputError
 from metric_slam.geometry.lie import inverse
 from metric_slam.trajectory import (
     Trajectory,
@@ -159,7 +159,7 @@ def test_stamped_trajectories_pair_by_time() -> None:
 
 def test_trajectories_of_different_recordings_do_not_pair() -> None:
     estimate = Trajectory(np.array([1.0, 2.0]), random_poses(2))
-    with pytest.raises(EvaluationError, match="are they the same recording"):
+    with pytest.raises(EvaluationError, match="check that both are of the same recording"):
         associate(estimate, Trajectory(np.array([100.0, 101.0]), random_poses(2)))
 
 
@@ -168,3 +168,15 @@ def test_rows_pair_by_number_without_stamps() -> None:
     assert pairs.estimate_rows.tolist() == pairs.truth_rows.tolist() == [0, 1, 2]
     with pytest.raises(EvaluationError, match="the estimate has 5 poses, the reference 3"):
         associate(Trajectory(None, random_poses(5)), Trajectory(None, random_poses(3)))
+
+
+def test_shapes_that_are_no_path_are_refused(tmp_path: Path) -> None:
+    poses = np.tile(np.eye(4), (3, 1, 1))
+    with pytest.raises(InputError, match=r"T_world_cam has shape \(3, 3, 4\), expected \(N, 4, 4\)"):
+        write_kitti(tmp_path / "a.txt", poses[:, :3])
+    with pytest.raises(InputError, match=r"times_s has shape \(2,\), expected \(3,\)"):
+        write_tum(tmp_path / "a.txt", np.arange(2.0), poses)
+    poses[1, 0, 3] = np.nan
+    with pytest.raises(InputError, match="pose 1 for .*a.txt is not finite"):
+        write_tum(tmp_path / "a.txt", np.arange(3.0), poses)
+    assert not (tmp_path / "a.txt").exists()

@@ -1,4 +1,4 @@
-"""Every option of the program: the schema, one section per stage, and how files and settings are resolved.
+"""Every option of the program: the schema, one section per stage, presets, and how files and settings are resolved.
 
-Needs nothing but errors; every folder takes its own section from here.
+Imports only metric_slam.errors; every folder may import its own section.
 """

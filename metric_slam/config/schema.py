@@ -48,7 +48,7 @@ class InputConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> InputConfig:
-        """Sizes that hold at least a few cells of the 1/8 grid, and a selection with at least one frame."""
+        """Refuse sizes of too few cells of the 1/8 grid, and selections without a frame."""
         if self.size is not None and min(self.size) < 64:
             raise ValueError(f"size {self.size[0]}x{self.size[1]} is too small; both sides need at least 64 pixels")
         if self.end is not None and self.end <= self.start:
@@ -60,7 +60,7 @@ class DisConfig(Section):
     """Matching with DIS optical flow: OpenCV's (`dis`), or the same search in torch (`inverse_search`)."""
 
     preset: Literal["ultrafast", "fast", "medium"] = Field(
-        "medium", description="OpenCV's preset: patches, iterations, variational refinement; `dis` alone"
+        "medium", description="OpenCV's preset for patches, iterations and variational refinement; used by `dis` only"
     )
     finest_scale: int = Field(
         0, ge=0, le=5, description="finest pyramid level of the inverse search: 0 full resolution, 1 half"
@@ -69,76 +69,86 @@ class DisConfig(Section):
         1,
         ge=0,
         le=5,
-        description="the same for pairs of keyframes that are not direct neighbours: "
-        "they steady rotation, which coarser flow does as well",
+        description="finest level for pairs of keyframes that are not direct neighbours: they constrain rotation, for "
+        "which coarser flow is enough",
     )
     patch_stride: int | None = Field(
         None, ge=1, le=8, description="pixels between DIS patches; none: the preset's own, 4 for `inverse_search`"
     )
-    warm_start: bool = Field(True, description="start the search from the present reprojection")
+    warm_start: bool = Field(
+        True, description="start the search from the flow that the current poses and depths predict"
+    )
     forward_backward_sigma_px: float = Field(
-        0.5, gt=0, description="forward-backward error at which the confidence is a half, pixels"
+        0.5, gt=0, description="forward-backward error at which the confidence is one half, pixels"
     )
     max_forward_backward_px: float = Field(
         1.0, gt=0, description="forward-backward error beyond which a match is dropped, pixels"
     )
-    max_forward_backward_relative: float = Field(0.02, ge=0, description="added to it, as a share of the flow's length")
+    max_forward_backward_relative: float = Field(
+        0.02, ge=0, description="share of the flow's length that is added to max_forward_backward_px"
+    )
     texture_floor: float = Field(
-        1.0, ge=0, description="RMS gradient at which the confidence is a half, grey levels per pixel"
+        1.0, ge=0, description="RMS gradient at which the confidence is one half, grey levels per pixel"
     )
 
 
 class MotionFilterConfig(Section):
-    """When a frame becomes a keyframe."""
+    """Conditions under which a frame becomes a keyframe."""
 
     min_flow_px: float = Field(
-        6.0, gt=0, description="mean flow since the last keyframe that makes a new one, pixels at working resolution"
+        6.0,
+        gt=0,
+        description="mean flow since the last keyframe from which a frame becomes one, pixels at working resolution",
     )
     min_coverage: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="a new keyframe also when fewer of the last one's cells are matched than this share",
+        description="share of the last keyframe's cells with a match below which a frame becomes a keyframe",
     )
-    max_gap: int = Field(30, ge=1, description="a new keyframe at the latest after this many frames that moved at all")
+    max_gap: int = Field(30, ge=1, description="moving frames after which one becomes a keyframe at the latest")
     still_flow_px: float = Field(
-        0.5, ge=0, description="below this mean flow the camera stands: never a keyframe, pixels"
+        0.5, ge=0, description="mean flow below which the camera counts as standing, which makes no keyframe, pixels"
     )
 
 
 class SlidingWindowConfig(Section):
-    """The sliding window."""
+    """The sliding window of keyframes that is optimised while frames come in."""
 
     window: int = Field(8, ge=3, description="keyframes optimised together")
     fixed: int = Field(
         2,
         ge=1,
-        description="oldest poses of a sliding window that stay fixed where nothing "
-        "metric holds its scale; one pose is fixed where something does",
+        description="oldest poses that stay fixed where no metric measurement constrains the scale of the window; "
+        "with one, a single pose is fixed",
     )
-    radius: int = Field(2, ge=1, description="each new keyframe is matched with this many before it")
-    warm_up: int = Field(6, ge=2, description="keyframes before which the whole start is re-optimised and re-scaled")
-    max_lost: int = Field(5, ge=1, description="frames that cannot be tracked before a new submap of the map starts")
+    radius: int = Field(2, ge=1, description="number of previous keyframes with which a new one is matched")
+    warm_up: int = Field(6, ge=2, description="keyframes up to which the whole start is optimised and scaled again")
+    max_lost: int = Field(5, ge=1, description="consecutive frames without tracking after which a new submap starts")
     iterations: int = Field(3, ge=1, description="solver iterations per new keyframe")
 
 
 class GlobalBaConfig(Section):
     """Bundle adjustment over the whole trajectory."""
 
-    iterations: int = Field(12, ge=0, description="solver iterations over the whole trajectory; 0: none")
+    iterations: int = Field(
+        12,
+        ge=0,
+        description="solver iterations over the whole trajectory; 0: no iterations, all other final steps remain",
+    )
     updates: tuple[int, int] = Field(
         (0, 0),
-        description="updates of a recurrent network over the whole trajectory at the end, in two rounds that choose "
-        "their edges anew (7, 12 in DROID-SLAM); an update costs a pass over all edges: minutes on a CPU",
+        description="updates of the droid network over the whole trajectory at the end, in two rounds that each choose "
+        "their edges (7, 12 in DROID-SLAM); an update is a pass over all edges: minutes on a CPU",
     )
     max_cells: int = Field(
         12_000_000,
         ge=100_000,
-        description="cells of all edges together that are optimised at once (32 bytes each); of a longer drive every "
-        "second, third ... row and column of the grid takes part, and the other depths follow",
+        description="largest number of cells, over all edges, in one solve (32 bytes each); for a longer drive only "
+        "every second, third ... row and column of the grid takes part and the other depths are interpolated",
     )
     growth: float = Field(
-        1.5, gt=1, description="after a loop it runs again once the map has this many times the keyframes of last time"
+        1.5, gt=1, description="growth of the map, in keyframes, after which a loop starts another global optimisation"
     )
 
 
@@ -167,13 +177,13 @@ class LoopConfig(Section):
 
 
 class StateConfig(Section):
-    """What a run keeps on disk while it goes on."""
+    """Files of a run that exist only while it lasts."""
 
     checkpoint_s: float = Field(
-        20.0, ge=0, description="seconds between two checkpoints from which --resume goes on; 0: none"
+        20.0, ge=0, description="seconds between two checkpoints, from which --resume continues; 0: no checkpoints"
     )
     disk_budget_gb: float = Field(
-        30.0, gt=0, description="most the images and matches of a run may take on disk; they go when the run is done"
+        30.0, gt=0, description="largest size of the images and matches of a run on disk; they are deleted at its end"
     )
 
 
@@ -245,28 +255,34 @@ class BundleAdjustmentConfig(Section):
     Cost function: thirdparty/droid_backends/include/droid_backends/dense_ba.h.
     """
 
-    iterations: int = Field(8, ge=1, description="linearisations when the caller names no other number")
+    iterations: int = Field(8, ge=1, description="linearisations, unless a stage sets its own number")
     solver: Literal["levenberg_marquardt", "gauss_newton"] = Field(
         "levenberg_marquardt",
-        description="levenberg_marquardt: a step that raises the robust cost is not taken; gauss_newton: every step "
-        "is, as in DROID-SLAM",
+        description="levenberg_marquardt: rejects steps that raise the robust cost; gauss_newton: takes every step, as "
+        "DROID-SLAM does",
     )
     ridge: float = Field(
-        0.1, ge=0, description="gauss_newton: added to the diagonal of the poses' system (factor_graph.py)"
+        0.1,
+        ge=0,
+        description="gauss_newton: added to the diagonal of the system of poses (DROID-SLAM's factor_graph.py)",
     )
-    step_damping: float = Field(1e-4, ge=0, description="gauss_newton: share of that diagonal that is added to it")
-    backend_ridge: float = Field(1e-2, ge=0, description="the same as ridge for the whole trajectory")
-    backend_step_damping: float = Field(1e-5, ge=0, description="the same as step_damping for the whole trajectory")
+    step_damping: float = Field(1e-4, ge=0, description="gauss_newton: share of that diagonal that is added as well")
+    backend_ridge: float = Field(1e-2, ge=0, description="ridge of the optimisation over the whole trajectory")
+    backend_step_damping: float = Field(
+        1e-5, ge=0, description="step_damping of the optimisation over the whole trajectory"
+    )
     flow_sigma_px: float = Field(
         3.0,
         gt=0,
-        description="believed error of one cell's flow, pixels at working resolution; "
-        "larger than its scatter, because neighbours err together",
+        description="assumed error of one cell's flow, pixels at working resolution; larger than its scatter, because "
+        "errors of neighbouring cells are correlated",
     )
     flow_loss: Literal["none", "huber", "geman_mcclure", "cauchy"] = Field(
         "geman_mcclure", description="robust loss of flow residuals"
     )
-    flow_loss_width_px: float = Field(3.0, gt=0, description="residual at which that loss bends, pixels")
+    flow_loss_width_px: float = Field(
+        3.0, gt=0, description="width of that loss: residual at which it departs from the square, pixels"
+    )
     prior_mode: Literal["none", "metric", "droid"] = Field(
         "metric",
         description="metric: relative depth error with a bounded scale; droid: "
@@ -275,12 +291,14 @@ class BundleAdjustmentConfig(Section):
     prior_loss: Literal["none", "huber", "geman_mcclure", "cauchy"] = Field(
         "cauchy", description="robust loss of prior residuals"
     )
-    prior_loss_width: float = Field(0.2, gt=0, description="relative error at which that loss bends")
+    prior_loss_width: float = Field(
+        0.2, gt=0, description="width of that loss: relative error at which it departs from the square"
+    )
     scale_step_sigma: float = Field(
-        0.02, ge=0, description="believed relative change of that scale between keyframes; 0: not coupled"
+        0.02, ge=0, description="assumed relative change of the prior's scale between keyframes; 0: not coupled"
     )
     baseline_loss_width: float = Field(
-        2.0, gt=0, description="standard deviations at which measured baselines lose weight"
+        2.0, gt=0, description="width of the robust loss of measured baselines, standard deviations"
     )
     initial_damping: float = Field(
         1e-6,
@@ -288,7 +306,9 @@ class BundleAdjustmentConfig(Section):
         description="first Levenberg-Marquardt damping, relative to the diagonal; "
         "small, because the scale of a window is a soft direction",
     )
-    droid_alpha: float = Field(0.05, gt=0, description="weight of the prior in droid mode (droid_kernels.cu:1405)")
+    droid_alpha: float = Field(
+        0.05, gt=0, description="weight of the prior in droid mode (DROID-SLAM's droid_kernels.cu:1405)"
+    )
     min_depth: float = Field(0.2, gt=0, description="nearest depth, metres")
     max_depth: float = Field(1000.0, gt=0, description="farthest depth, metres")
 
@@ -298,7 +318,7 @@ class FusionConfig(Section):
 
     enabled: bool = Field(True, description="write map.ply and mesh.ply")
     voxel_m: float | None = Field(
-        None, gt=0, description="TSDF voxel edge in metres; none: as fine as pixels and depth noise of the scene allow"
+        None, gt=0, description="edge of a TSDF voxel in metres; none: as fine as pixels and depth noise allow"
     )
     max_depth_medians: float = Field(
         3.0, gt=0, description="depths beyond so many median depths of the scene are not fused"
@@ -331,7 +351,8 @@ class Config(Section):
     """Key ``preset`` in files, on the command line and in the constructor."""
 
     prior: PriorName = Field(
-        "auto", description="source of metric depth; auto takes the best that is available and says which"
+        "auto",
+        description="source of metric depth; auto: the best one available, with the reason in the log and in run.json",
     )
     correspondence: CorrespondenceName = Field(
         "auto",
