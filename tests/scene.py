@@ -30,6 +30,7 @@ from metric_slam.odometry.base import EncodedFrame
 from metric_slam.odometry.keyframe_prior import KeyframePrior
 from metric_slam.odometry.metric_scale import MetricScale
 from metric_slam.odometry.moving_cells import MovingCellDetector
+from metric_slam.odometry.prior_noise import PriorNoise
 from metric_slam.odometry.scale_startup import ScaleStartup
 from metric_slam.odometry.sliding_window import ScaleParts, SlidingWindow
 from metric_slam.odometry.tracking import TrackedFrame
@@ -299,7 +300,8 @@ class Start:
         self.scale = MetricScale(self.map, prior, self.depth)
         self.startup = ScaleStartup(self.map, prior, self.scale, settings.warm_up)
         self.moving = MovingCellDetector(self.map, prior, self.scale)
-        parts = ScaleParts(self.depth, self.scale, self.startup, self.moving)
+        noise = PriorNoise(self.map, self.depth.cell_sigma)
+        parts = ScaleParts(self.depth, self.scale, self.startup, self.moving, noise)
         self.window = SlidingWindow(self.map, parts, settings)
         self.global_ba = GlobalBundleAdjustment(self.map, GlobalBaConfig())
         self.count = 0
