@@ -75,7 +75,8 @@ def find_cuda_kernels(device: str) -> tuple[CudaKernels | None, str]:
 @lru_cache
 def _why_not(index: int) -> str:
     """Why the kernels cannot run on a CUDA device, in CUDA's words: the driver is too old, or they were built for other
-    GPUs. Empty: they can."""
+    GPUs. Empty: they can.
+    """
     return droid_backends.cuda.why_not(index)
 
 
@@ -84,7 +85,8 @@ _emulated: list[CudaKernels] = []
 
 def emulated_kernels() -> CudaKernels:
     """The kernels for GPUs run on the CPU, slowly, on tensors of the CPU; for tests. ImportError if they were not
-    built (METRIC_SLAM_EMULATION=1)."""
+    built (METRIC_SLAM_EMULATION=1).
+    """
     from droid_backends import _droid_backends_emulated
 
     return CudaKernels(torch.device("cpu"), _droid_backends_emulated)

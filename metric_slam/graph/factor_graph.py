@@ -84,7 +84,8 @@ class FactorGraph:
 
     def reprojections(self, poses: np.ndarray, inv_depth: Array, source: np.ndarray, target: np.ndarray) -> Array:
         """Where the cells of every edge's source lie in its target, float64 [E, h, w, 2], where the solver works;
-        arguments as in :class:`metric_slam.optimization.bundle_adjustment.BaWindow`."""
+        arguments as in :class:`metric_slam.optimization.bundle_adjustment.BaWindow`.
+        """
         return self.solver.reproject(poses, inv_depth, self._store.camera.grid().vector(), source, target)
 
     def stacked(self, field: str, positions: Sequence[int]) -> Array:

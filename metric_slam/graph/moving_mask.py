@@ -60,7 +60,8 @@ _SQUARE = np.ones((3, 3), np.uint8)
 
 def propagate_mask(moving: np.ndarray, backward: Correspondence) -> np.ndarray:
     """Moving mask of a new keyframe, uint8 [h, w]: each cell takes over from the cell of the keyframe before that it
-    matches (``backward``: new -> before), one keyframe older."""
+    matches (``backward``: new -> before), one keyframe older.
+    """
     if not moving.any():
         return moving
     target, confidence = in_memory(backward)
@@ -122,7 +123,8 @@ def _within(value: np.ndarray, reference: np.ndarray, factor: float) -> np.ndarr
 
 def _with_its_sides(mask: np.ndarray, target: np.ndarray, surprising: np.ndarray) -> np.ndarray:
     """A vehicle that turns shows a side that was not seen before: cells next to those that move join them where they
-    move like them, and not as they would if they stood still."""
+    move like them, and not as they would if they stood still.
+    """
     h, w = mask.shape
     y, x = np.mgrid[0:h, 0:w]
     flow = (target - np.stack([x, y], axis=-1)).astype(np.float32)
@@ -188,7 +190,8 @@ def _seen_below(is_road: np.ndarray, road: np.ndarray) -> np.ndarray:
 
 def _up_to_its_top(found: np.ndarray, least: np.ndarray, value: np.ndarray) -> np.ndarray:
     """Above the lowest part of a vehicle, which the road betrays, the rest seems as far away (or as near): every column
-    is followed upwards as long as ``least`` does not exceed the mean ``value`` of what was ``found`` in it."""
+    is followed upwards as long as ``least`` does not exceed the mean ``value`` of what was ``found`` in it.
+    """
     out = found.copy()
     limit = np.where(found, value, 0.0).sum(axis=0) / np.maximum(found.sum(axis=0), 1)
     for row in range(len(found) - 2, -1, -1):

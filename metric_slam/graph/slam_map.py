@@ -47,7 +47,8 @@ class SlamMap:
         disk: DiskStore | None = None,
     ) -> None:
         """``scale_sigma``: standard deviation of the prior's log-scale per keyframe. ``disk`` takes what leaves memory;
-        None: a temporary file."""
+        None: a temporary file.
+        """
         self.camera = camera
         """Working camera; every frame is resized to it."""
 
@@ -229,7 +230,8 @@ class SlamMap:
 
     def restore(self, state: StateTree, rebuild: Rebuild) -> None:
         """Replace an empty map by what :meth:`state` returned; ``rebuild(index)`` computes the features and the prior
-        state of a recent frame again."""
+        state of a recent frame again.
+        """
         keyframes_from_state(self._store, tree_in(state, "keyframes"), rebuild)
         self.graph.restore(tree_in(state, "graph"))
         self.submaps.restore(tree_in(state, "submaps"))

@@ -1,4 +1,4 @@
-"""Verification of a loop: do two keyframes show the same place, and what is the pose between them?
+"""Verification of a loop: whether two keyframes show the same place, and the pose between them.
 
     SIFT, mutual matches -> P3P in RANSAC -> pose -> every point with depth is searched where the pose predicts it
     -> pose from all that were found -> are enough of the points in view among them? -> do both directions agree?

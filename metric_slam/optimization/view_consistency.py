@@ -101,7 +101,8 @@ def _count(
 
 def _by_row(keyframes: np.ndarray, source: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Order of the pairs by the row of their source, and where each row begins in it, [K + 1]; ValueError as the kernel
-    for the CPU has it."""
+    for the CPU has it.
+    """
     keyframes, source = (checked_numbers(numbers, count) for numbers in (keyframes, source))
     row_of = np.full(count, -1)
     row_of[keyframes] = np.arange(len(keyframes))

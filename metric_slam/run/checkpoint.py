@@ -111,7 +111,7 @@ class Checkpoints:
 
 
 def has_checkpoint(results: Path) -> bool:
-    """Does an unfinished run lie in this results folder?"""
+    """True if the results folder holds an unfinished run."""
     return (results / FOLDER / _FILE).is_file()
 
 

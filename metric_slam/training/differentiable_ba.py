@@ -52,7 +52,8 @@ class StepResult:
 @dataclass(frozen=True)
 class _Window:
     """A :class:`metric_slam.optimization.reference.dense_ba.WindowLike` of tensors that carry gradients, and of index
-    arrays."""
+    arrays.
+    """
 
     intrinsics: Tensor
     poses: Tensor

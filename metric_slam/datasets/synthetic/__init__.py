@@ -1,8 +1,6 @@
 """The rendered drive: our own town with exact poses and depths, in the layout of KITTI odometry.
 
-    spec (parameters) -> route (poses), build (mesh and textures) -> render -> drive (files, cache)
-
-Nothing is downloaded. It serves demos, tests and benchmarks; ``degrade_depth`` makes a prior with known errors of it.
+spec (parameters) -> route (poses), build (mesh and textures) -> render -> drive (files, cache)
 """
 
 from metric_slam.datasets.synthetic.depth_noise import degrade_depth

@@ -92,7 +92,8 @@ def _car_details(kit: Kit, frame: np.ndarray, half: float) -> None:
 
 def add_wheel(kit: Kit, frame: np.ndarray, x: float, side: int, half: float) -> None:
     """A wheel at ``x``, ``half`` metres to the left (``side`` 1) or right (-1): arch, tyre and rim as discs, each a
-    little further out, and the tread below the body."""
+    little further out, and the tread below the body.
+    """
     plain, sides = kit.rect["plain"], 16
     angle = np.linspace(0, 2 * np.pi, sides + 1)
     for radius, out, tint in ((0.37, 0.004, 0.05), (0.315, 0.012, 0.09), (0.20, 0.018, 0.55), (0.06, 0.022, 0.25)):

@@ -1,2 +1,3 @@
 """Metric scale from the road and the known height of the camera over it; called by the odometry through
-`DepthPrior`."""
+`DepthPrior`.
+"""

@@ -1,5 +1,6 @@
 """Self-calibration of the camera's pitch: a car drives parallel to its road, so the road's normal is perpendicular to
-the mean direction of travel."""
+the mean direction of travel.
+"""
 
 from __future__ import annotations
 

@@ -261,7 +261,8 @@ class GroundPlane(DepthPrior):
 
     def _plane_depth(self, fit: RoadFit, patch: RoadPatch, camera: PinholeCamera) -> np.ndarray:
         """Metric depth of the fitted plane in the cells whose pixels fit it, float64 [h, w]; 0 elsewhere: cars, kerbs
-        and verges in the corridor are not road."""
+        and verges in the corridor are not road.
+        """
         grid, cfg = camera.grid(), self._config
         rays = grid.rays()
         # in camera heights

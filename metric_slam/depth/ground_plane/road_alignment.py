@@ -143,7 +143,8 @@ class RoadPatch:
         settings: AlignmentSettings = DEFAULTS,
     ) -> None:
         """``samples``: about how many pixels are taken. ``cells``: bool [h, w] of the cells of the first image from
-        which they are taken, and the camera whose pixels the cells are; None: all."""
+        which they are taken, and the camera whose pixels the cells are; None: all.
+        """
         self._camera, self._second, self.settings = second.camera, second, settings
         self._R, self._t = T_second_first[:3, :3], T_second_first[:3, 3]
         self.prior = prior

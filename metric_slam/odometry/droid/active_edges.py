@@ -66,7 +66,8 @@ class ActiveEdges:
 
     def add(self, pairs: Iterable[Pair], *, max_edges: int | None = None, again: bool = False) -> None:
         """Adds directed pairs that are new to the graph, or ``again`` those it has as well; with ``max_edges`` the
-        oldest ones retire to make room."""
+        oldest ones retire to make room.
+        """
         new = [p for p in dict.fromkeys(pairs) if p not in self._edges and (again or p not in self._map.graph)]
         if max_edges is not None:
             surplus = len(self._edges) + len(new) - max_edges
@@ -97,7 +98,8 @@ class ActiveEdges:
 
     def update(self, *, dense: bool = True) -> None:
         """One step of the network from the present poses and depths; matches and dampings are written back, and with
-        ``dense`` what it says of the pixels between the cells."""
+        ``dense`` what it says of the pixels between the cells.
+        """
         batch: list[Pair] = []
         for group in self._by_source():
             if batch and len(batch) + len(group) > _DEPTHS_AT_ONCE:

@@ -111,7 +111,8 @@ class DroidSlidingWindow:
 
     def _detect_moving_cells(self, position: int) -> None:
         """With the keyframe's latest matches with the one before it; as
-        :class:`metric_slam.odometry.sliding_window.SlidingWindow` does."""
+        :class:`metric_slam.odometry.sliding_window.SlidingWindow` does.
+        """
         slam_map, graph = self._map, self._map.graph
         if (position, position - 1) not in graph:
             return
@@ -154,7 +155,7 @@ class DroidSlidingWindow:
         )
 
     def _is_near(self, position: int) -> bool:
-        """Does a keyframe, never the first, show little that the one before it does not?"""
+        """True if a keyframe, never the first, shows little that the one before it does not."""
         if position <= self._begin:
             return False
         return bool(self._distance(np.array([[position - 1, position]]))[0] < self._config.keyframe_threshold_cells)
@@ -166,7 +167,8 @@ class DroidSlidingWindow:
 
     def _first_pose(self) -> np.ndarray:
         """T_cam_world [4, 4] of a new keyframe, by damped constant velocity after the warm-up
-        (``_init_next_state``)."""
+        (``_init_next_state``).
+        """
         last = len(self._map) - 1
         if not self.ready or last == self._begin or not self._config.motion_damping:
             return self._map[last].T_cam_world
@@ -175,7 +177,8 @@ class DroidSlidingWindow:
 
     def _first_depth(self, prior: PriorGrids) -> np.ndarray:
         """Inverse depth [h, w] of a new keyframe: the prior's where it says something, elsewhere that of the last
-        keyframes, or of this prior, or the configured one."""
+        keyframes, or of this prior, or the configured one.
+        """
         known = prior.weight > 0
         if self.ready:
             newest = len(self._map) - 1

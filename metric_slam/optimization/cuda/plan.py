@@ -133,7 +133,8 @@ def _upload_together(arrays: dict[str, np.ndarray], dtype: type, cuda: CudaKerne
 
 def _rows(graph: Graph) -> tuple[int, np.ndarray, np.ndarray]:
     """(rows of the system, first row of each pose, row of each scale), -1 where they do not move: keyframe by keyframe,
-    its pose and then its scale."""
+    its pose and then its scale.
+    """
     width = 6 * graph.pose_free.astype(np.int64) + graph.scale_free
     first = _begins(width)
     pose_row = np.where(graph.pose_free, first[:-1], -1)
@@ -221,7 +222,8 @@ class _Parts:
 
     def _of_couplings(self, graph: Graph, N: int) -> np.ndarray:
         """Pairs that exist though no source says anything of them (slot -1): the diagonal, coupled scales, and all
-        pairs of poses where every block is damped."""
+        pairs of poses where every block is damped.
+        """
         own = [(v, v) for v in range(2 * N)]
         if graph.scale_weights[1] > 0:
             steps = [(N + k, N + int(p)) for k, p in enumerate(graph.scale_previous) if p >= 0]

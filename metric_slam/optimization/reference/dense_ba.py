@@ -14,9 +14,8 @@ dropped only when the system is solved. With residuals r and Jacobians J, weight
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from metric_slam.geometry import lie
 from metric_slam.geometry.projective import Projection, relative_poses, reproject
+from metric_slam.optimization.reference.problem import LossLike, OptionsLike, WindowLike
 from metric_slam.optimization.report import BaReport, SolveStatus
 
 MIN_DAMPING, MAX_DAMPING, FULL_STEP_DAMPING, ZERO_COST = 1e-8, 1e6, 1e-2, 1e-16
@@ -31,109 +31,6 @@ MIN_DAMPING, MAX_DAMPING, FULL_STEP_DAMPING, ZERO_COST = 1e-8, 1e6, 1e-2, 1e-16
 
 MIN_INVERSE_DEPTH = 1e-6
 """Below this the logarithm of the prior residual is continued by its tangent (pixel.h)."""
-
-Array = np.ndarray | Tensor
-
-
-class BaselinesLike(Protocol):
-    """The attributes of :class:`metric_slam.optimization.window.Baselines`."""
-
-    @property
-    def pair(self) -> np.ndarray: ...
-    @property
-    def length_m(self) -> Iterable[float]: ...
-    @property
-    def sigma(self) -> Iterable[float]: ...
-
-
-class WindowLike(Protocol):
-    """The attributes of :class:`metric_slam.optimization.window.BaWindow`, described there."""
-
-    @property
-    def intrinsics(self) -> Array: ...
-    @property
-    def poses(self) -> Array: ...
-    @property
-    def inv_depth(self) -> Array: ...
-    @property
-    def source(self) -> np.ndarray: ...
-    @property
-    def target(self) -> np.ndarray: ...
-    @property
-    def flow_target(self) -> Array: ...
-    @property
-    def confidence(self) -> Array: ...
-    @property
-    def pose_free(self) -> np.ndarray: ...
-    @property
-    def depth_free(self) -> np.ndarray: ...
-    @property
-    def prior_depth_m(self) -> Array | None: ...
-    @property
-    def prior_weight(self) -> Array | None: ...
-    @property
-    def prior_log_scale(self) -> Array | None: ...
-    @property
-    def scale_anchor(self) -> Array | None: ...
-    @property
-    def scale_previous(self) -> np.ndarray | None: ...
-    @property
-    def depth_damping(self) -> Array | None: ...
-    @property
-    def baselines(self) -> BaselinesLike: ...
-
-
-class Named(Protocol):
-    """A value of an enumeration of the compiled module."""
-
-    @property
-    def name(self) -> str: ...
-
-
-class LossLike(Protocol):
-    """``RobustLoss`` of droid_backends."""
-
-    @property
-    def kind(self) -> Named: ...
-    @property
-    def width(self) -> float: ...
-
-
-class OptionsLike(Protocol):
-    """``DenseBaOptions`` of droid_backends (dense_ba.h)."""
-
-    @property
-    def iterations(self) -> int: ...
-    @property
-    def prior_mode(self) -> Named: ...
-    @property
-    def flow_loss(self) -> LossLike: ...
-    @property
-    def prior_loss(self) -> LossLike: ...
-    @property
-    def baseline_loss(self) -> LossLike: ...
-    @property
-    def flow_weight(self) -> float: ...
-    @property
-    def droid_alpha(self) -> float: ...
-    @property
-    def scale_sigma(self) -> float: ...
-    @property
-    def scale_step_sigma(self) -> float: ...
-    @property
-    def min_inv_depth(self) -> float: ...
-    @property
-    def max_inv_depth(self) -> float: ...
-    @property
-    def initial_damping(self) -> float: ...
-    @property
-    def ridge(self) -> float: ...
-    @property
-    def min_relative_decrease(self) -> float: ...
-    @property
-    def invalid_residual(self) -> float: ...
-    @property
-    def damping(self) -> Named: ...
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def count_consistent_views(
     relative: bool = False,
 ) -> Tensor:
     """Number of pairs that confirm each pixel of the keyframes, int32 [K, h, w]; ``relative`` limits are shares of the
-    pixel's own depth."""
+    pixel's own depth.
+    """
     h, w = inv_depth.shape[1:]
     projection = reproject(poses, inv_depth, intrinsics, source, target)
     count = torch.zeros(len(keyframes), h, w, dtype=torch.int32)
