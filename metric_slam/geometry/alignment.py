@@ -30,7 +30,7 @@ class Similarity:
 
     def apply(self, points: np.ndarray) -> np.ndarray:
         """Map points [N, 3]."""
-        return self.scale * points @ self.R.T + self.t
+        return np.asarray(self.scale * points @ self.R.T + self.t)
 
     def apply_to_poses(self, T_world_cam: np.ndarray) -> np.ndarray:
         """Map poses [N, 4, 4] into the target's world: positions as points, orientations by R (they stay rotations)."""

@@ -77,7 +77,8 @@ def _why_not(index: int) -> str:
     """Why the kernels cannot run on a CUDA device, in CUDA's words: the driver is too old, or they were built for other
     GPUs. Empty: they can.
     """
-    return droid_backends.cuda.why_not(index)
+    assert droid_backends.cuda is not None, "asked only where the module loads"
+    return str(droid_backends.cuda.why_not(index))
 
 
 _emulated: list[CudaKernels] = []

@@ -119,4 +119,4 @@ def _nearest_rotation(M: np.ndarray) -> np.ndarray:
     U, _, Vt = np.linalg.svd(M)
     U = U.copy()
     U[..., :, 2] *= np.sign(np.linalg.det(U @ Vt))[..., None]
-    return U @ Vt
+    return np.asarray(U @ Vt)

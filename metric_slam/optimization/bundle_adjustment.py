@@ -18,9 +18,10 @@ from metric_slam.config.schema import BundleAdjustmentConfig
 from metric_slam.errors import InputError
 from metric_slam.geometry.camera import FEATURE_STRIDE
 from metric_slam.geometry.cuda_kernels import CudaKernels
+from metric_slam.geometry.grid_array import on_host
 from metric_slam.optimization.cuda.dense_ba import solve_on_cuda
 from metric_slam.optimization.report import BaReport, SolveStatus
-from metric_slam.optimization.window import Baselines, BaWindow, check_window
+from metric_slam.optimization.window import Baselines, BaWindow, Grid, check_window
 
 __all__ = [
     "BaReport",
@@ -192,26 +193,31 @@ def _longest_residual(grid: tuple[int, int]) -> float:
 
 def native_problem(window: BaWindow) -> native.DenseBaProblem:
     """The problem as the kernel takes it; a solve updates poses, inverse depths and scales in place."""
+    assert window.prior_log_scale is not None, "zeros hold the scales"
     return native.DenseBaProblem(
         poses=window.poses,
-        inv_depth=window.inv_depth,
+        inv_depth=on_host(window.inv_depth),
         scales=window.prior_log_scale,
         intrinsics=window.intrinsics,
         source=window.source,
         target=window.target,
-        flow_target=window.flow_target,
-        confidence=window.confidence,
+        flow_target=on_host(window.flow_target),
+        confidence=on_host(window.confidence),
         pose_free=window.pose_free,
         depth_free=window.depth_free,
-        depth_damping=window.depth_damping,
-        prior_depth=window.prior_depth_m,
-        prior_weight=window.prior_weight,
+        depth_damping=_optional_on_host(window.depth_damping),
+        prior_depth=_optional_on_host(window.prior_depth_m),
+        prior_weight=_optional_on_host(window.prior_weight),
         scale_anchor=window.scale_anchor,
         scale_previous=window.scale_previous,
         baseline_pair=np.ascontiguousarray(window.baselines.pair, dtype=np.int64),
         baseline_length=window.baselines.length_m,
         baseline_sigma=window.baselines.sigma,
     )
+
+
+def _optional_on_host(grid: Grid | None) -> np.ndarray | None:
+    return None if grid is None else on_host(grid)
 
 
 def reproject(

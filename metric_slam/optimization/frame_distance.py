@@ -1,8 +1,8 @@
-"""How far apart keyframes look: the mean length of the flow that their motion induces.
+"""Distance of keyframes in the image: the mean length of the flow that their relative motion induces.
 
-The documented surface of the kernel ``frame_distance`` in thirdparty/droid_backends, with which DROID-SLAM chooses its
-edges and drops keyframes (``depth_video.py:distance`` and ``frame_distance_kernel`` there). Nothing is matched: poses
-and inverse depths say it all. A slow torch version is :mod:`metric_slam.optimization.reference.frame_distance`.
+Python interface of the kernel ``frame_distance`` in thirdparty/droid_backends, with which DROID-SLAM chooses its edges
+and drops keyframes (``depth_video.py:distance`` and ``frame_distance_kernel`` there). Computed from poses and inverse
+depths alone. Reference implementation: :mod:`metric_slam.optimization.reference.frame_distance`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def frame_distance(
 ) -> np.ndarray:
     """Mean induced flow of P pairs of keyframes, in grid cells, float64 [P].
 
-    A weighted mean of the flow under the full motion and of the flow under its translation alone, for turning on the
-    spot moves the picture and shows nothing new.
+    A weighted mean of the flow under the full motion and of the flow under its translation alone, because a rotation
+    in place brings no parallax.
 
     Args:
         poses: T_cam_world (t, q_xyzw), float64 [N, 7].
@@ -42,7 +42,7 @@ def frame_distance(
         translation_weight: share of the flow under translation alone, 0..1. DROID-SLAM's beta is the share of the
             full motion: its default 0.3 is 0.7 here.
         bidirectional: the mean of both directions, instead of source to target.
-        cuda: computes it on its device, where tensors may be already; otherwise all are arrays.
+        cuda: CUDA kernels to use; arrays may then be tensors on their device.
 
     Returns:
         One way, :data:`UNSEEN_DISTANCE` where too little of the source is in front of the target's camera; with
@@ -63,8 +63,11 @@ def frame_distance(
         return found.cpu().numpy()
     distance = np.empty(len(source))
     native.frame_distance(
-        *(np.ascontiguousarray(a, dtype=np.float64) for a in (poses, inv_depth, intrinsics)),
-        *(np.ascontiguousarray(a, dtype=np.int64) for a in (source, target)),
+        np.ascontiguousarray(poses, dtype=np.float64),
+        np.ascontiguousarray(inv_depth, dtype=np.float64),
+        np.ascontiguousarray(intrinsics, dtype=np.float64),
+        np.ascontiguousarray(source, dtype=np.int64),
+        np.ascontiguousarray(target, dtype=np.int64),
         distance,
         translation_weight=translation_weight,
         bidirectional=bidirectional,

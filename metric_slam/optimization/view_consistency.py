@@ -1,8 +1,8 @@
-"""Which depths of the grid other keyframes confirm: the count of views that agree, pixel by pixel.
+"""Number of views that agree with each depth of the grid.
 
-The documented surface of the kernel ``depth_filter`` in thirdparty/droid_backends, with which DROID-SLAM picks the
-points worth showing (``depth_filter_kernel`` there). For depths of the 1/8 grid during a run; the dense depths of the
-map are judged by :mod:`metric_slam.reconstruction.consistency`, which knows contradictions too. A slow torch version is
+Python interface of the kernel ``depth_filter`` in thirdparty/droid_backends, with which DROID-SLAM picks the points to
+show (``depth_filter_kernel`` there). For depths of the 1/8 grid during a run; the dense depths of the map are checked
+by :mod:`metric_slam.reconstruction.consistency`, which counts contradictions too. Reference implementation:
 :mod:`metric_slam.optimization.reference.view_consistency`.
 """
 
@@ -29,8 +29,8 @@ def count_consistent_views(
 ) -> np.ndarray:
     """Number of neighbours whose depth agrees with that of each pixel, int32 [K, h, w].
 
-    A pixel is carried into the neighbour, where one of the four cells around its place must hold the same depth up to
-    ``max_depth_error_m``. Behind the camera, outside the grid, or where a depth is unknown, nothing is confirmed.
+    A pixel is projected into the neighbour, where one of the four cells around it must have the same depth up to
+    ``max_depth_error_m``. Behind the camera, outside the grid, or where a depth is unknown, no view agrees.
 
     Args:
         poses: T_cam_world (t, q_xyzw), float64 [N, 7].
@@ -39,7 +39,7 @@ def count_consistent_views(
         keyframes: whose pixels are counted, different integers [K].
         source, target: the pairs that count, integers [P]; every source is one of ``keyframes``.
         max_depth_error_m: depths may differ by this, one number or one a keyframe, [K].
-        cuda: counts on its device, where poses and inverse depths may be already.
+        cuda: CUDA kernels to use; poses and inverse depths may then be tensors on their device.
     """
     scene = poses, inv_depth, intrinsics, keyframes, source, target
     return _count(*scene, max_depth_error_m, relative=False, cuda=cuda)
@@ -79,8 +79,17 @@ def _count(
     shape = (len(keyframes), *inv_depth.shape[1:])
     if cuda is None:
         count = np.empty(shape, np.int32)
-        maps = (np.ascontiguousarray(a, dtype=np.float64) for a in (poses, inv_depth))
-        native.depth_filter(*maps, intrinsics, keyframes, source, target, limits, count, relative=relative)
+        native.depth_filter(
+            np.ascontiguousarray(poses, dtype=np.float64),
+            np.ascontiguousarray(inv_depth, dtype=np.float64),
+            intrinsics,
+            keyframes,
+            source,
+            target,
+            limits,
+            count,
+            relative=relative,
+        )
         return count
     row_begin, order = _by_row(keyframes, source, len(poses))
     found = torch.empty(shape, dtype=torch.int32, device=cuda.device)
