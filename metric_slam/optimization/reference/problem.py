@@ -1,4 +1,4 @@
-"""What the reference implementation reads of a problem and of the options of droid_backends; described at the originals."""
+"""What the reference implementation reads of a problem and of the options of droid_backends."""
 
 from __future__ import annotations
 
