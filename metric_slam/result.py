@@ -365,7 +365,7 @@ def _write_keyframe(path: Path, keyframe: KeyframeResult, images: bool) -> None:
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # stubs: allow_pickle, new in numpy 2.2
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

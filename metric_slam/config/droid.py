@@ -87,15 +87,15 @@ class DroidConfig(Section):
     first_inv_depth: float = Field(
         1.0, gt=0, description="initial inverse depth of the first keyframes where there is no prior"
     )
-    backend_threshold_cells: float = Field(
+    global_threshold_cells: float = Field(
         22.0, gt=0, description="edge_threshold_cells of the updates over the whole trajectory"
     )
-    backend_radius: int = Field(2, ge=1, description="radius of the updates over the whole trajectory")
-    backend_suppression: int = Field(3, ge=0, description="suppression of the updates over the whole trajectory")
-    backend_edges_per_keyframe: int = Field(
+    global_radius: int = Field(2, ge=1, description="radius of the updates over the whole trajectory")
+    global_suppression: int = Field(3, ge=0, description="suppression of the updates over the whole trajectory")
+    global_edges_per_keyframe: int = Field(
         16, ge=2, description="largest number of edges per keyframe in the updates over the whole trajectory"
     )
-    backend_max_edges: int = Field(
+    global_max_edges: int = Field(
         6000,
         ge=20,
         description="total number of edges beyond which the updates over the whole trajectory are skipped: each edge "

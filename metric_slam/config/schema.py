@@ -267,8 +267,8 @@ class BundleAdjustmentConfig(Section):
         description="gauss_newton: added to the diagonal of the system of poses (DROID-SLAM's factor_graph.py)",
     )
     step_damping: float = Field(1e-4, ge=0, description="gauss_newton: share of that diagonal that is added as well")
-    backend_ridge: float = Field(1e-2, ge=0, description="ridge of the optimisation over the whole trajectory")
-    backend_step_damping: float = Field(
+    global_ridge: float = Field(1e-2, ge=0, description="ridge of the optimisation over the whole trajectory")
+    global_step_damping: float = Field(
         1e-5, ge=0, description="step_damping of the optimisation over the whole trajectory"
     )
     flow_sigma_px: float = Field(

@@ -119,7 +119,7 @@ def _status(status: native.Status) -> SolveStatus:
 def _step_damping(config: BundleAdjustmentConfig, *, tight_convergence: bool) -> tuple[float, float]:
     """Ridge and damping of Gauss-Newton steps."""
     if tight_convergence:
-        return config.backend_ridge, config.backend_step_damping
+        return config.global_ridge, config.global_step_damping
     return config.ridge, config.step_damping
 
 

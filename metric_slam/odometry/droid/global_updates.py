@@ -63,11 +63,11 @@ class GlobalUpdates:
         cache = FeatureCache(self._map, self._model, self._droid.features_in_memory)
         active = ActiveEdges(self._map, self._model, cache)
         pairs = sorted(self.chosen_pairs())  # by source: neighbours in time share the features that are in memory
-        if len(pairs) > self._droid.backend_max_edges:
+        if len(pairs) > self._droid.global_max_edges:
             log.warning(
-                "no updates over the whole trajectory: the memory of %d edges is needed, droid.backend_max_edges is %d",
+                "no updates over the whole trajectory: the memory of %d edges is needed, droid.global_max_edges is %d",
                 len(pairs),
-                self._droid.backend_max_edges,
+                self._droid.global_max_edges,
             )
             return
         active.add(pairs, again=True)
@@ -80,10 +80,10 @@ class GlobalUpdates:
     def chosen_pairs(self) -> list[Pair]:
         """Directed pairs of keyframes that are near in flow, wherever in the video they are."""
         cfg, count = self._droid, len(self._map)
-        most = min(cfg.backend_edges_per_keyframe * count, cfg.backend_max_edges - 2)  # the last pair may exceed it
-        rule = ProximityRule(cfg.backend_radius, cfg.backend_suppression, cfg.backend_threshold_cells, most)
+        most = min(cfg.global_edges_per_keyframe * count, cfg.global_max_edges - 2)  # the last pair may exceed it
+        rule = ProximityRule(cfg.global_radius, cfg.global_suppression, cfg.global_threshold_cells, most)
         everything = range(count)
-        pairs = self._promising(candidates(everything, everything, cfg.backend_radius))
+        pairs = self._promising(candidates(everything, everything, cfg.global_radius))
         distance = np.zeros(0)
         if len(pairs):
             distance = self._map.solver.frame_distance(
@@ -107,4 +107,4 @@ class GlobalUpdates:
         i, j = pairs.T
         cells = np.linalg.norm(centres[i] - centres[j], axis=1) * np.minimum(per_unit[i], per_unit[j])
         same_view = (forward[i] * forward[j]).sum(axis=1) > _COARSE_VIEW
-        return np.asarray(pairs[same_view & (cells < _COARSE * self._droid.backend_threshold_cells)])
+        return np.asarray(pairs[same_view & (cells < _COARSE * self._droid.global_threshold_cells)])

@@ -82,7 +82,7 @@ def test_updates_over_the_whole_trajectory_mend_it() -> None:
 
 
 def test_more_edges_than_memory_may_hold_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
-    cfg = config(global_ba={"updates": [1, 0]}, droid={**DROID, "backend_max_edges": 20})
+    cfg = config(global_ba={"updates": [1, 0]}, droid={**DROID, "global_max_edges": 20})
     with caplog.at_level("WARNING"):
         result, _, _ = run(cfg, sensor(), DRIVE)
-    assert "droid.backend_max_edges is 20" in caplog.text and result.tracked.all()
+    assert "droid.global_max_edges is 20" in caplog.text and result.tracked.all()
