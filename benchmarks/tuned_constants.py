@@ -58,17 +58,16 @@ def _setting(config: Config, key: str) -> Number | None:
     return node if isinstance(node, int | float) and not isinstance(node, bool) else None
 
 
-def _key(key: str, kind: Kind = "any", *others: str) -> Constant:
-    return Constant(key, kind, (key, *others))
+def _key(key: str, kind: Kind = "any") -> Constant:
+    return Constant(key, kind, (key,))
 
 
-_ROAD = "metric_slam.depth.ground_plane.prior"
-_LIMITS = ("metric_slam.loops.limits:VerificationLimits", "metric_slam.loops.verification:VerificationLimits")
+def _number(name: str, kind: Kind, place: str) -> Constant:
+    return Constant(name, kind, (f"metric_slam.{place}",))
 
 
-def _verification(field: str, *others: str) -> Constant:
-    """A limit of the verification of loops."""
-    return Constant(f"loop verification, {field}", "loop", (*(f"{place}.{field}" for place in _LIMITS), *others))
+def _verification(field: str) -> Constant:
+    return _number(f"loop verification, {field}", "loop", f"loops.limits:VerificationLimits.{field}")
 
 
 CONSTANTS = (
@@ -83,47 +82,25 @@ CONSTANTS = (
     _key("dis.forward_backward_sigma_px"),
     _key("dis.max_forward_backward_px"),
     _key("dis.texture_floor"),
-    _key("ground_plane.corridor_heights", "road", "ground_plane.corridor_m"),
-    _key("ground_plane.wide_corridor_heights", "traffic", "ground_plane.wide_corridor_m"),
-    _key("ground_plane.nearest_heights", "road", "ground_plane.nearest_m"),
-    _key("ground_plane.farthest_heights", "road", "ground_plane.farthest_m"),
+    _key("ground_plane.corridor_heights", "road"),
+    _key("ground_plane.wide_corridor_heights", "traffic"),
+    _key("ground_plane.nearest_heights", "road"),
+    _key("ground_plane.farthest_heights", "road"),
     _key("ground_plane.blur_px", "road"),
     _key("ground_plane.pitch_sigma_deg", "road"),
     _key("ground_plane.roll_sigma_deg", "road"),
     _key("ground_plane.observation_sigma", "road"),
-    Constant(
-        "road fit, distinctness",
-        "road",
-        (f"{_ROAD}:GroundPlaneSettings.max_distinctness", f"{_ROAD}:_MAX_DISTINCTNESS"),
-    ),
-    Constant(
-        "road cells, support",
-        "road",
-        (f"{_ROAD}:GroundPlaneSettings.min_cell_support", f"{_ROAD}:_MIN_CELL_SUPPORT"),
-    ),
-    Constant(
-        "moving cells, largest share",
-        "traffic",
-        (
-            "metric_slam.graph.moving_mask:MovingMaskSettings.minority",
-            "metric_slam.graph.moving_mask:_MINORITY",
-        ),
-    ),
-    Constant(
-        "moving cells, likeness to the road",
-        "traffic",
-        (
-            "metric_slam.graph.moving_mask:MovingMaskSettings.like_road",
-            "metric_slam.graph.moving_mask:_LIKE_ROAD",
-        ),
-    ),
+    _number("road fit, distinctness", "road", "depth.ground_plane.prior:GroundPlaneSettings.max_distinctness"),
+    _number("road cells, support", "road", "depth.ground_plane.prior:GroundPlaneSettings.min_cell_support"),
+    _number("moving cells, largest share", "traffic", "graph.moving_mask:_MINORITY"),
+    _number("moving cells, likeness to the road", "traffic", "graph.moving_mask:_LIKE_ROAD"),
     _key("loop.drift", "loop"),
-    _key("loop.drift_floor", "loop", "loop.drift_floor_m"),
-    _key("loop.min_detour", "loop", "loop.min_path_m"),
+    _key("loop.drift_floor", "loop"),
+    _key("loop.min_detour", "loop"),
     _verification("min_seeds"),
     _verification("min_inliers"),
     _verification("min_share"),
     _verification("min_better_share"),
-    _verification("ratio", "metric_slam.loops.verification:_RATIO"),
-    _verification("max_descriptor_distance", "metric_slam.loops.verification:_MAX_DESCRIPTOR_DISTANCE"),
+    _verification("ratio"),
+    _verification("max_descriptor_distance"),
 )
