@@ -98,6 +98,7 @@ def test_nobody_can_write_into_a_stored_array(slam_map: SlamMap) -> None:
 VERBS: dict[str, Callable[[SlamMap], object]] = {
     "set_inv_depth": lambda m: m.set_inv_depth(2, np.full(SHAPE, 0.5)),
     "set_moving": lambda m: m.set_moving(2, np.ones(SHAPE, np.uint8)),
+    "set_prior_weight": lambda m: m.set_prior_weight(2, np.full(SHAPE, 5.0)),
     "set_road": lambda m: m.set_road(2, np.full(SHAPE, 5.0)),
     "move": lambda m: m.move([2], T_at(z_m=1.0)),
     "rescale": lambda m: m.rescale(2.0, 2),
