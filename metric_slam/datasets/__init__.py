@@ -52,7 +52,7 @@ def open_dataset(
 
     ``sequence``: which one of a KITTI root. ``camera`` (PinholeCamera, or fx fy cx cy [k1 k2 p1 p2 [k3]]) and
     ``depth_scale`` (units per metre) are for layouts without calibration, ``rate_hz`` for folders without time stamps;
-    an option that the layout does not know is a ConfigError rather than ignored. Raises MetricSlamError's children.
+    an option that the layout does not have is a ConfigError rather than ignored. Raises MetricSlamError's children.
     """
     path = Path(path)
     if kind not in get_args(DatasetKind):
@@ -74,7 +74,7 @@ def open_dataset(
 
 
 def recognise(path: Path) -> tuple[DatasetKind, str]:
-    """Kind of the data at ``path`` and what gave it away. Raises DatasetError naming what was looked for."""
+    """Recognise the kind of the data at ``path``; returns it and the reason. Raises DatasetError naming all layouts."""
     if not path.is_dir():
         raise DatasetError(f"{path} is a file: name a folder of images or of a KITTI or TUM sequence")
     if (path / "sequences").is_dir():

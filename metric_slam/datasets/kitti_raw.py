@@ -109,7 +109,7 @@ def _read_timestamps(path: Path, images: list[Path]) -> np.ndarray:
     if rows.max() >= len(lines):  # images were renumbered
         rows = np.arange(len(images))
     try:
-        # nine digits of fraction; datetime knows six, which is a millionth of a frame interval's ten
+        # nine digits of fraction, of which datetime takes six
         stamps = [datetime.fromisoformat(lines[row][:26]) for row in rows]
     except ValueError as error:
         raise DatasetError(f"{path} holds something that is no time stamp: {error}") from error

@@ -1,4 +1,4 @@
-"""Decoding the next images in a thread while the present one is being processed."""
+"""Decoding of the next images in a thread while the present one is being processed."""
 
 from __future__ import annotations
 

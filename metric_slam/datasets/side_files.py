@@ -100,7 +100,7 @@ def rectified_camera(P: np.ndarray, size: tuple[int, int], path: Path) -> tuple[
 def resolve_camera(
     folder: Path, size: tuple[int, int], camera: CameraLike | None, known: Sequence[float] | None = None
 ) -> tuple[PinholeCamera, np.ndarray | None]:
-    """Camera and distortion of a folder without a standard calibration, and a log line saying where they came from.
+    """Camera and distortion of a folder without a standard calibration, and log their source.
 
     Order: ``camera`` (the option), ``folder/camera.txt``, ``known`` (numbers of a published data set). ``size`` is
     (width, height) of the first image. Raises CalibrationError if there is none or it does not fit the images.
@@ -138,7 +138,7 @@ def _camera_from(numbers: CameraLike, size: tuple[int, int], source: str) -> tup
 
 
 def _possible_camera(fx: float, fy: float, cx: float, cy: float, size: tuple[int, int], source: str) -> PinholeCamera:
-    """A camera from numbers that a person wrote. Raises CalibrationError that says where."""
+    """Build a camera from numbers of a file or an option. Raises CalibrationError that names ``source``."""
     try:
         return PinholeCamera(float(fx), float(fy), float(cx), float(cy), *size)
     except CalibrationError as error:

@@ -110,11 +110,11 @@ class HuggingFacePredictor:
 def make_huggingface_prior(config: HuggingFaceConfig, device: str) -> tuple[HuggingFacePrior, str]:
     """The prior as configured on a torch device, and which model it is, for the log.
 
-    Nothing is fetched unless ``allow_download`` says so, and code that comes with a model is never run.
+    Nothing is downloaded unless ``allow_download`` is set, and code that comes with a model is never run.
 
     Raises:
         MissingDependencyError: transformers, or something that the model needs beside it, is not installed.
-        ConfigError: no model is named, or it does not answer in metres.
+        ConfigError: no model is named, or its depth is not metric.
         WeightsError: the model is not here or damaged.
     """
     if config.model is None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from metric_slam import factory as choices
+from metric_slam import choices
 from metric_slam.depth.base import DepthPrediction, DepthPrior
 from metric_slam.depth.prefetch import PrefetchedPrior
 from metric_slam.frame import Frame

@@ -16,7 +16,7 @@ _CHUNK = 1_000_000  # triangles worked on at once: bounds the memory
 
 
 def import_open3d() -> ModuleType:
-    """The module open3d. Raises MissingDependencyError that says what to install."""
+    """Import open3d. Raises MissingDependencyError that names what to install."""
     try:
         import open3d
     except ImportError as error:
@@ -42,7 +42,7 @@ class Hits:
 
 
 class Body:
-    """A mesh for ray casting, with what shading needs to know of its triangles."""
+    """A mesh for ray casting, with the properties of its triangles that shading needs."""
 
     def __init__(self, mesh: Mesh, hills: Hills | None = None) -> None:
         """``hills`` lift the mesh; pieces of one flat surface stay one surface for ``surfaces``."""

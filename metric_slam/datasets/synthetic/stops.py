@@ -11,7 +11,7 @@ WAIT_S = (2.0, 4.0)
 BRAKING_MPS2, STARTING_MPS2 = 2.6, 2.2
 FINE_S = 0.01
 SOFTENING_S, SOFTENING_REACH = 0.25, 2.0
-"""Deviation of the smoothing over time that makes braking set in and let go gradually; its reach in deviations."""
+"""Deviation of the smoothing over time that makes braking begin and end gradually; its reach in deviations."""
 
 FULL_MOTION_MPS = 4.0
 """From this speed on the road shakes the car as much as it ever does."""

@@ -114,7 +114,7 @@ def plane_normal(pitch_rad: float, roll_rad: float) -> np.ndarray:
 
 
 def _normal_jacobian(pitch: float, roll: float) -> np.ndarray:
-    """d normal / d (pitch, roll), [2, 3]."""
+    """Derivative of the normal by pitch and roll, [2, 3]."""
     sp, cp, sr, cr = np.sin(pitch), np.cos(pitch), np.sin(roll), np.cos(roll)
     return np.array([[0.0, -sp * cr, -cp * cr], [cr, -cp * sr, sp * sr]])
 

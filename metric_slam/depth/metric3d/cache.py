@@ -1,8 +1,8 @@
-"""Depth maps kept on disk, in a form that prior ``precomputed`` reads.
+"""Depth maps kept on disk, in a format that prior ``precomputed`` reads.
 
 One npz per image, named like it: ``depth`` in metres (float16, relative rounding 5e-4), ``confidence`` (uint8, 255 is
-1), ``normals`` where the network has them (int8, 127 is 1) and ``made_from``, which tells an image, camera or network
-other than that asked for. Such a map is made anew.
+1), ``normals`` where the network has them (int8, 127 is 1) and ``made_from``, which identifies image, camera and
+network. A map of another origin is computed again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DepthCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, EOFError, BadZipFile, zlib.error) as error:
-            log.warning("%s: damaged (%s), made anew", path, error)
+            log.warning("%s: damaged (%s), computed again", path, error)
             return None
         return ImageDepth(depth.astype(np.float32), confidence.astype(np.float32) / 255.0, normals)
 

@@ -1,14 +1,14 @@
-"""The canonical camera: how an image of any camera becomes a network's input, and its answer becomes metres.
+"""The canonical camera: conversion of an image of any camera to a network's input, and of its output to metres.
 
-A network that sees one image cannot tell a near small thing from a far large one unless the focal length is known. So
+A near small object and a far large one look the same in one image unless the focal length is known. So
 Metric3D (Yin et al., ICCV 2023, section 3) learns depth as it would be for one canonical focal length, 1000 pixels, and
 depth is scaled by the true one: either the label is scaled and the image left alone (CSTM_label), or the image is
 resized to the canonical focal length and the label left alone (CSTM_image). The released networks combine both: an
-image is resized to the network's input whatever that makes of its focal length, and the focal length *of the resized
-image* scales the answer (hubconf.py and mono/utils/do_test.py of github.com/YvanYin/Metric3D).
+image is resized to the network's input, which changes its focal length, and the focal length *of the resized
+image* scales the output (hubconf.py and mono/utils/do_test.py of github.com/YvanYin/Metric3D).
 
-The focal length has to be that of the image that is handed in. Cropping an image does not change it; the network learnt
-from centred and cropped images alike, so the principal point plays no part.
+The focal length has to be that of the image itself. Cropping does not change it; the network was trained on centred and
+cropped images alike, so the principal point plays no part.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _MAX_PIXEL_ASPECT = 2.0
 """Pixels more oblong than this come from a wrong calibration, not from a camera."""
 
 _ROUNDING = 1e-6
-"""So that a side of exactly the input's size does not lose a pixel to binary fractions."""
+"""Tolerance, so that a side of exactly the input's size does not lose a pixel to binary fractions."""
 
 
 @dataclass(frozen=True)
 class CanonicalView:
-    """How images of one camera fit into a network's input: resized with square pixels, padded evenly on both sides."""
+    """Place of the images of one camera in a network's input: resized with square pixels, padded on both sides."""
 
     camera: PinholeCamera
     """Of the original image."""
@@ -119,7 +119,7 @@ def cstm_label(depth_m: np.ndarray, focal_px: float) -> np.ndarray:
 
 
 def metres_from_label(canonical_depth: np.ndarray, focal_px: float) -> np.ndarray:
-    """Undoes :func:`cstm_label`."""
+    """Invert :func:`cstm_label`."""
     return canonical_depth * (focal_px / CANONICAL_FOCAL_PX)
 
 

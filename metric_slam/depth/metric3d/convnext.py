@@ -38,7 +38,7 @@ class ConvNext(nn.Module):
 
 
 class ConvNextBlock(nn.Module):
-    """Depthwise 7x7, norm, and two layers per pixel, added to the input with a learnt scale per channel."""
+    """Depthwise 7x7, norm, and two layers per pixel, added to the input with a learned scale per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -112,7 +112,7 @@ class Attention(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learnt factor per channel."""
+    """A learned factor per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The decoder of Metric3D version 1: features to depth at a quarter of the size, then a learnt correction at full size.
+"""Decoder of Metric3D version 1: features to depth at a quarter of the size, then a learned correction at full size.
 
 Order of operations and constants: mono/model/decode_heads/HourGlassDecoder.py of github.com/YvanYin/Metric3D. Names of
 attributes are those of the released weights; nothing here is tied to a device.

@@ -1,4 +1,4 @@
-"""Which Metric3D network is meant, and where its weights lie. Imports no network, so that asking costs nothing."""
+"""Choice of the Metric3D network and the place of its weights; imports no network, so it costs nothing."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Metric3DFile(NamedTuple):
 
 
 def locate(config: Metric3DConfig) -> Metric3DFile | None:
-    """The network as configured with its file; None where there is no file and none was configured.
+    """Find the configured network and its file; None where there is no file and none was configured.
 
     Raises:
         WeightsError: the configured file is not there.
-        ConfigError: a file is configured and neither its name nor the configuration tells the network.
+        ConfigError: a file is configured and neither its name nor the configuration names the network.
     """
     if config.weights is not None:
         path = Path(config.weights).expanduser()
@@ -43,7 +43,7 @@ def locate(config: Metric3DConfig) -> Metric3DFile | None:
 
 
 def located(config: Metric3DConfig) -> Metric3DFile:
-    """The same; no file at all is a WeightsError that says where to put one."""
+    """As :func:`locate`, but raise WeightsError with the place for the file where there is none."""
     found = locate(config)
     if found is None:
         spec = SPECS[config.model or "vit_small"]

@@ -24,7 +24,7 @@ from metric_slam.depth.metric3d.specs import (
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of N images of H x W pixels, for a camera with the canonical focal length."""
+    """Output of a network for N images of H x W pixels, for a camera with the canonical focal length."""
 
     depth: Tensor
     """Along z, float [N, H, W]: metres if the focal length of the image were 1000 pixels."""
@@ -66,7 +66,7 @@ class Metric3D(nn.Module):
         return Prediction(depth[:, 0], confidence[:, 0])
 
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the encoder hands to the decoder."""
+        """Compute the feature maps that the decoder reads."""
         sides, spec = tuple(images.shape[2:]), self.spec
         unit_px = spec.encoder.patch_px if isinstance(spec.encoder, VitSpec) else spec.multiple_px
         assert all(side % unit_px == 0 for side in sides), (sides, unit_px)

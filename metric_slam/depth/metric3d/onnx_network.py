@@ -1,10 +1,10 @@
 """Metric3D networks as ONNX files: written from our own networks, and run by onnxruntime instead of torch.
 
-Besides our own files two public kinds are read, told by the names of their inputs and outputs. Both take colour levels
-0..255 and normalise them inside:
+Besides our own files two public kinds are read, recognised by the names of their inputs and outputs. Both take colour
+levels 0..255 and normalise them inside:
 
 * onnx-community/metric3d-vit-small, -large and -giant2 on Hugging Face, made as github.com/YvanYin/Metric3D issue 117
-  describes; their preprocessor_config.json neither rescales nor normalises. They answer with depth, normals and the
+  describes; their preprocessor_config.json neither rescales nor normalises. Their outputs are depth, normals and the
   concentration of the normals, but not with a confidence of depth;
 * what onnx/metric3d_onnx_export.py of github.com/YvanYin/Metric3D writes: depth alone.
 
@@ -47,7 +47,7 @@ _REMEDY = "write one with `metric-slam weights export`"
 
 
 class _Naming(NamedTuple):
-    """What one kind of file calls its input, and its outputs as fields of a prediction."""
+    """Names of the input and of the outputs in one kind of file."""
 
     images: str
     fields: Mapping[str, str]
@@ -92,12 +92,12 @@ class OnnxNetwork:
         if isinstance(height, int) and isinstance(width, int):
             self.input_size = width, height
         self.network_name: str | None = self._session.get_modelmeta().custom_metadata_map.get(_NETWORK_KEY)
-        """Which network it is, where the file says so."""
+        """Name of the network; None where the file does not state it."""
 
     def __call__(self, images: Tensor) -> Prediction:
-        """``images`` normalised float [N, 3, H, W]; the answer is on their device.
+        """``images`` normalised float [N, 3, H, W]; the result is on their device.
 
-        Raises WeightsError where onnxruntime gives up on the file.
+        Raises WeightsError where onnxruntime cannot run the file.
         """
         levels = images.float().cpu().numpy()
         if self._naming.takes_levels:
@@ -135,7 +135,7 @@ def export_onnx(network: Metric3D, path: Path, input_size: tuple[int, int]) -> N
         OutputError: the file cannot be written.
     """
     try:
-        import onnx  # noqa: F401  torch's exporter needs both and says so less clearly
+        import onnx  # noqa: F401  torch's exporter needs both, and its own message is less clear
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise _missing("writing", path, error) from error
@@ -157,7 +157,7 @@ def export_onnx(network: Metric3D, path: Path, input_size: tuple[int, int]) -> N
 
 
 class _Maps(nn.Module):
-    """A network that answers with a plain tuple, in the order of our names."""
+    """A network with a plain tuple as output, in the order of our names."""
 
     def __init__(self, network: Metric3D) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class _Maps(nn.Module):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter speaks of its own innards, and of packages that do not matter here."""
+    """Silence the exporter, which logs its internals and packages that do not matter here."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -214,7 +214,7 @@ def _providers(available: Iterable[str], device: str) -> list[str | tuple[str, d
         return [on_cpu]
     fitting = [name for name in available if name.lower().startswith(wanted.type)]
     if not fitting:
-        log.warning("this onnxruntime does not know %s: it computes on the CPU", device)
+        log.warning("this onnxruntime has no provider for %s: it computes on the CPU", device)
     return [*((name, {"device_id": wanted.index or 0}) for name in fitting), on_cpu]
 
 

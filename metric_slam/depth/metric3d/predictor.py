@@ -16,14 +16,14 @@ from metric_slam.depth.metric3d.model import Prediction
 from metric_slam.geometry.camera import PinholeCamera
 
 Network = Callable[[Tensor], Prediction]
-"""A :class:`metric_slam.depth.metric3d.model.Metric3D`, or what answers like one."""
+"""A :class:`metric_slam.depth.metric3d.model.Metric3D`, or a function with the same signature."""
 
 SKY_M = 150.0
-"""Depth beyond which the answer is the sky, or as good as."""
+"""Depth from which on a pixel counts as sky."""
 
 _SKY_SHARE = 0.75
-"""The same as a share of the network's range: version 2 learnt to put the sky at its end, 200 canonical metres, which
-a wide-angle camera would turn into a wall sixty metres away."""
+"""The same as a share of the network's range: version 2 was trained to put the sky at its end, 200 canonical metres,
+which a wide-angle camera would turn into a wall sixty metres away."""
 
 view_of = lru_cache(maxsize=8)(canonical_view)
 """All images of a video share one view."""
@@ -31,13 +31,13 @@ view_of = lru_cache(maxsize=8)(canonical_view)
 
 @dataclass(frozen=True)
 class ImageDepth:
-    """What the network says of one image, in the image's own size."""
+    """Output of the network for one image, in the image's own size."""
 
     depth_m: np.ndarray
     """Along z in metres, float32 [H, W], 0..150; 0 in the sky."""
 
     confidence: np.ndarray
-    """0..1, float32 [H, W]: the network was trained to say 1 - |relative error|, and is cut off at both ends."""
+    """0..1, float32 [H, W]: trained towards 1 - |relative error|, clipped to this range."""
 
     normals: np.ndarray | None = None
     """Unit vectors in camera axes, float32 [H, W, 3]; None: the network has none."""

@@ -1,4 +1,4 @@
-"""The depth prior ``metric3d``: a network's depth of every keyframe, with what it says about its own errors."""
+"""The depth prior ``metric3d``: depth and confidence of every keyframe from a network."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Metric3DPrior(ImageDepthPrior):
     def prepare(self, frame: Frame, camera: PinholeCamera) -> DepthPrediction:
         """The network's depth on the grid; unknown (0) beyond the far limit and in the sky.
 
-        The confidence of a cell is that of its depth edges times the mean of what the network says of its pixels, which
-        counts as none where depth is unknown.
+        The confidence of a cell is that of its depth edges times the mean confidence of the network over its pixels,
+        which counts as 0 where depth is unknown.
         """
         found = self._image_depth(frame)
         known = (found.depth_m > 0) & (found.depth_m <= self._farthest_m)
@@ -61,7 +61,7 @@ class Metric3DPrior(ImageDepthPrior):
 
 
 def make_metric3d_prior(config: Metric3DConfig, device: str) -> tuple[Metric3DPrior, str]:
-    """The prior as configured on a torch device, and which network it is, for the log.
+    """Build the prior as configured on a torch device; returns it and the name of its network, for the log.
 
     Raises:
         WeightsError: weights are missing, damaged or another network's.
@@ -77,7 +77,7 @@ def make_metric3d_prior(config: Metric3DConfig, device: str) -> tuple[Metric3DPr
 
 
 def make_predictor(config: Metric3DConfig, device: str) -> tuple[DepthPredictor, Metric3DFile]:
-    """The network alone, for single images, and which one it is. Raises as :func:`make_metric3d_prior`."""
+    """Build the network alone, for single images; returns it and its file. Raises as :func:`make_metric3d_prior`."""
     file = located(config)
     size = input_size(config, file.spec)
     network = load_network(file.spec, file.path, size, device)
@@ -85,12 +85,12 @@ def make_predictor(config: Metric3DConfig, device: str) -> tuple[DepthPredictor,
 
 
 def precision_of(config: Metric3DConfig) -> torch.dtype | None:
-    """The configured type, None for ``auto``."""
+    """Numeric type as configured, None for ``auto``."""
     return None if config.precision == "auto" else getattr(torch, config.precision)
 
 
 def load_network(spec: Metric3DSpec, path: Path, size: tuple[int, int], device: str) -> Network:
-    """The network of a weights file, or of a file .onnx, for inputs of ``size`` (width, height) on a torch device.
+    """Load the network of a weights file, or of a file .onnx, for inputs of ``size`` (width, height) on a torch device.
 
     Raises:
         WeightsError: the file is missing, damaged or another network's.
@@ -111,5 +111,5 @@ def load_network(spec: Metric3DSpec, path: Path, size: tuple[int, int], device: 
 
 
 def _identity(path: Path) -> str:
-    """Name and size of a weights file: tells released files apart; contents are not read again for it."""
+    """Name and size of a weights file: distinguishes released files without reading them again."""
     return f"{path.name} of {path.stat().st_size} bytes"

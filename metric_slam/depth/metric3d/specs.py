@@ -51,7 +51,7 @@ class VitSpec:
     registers: int = 4
     patch_px: int = 14
     trained_grid: int = 37
-    """Patches along a side of the images (518 pixels) whose positions were learnt."""
+    """Patches along a side of the images (518 pixels) whose positions were learned."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class TokenMaps(nn.Module):
 
 
 class TokenMap(nn.Module):
-    """One set of tokens as a map, with what its class and register tokens say added to every patch."""
+    """One set of tokens as a map, with its class and register tokens added to every patch."""
 
     def __init__(self, spec: RaftSpec, sample: nn.Module | None = None) -> None:
         super().__init__()
