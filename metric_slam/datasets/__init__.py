@@ -1,4 +1,4 @@
-"""Sources of frames: KITTI odometry and raw, TUM layout, plain image folders, the rendered drive.
+"""Sources of frames for the command line and benchmarks: KITTI odometry and raw, TUM layout, image folders, rendering.
 
 ``open_dataset`` recognises the layout of a folder; the loaders can also be called by name.
 """

@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from metric_slam.datasets.base import Dataset
+from metric_slam.errors import InputError
 from metric_slam.frame import Frame
 
 READ_AHEAD_FRAMES = 4
@@ -20,7 +21,8 @@ def read_ahead(
 
     An error of the data set is raised where its frame would have come. Closing the generator ends the thread.
     """
-    assert depth >= 1, depth
+    if depth < 1:
+        raise InputError(f"depth is {depth}: at least one frame must be read in advance")
     reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
     waiting: deque[Future[Frame]] = deque()
     try:

@@ -1,4 +1,4 @@
-"""The one implementation of :class:`~metric_slam.datasets.base.Dataset` for image files that lie on disk.
+"""The implementation of :class:`~metric_slam.datasets.base.Dataset` for image files on disk.
 
 Every loader (KITTI, TUM, image folder, ...) is a function that reads side files and fills an :class:`ImageSequence`.
 """
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from metric_slam.datasets.images import read_depth_m, read_rgb
+from metric_slam.errors import InputError
 from metric_slam.frame import CameraMount, Frame
 from metric_slam.geometry.camera import PinholeCamera
 
@@ -40,10 +41,15 @@ class ImageSequence:
     T_world_cam_true: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        n = len(self.image_paths)
-        assert self.times_s.shape == (n,), (self.times_s.shape, n)
-        assert self.depth_paths is None or len(self.depth_paths) == n, len(self.depth_paths or ())
-        assert self.T_world_cam_true is None or self.T_world_cam_true.shape == (n, 4, 4)
+        n, truth = len(self.image_paths), self.T_world_cam_true
+        if self.times_s.shape != (n,):
+            raise InputError(f"times_s has the shape {self.times_s.shape}: {n} images need {(n,)}")
+        if self.depth_paths is not None and len(self.depth_paths) != n:
+            raise InputError(f"depth_paths has {len(self.depth_paths)} entries for {n} images: give None for a gap")
+        if truth is not None and truth.shape != (n, 4, 4):
+            raise InputError(f"T_world_cam_true has the shape {truth.shape}: {n} images need {(n, 4, 4)}")
+        if not (np.isfinite(self.depth_scale) and self.depth_scale > 0):
+            raise InputError(f"depth_scale is {self.depth_scale}: units per metre must be positive")
 
     def __len__(self) -> int:
         return len(self.image_paths)

@@ -27,6 +27,12 @@ class DepthPrediction:
     confidence: np.ndarray
     """0..1, float64 [h, w]."""
 
+    def __post_init__(self) -> None:
+        if self.depth_m.ndim != 2 or self.depth_m.shape != self.confidence.shape:
+            raise InputError(
+                f"depth_m has the shape {self.depth_m.shape} and confidence {self.confidence.shape}: both are [h, w]"
+            )
+
 
 @dataclass(frozen=True)
 class MotionObservation:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metric_slam.depth.base import depth_to_grid
+from metric_slam.depth.base import DepthPrediction, depth_to_grid
+from metric_slam.errors import InputError
 from metric_slam.geometry.camera import PinholeCamera
 
 CAMERA = PinholeCamera(fx=60.0, fy=60.0, cx=31.5, cy=23.5, width=64, height=48)
@@ -71,3 +72,11 @@ def test_rows_beyond_the_last_whole_cell_are_left_out() -> None:
 def test_an_image_without_depth_is_unknown_everywhere() -> None:
     got = depth_to_grid(np.zeros((48, 64)), CAMERA)
     assert not got.depth_m.any() and not got.confidence.any()
+
+
+def test_depth_of_another_shape_is_refused() -> None:
+    for shape in ((48,), (48, 64, 1)):
+        with pytest.raises(InputError, match="depth_m has the shape"):
+            depth_to_grid(np.zeros(shape), CAMERA)
+    with pytest.raises(InputError, match="confidence"):
+        DepthPrediction(np.zeros((6, 8)), np.zeros((6, 7)))
