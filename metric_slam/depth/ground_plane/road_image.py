@@ -18,8 +18,11 @@ _CONTRAST_FLOOR = 1.0
 """Grey levels added to the local contrast, so that sensor noise of a smooth road is not amplified to texture."""
 
 _UNIFORM_RANGE = 2
-"""Most grey levels between the brightest and the darkest pixel of a uniform window (painted borders, saturated road);
+"""Most grey levels between the brightest and the darkest pixel of a uniform window (painted borders, black bonnets);
 noise alone makes it more on a real road."""
+
+_SATURATED = 250
+"""Grey level from which a uniform window is overexposed road instead: its edges belong to the road and move with it."""
 
 _MIN_CONTRAST = 0.05
 """Local standard deviation in grey levels below which a pixel is invalid; rounding to 8 bits alone leaves about 0.1."""
@@ -68,9 +71,10 @@ def prepare_road_image(
 
 
 def _uniform(grey: np.ndarray, window_px: int) -> np.ndarray:
-    """Pixels in windows without contrast, bool [H, W], of an image uint8 [H, W]."""
+    """Pixels in windows without contrast, bool [H, W], of an image uint8 [H, W], except overexposed ones."""
     kernel = np.ones((window_px, window_px), np.uint8)
-    flat = cv2.dilate(grey, kernel) - cv2.erode(grey, kernel) <= _UNIFORM_RANGE
+    darkest, brightest = cv2.erode(grey, kernel), cv2.dilate(grey, kernel)
+    flat = (brightest - darkest <= _UNIFORM_RANGE) & (brightest < _SATURATED)
     return cv2.dilate(flat.astype(np.uint8), kernel) > 0 if flat.any() else flat
 
 

@@ -28,7 +28,7 @@ def test_normalisation_takes_out_light_but_not_texture() -> None:
     assert bright.valid[rows].all()
 
 
-@pytest.mark.parametrize("level", [0, 90, 255])
+@pytest.mark.parametrize("level", [0, 90, 240])
 @pytest.mark.parametrize("size", [(320, 96), (1242, 375)])
 def test_uniform_pixels_are_invalid_and_zero(level: int, size: tuple[int, int]) -> None:
     """Box filters leave variances slightly below zero there; no NaN comes of it, and no warning of numpy."""
@@ -42,6 +42,17 @@ def test_uniform_pixels_are_invalid_and_zero(level: int, size: tuple[int, int]) 
     assert np.isfinite(road.normalised).all()
     assert not road.valid[-rows:].any() and not road.normalised[-rows:].any()
     assert road.valid[road.first_row : -rows - MARGIN_PX].all(), "and no others"
+
+
+def test_an_overexposed_road_is_invalid_only_within() -> None:
+    """Its edges are features of the road: the normalisation around them is that of any other road."""
+    camera = CAMERA.resized(1242, 375)
+    image = np.random.default_rng(0).integers(40, 216, (camera.height, camera.width, 3)).astype(np.uint8)
+    image[-125:, 400:700] = 255
+    road = prepare_road_image(image, camera, BLUR_PX)
+    assert np.isfinite(road.normalised).all()
+    assert not road.valid[-60:, 480:620].any(), "no texture within the reach of the window"
+    assert road.valid[-125:, 395:405].all() and road.valid[-140:-125, 400:700].all()
 
 
 def test_the_content_of_ignored_pixels_does_not_matter() -> None:
