@@ -234,7 +234,7 @@ def test_without_a_prior_the_shape_is_right_and_the_scale_is_called_unknown() ->
 
 def test_a_depth_sensor_gives_metres_from_the_first_frame() -> None:
     drive = replace(STRAIGHT, with_depth=True)
-    result = run(drive, prior="sensor")
+    result = run(drive, prior="sensor", sensor={"max_depth_m": 80.0})
     check_every_frame(result, drive)
     assert result.scale_source == "sensor" and error_m(result, drive).max() < 0.08
     keyframe = result.keyframes[1]
