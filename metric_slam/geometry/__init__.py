@@ -1,0 +1,1 @@
+"""Lie groups, cameras, triangulation, projection and alignment; every other folder may call it."""
