@@ -1,8 +1,7 @@
-"""The compiled kernels for tensors on a GPU, and how they are called: on torch's memory and torch's current stream.
+"""The compiled CUDA kernels: found, and called on torch's memory and torch's current stream.
 
-Everything that runs kernels on a device asks here. Tensors are handed over as they are (DLPack), nothing is copied.
-Kernels trust the keyframe numbers that they are given, because looking at them would mean waiting for the device:
-they are made and checked on the host.
+Tensors are passed through DLPack, without a copy. Keyframe numbers are checked on the host, because a check on the GPU
+would need a synchronisation.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from metric_slam.geometry.grid_array import uploaded
 
 @dataclass(frozen=True)
 class CudaKernels:
-    """One device with kernels for it."""
+    """CUDA kernels on one device."""
 
     device: torch.device
     module: ModuleType
     """Of droid_backends; names as in the module for the CPU."""
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """Runs a kernel on the current stream of the device; it may still be running on return."""
+        """Queue a kernel on the current stream of the device; it may still be running on return."""
         return getattr(self.module, name)(*arguments, **options, stream=self.stream)
 
     @property
@@ -59,7 +58,7 @@ def checked_numbers(numbers: np.ndarray, count: int) -> np.ndarray:
 
 
 def find_cuda_kernels(device: str) -> tuple[CudaKernels | None, str]:
-    """Kernels for a torch device and what they are, in words; None where the C++ ones for the CPU do the work."""
+    """CUDA kernels for a torch device and a description; None where the C++ kernels on the CPU are used."""
     chosen = torch.device(device)
     if chosen.type != "cuda":
         return None, "C++ on the CPU"
@@ -74,9 +73,7 @@ def find_cuda_kernels(device: str) -> tuple[CudaKernels | None, str]:
 
 @lru_cache
 def _why_not(index: int) -> str:
-    """Why the kernels cannot run on a CUDA device, in CUDA's words: the driver is too old, or they were built for other
-    GPUs. Empty: they can.
-    """
+    """CUDA's message why the kernels cannot run on a device (driver too old, built for other GPUs); empty: they can."""
     assert droid_backends.cuda is not None, "asked only where the module loads"
     return str(droid_backends.cuda.why_not(index))
 
@@ -85,9 +82,7 @@ _emulated: list[CudaKernels] = []
 
 
 def emulated_kernels() -> CudaKernels:
-    """The kernels for GPUs run on the CPU, slowly, on tensors of the CPU; for tests. ImportError if they were not
-    built (METRIC_SLAM_EMULATION=1).
-    """
+    """The CUDA kernels emulated on the CPU, for tests. ImportError if they were not built (METRIC_SLAM_EMULATION=1)."""
     from droid_backends import _droid_backends_emulated
 
     return CudaKernels(torch.device("cpu"), _droid_backends_emulated)
@@ -95,7 +90,7 @@ def emulated_kernels() -> CudaKernels:
 
 @contextmanager
 def emulation() -> Iterator[CudaKernels]:
-    """While it lasts, tensors of the CPU are taken for those of a GPU that is emulated; for tests."""
+    """Context in which CPU tensors go to the emulated CUDA kernels; for tests."""
     _emulated.append(emulated_kernels())
     try:
         yield _emulated[-1]

@@ -1,7 +1,7 @@
-"""Arrays that lie on a device as well as in memory, so that a solve uploads only what is new, and poses.
+"""Cache of host arrays on a CUDA device, so that a solve uploads only new arrays, and poses.
 
-Arrays of the keyframe store are replaced and never written into: as long as one lives, its content is what it was, and
-its identity says where its copy on the device is. An array that is gone takes its copy along.
+Arrays of the keyframe store are replaced and never written into, so the identity of an array identifies its content
+while it lives. The copy of an array is freed with the array.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class _Kept(NamedTuple):
 
 
 class CudaArrays:
-    """Copies of host arrays on a CUDA device; those that were not asked for the longest go first."""
+    """Copies of host arrays on a CUDA device; the least recently used are evicted first."""
 
     def __init__(self, cuda: CudaKernels, budget_bytes: int = BUDGET_BYTES) -> None:
         self.cuda = cuda
         self._budget_bytes = budget_bytes
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
-        self._gone: deque[int] = deque()  # arrays may die in any thread; entries go when this one comes by
+        self._gone: deque[int] = deque()  # keys of arrays that were freed, in whatever thread
         self.byte_count = 0
         """Of all copies."""
 
@@ -43,7 +43,7 @@ class CudaArrays:
         """The array on the device, of its own type; uploaded if it is not there. Not to be written into."""
         if isinstance(array, Tensor):
             return array
-        self._forget_the_gone()
+        self._drop_freed()
         kept = self._kept.get(id(array))
         if kept is not None:
             self._kept.move_to_end(id(array))
@@ -58,9 +58,9 @@ class CudaArrays:
         return torch.stack([self.of(array)[step, step] for array in arrays])
 
     def remember(self, array: np.ndarray, tensor: Tensor) -> None:
-        """Notes that ``tensor`` holds the content of ``array``, which was downloaded from it."""
+        """Register ``tensor`` as the copy of ``array``, which was downloaded from it."""
         assert array.shape == tensor.shape, (array.shape, tensor.shape)
-        self._forget_the_gone()
+        self._drop_freed()
         self._keep(array, tensor)
 
     def _keep(self, array: np.ndarray | DiskArray, tensor: Tensor) -> None:
@@ -71,7 +71,7 @@ class CudaArrays:
         while self.byte_count > self._budget_bytes:
             self._drop(next(iter(self._kept)))
 
-    def _forget_the_gone(self) -> None:
+    def _drop_freed(self) -> None:
         while self._gone:
             key = self._gone.popleft()
             if key in self._kept and self._kept[key].array() is None:

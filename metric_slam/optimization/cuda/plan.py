@@ -1,4 +1,4 @@
-"""How a graph maps to the sums and blocks of a bundle adjustment on a GPU: made on the host, once per graph.
+"""Mapping from a graph to the sums and blocks of a bundle adjustment with CUDA; made on the host, once per graph.
 
 The kernels (``thirdparty/droid_backends/src/cuda/dense_ba.h``, struct ``Plan``) add everything in fixed order, without
 searching: a source is a keyframe that edges leave, its slots are 0 (its own pose), 1..n (the target poses of its
@@ -23,7 +23,7 @@ _WORKSPACE_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class Graph:
-    """What the plan depends on; arrays as in :class:`metric_slam.optimization.bundle_adjustment.BaWindow`."""
+    """Structure of a problem; arrays as in :class:`metric_slam.optimization.window.BaWindow`."""
 
     source: np.ndarray
     target: np.ndarray
@@ -38,7 +38,7 @@ class Graph:
     baseline_pair: np.ndarray
     pixels: int
     every_block: bool
-    """Is every block of poses damped, even where nothing couples them?"""
+    """True if every block of poses is damped, also between uncoupled ones."""
 
     scale_weights: tuple[float, float]
     """Of a scale's anchor and of a step between scales: 1 / sigma^2, 0: none."""
@@ -74,7 +74,7 @@ class Plan:
     """10 * rows + columns."""
 
     moves: bool
-    """Is there anything to optimise?"""
+    """True if there are edges and free variables."""
 
 
 def make_plan(graph: Graph, cuda: CudaKernels) -> Plan:
@@ -221,8 +221,8 @@ class _Parts:
         return np.array(rows, np.int64).reshape(-1, 5)
 
     def _of_couplings(self, graph: Graph, N: int) -> np.ndarray:
-        """Pairs that exist though no source says anything of them (slot -1): the diagonal, coupled scales, and all
-        pairs of poses where every block is damped.
+        """Pairs that no source contributes to (slot -1): the diagonal, coupled scales, and all pairs of poses where
+        every block is damped.
         """
         own = [(v, v) for v in range(2 * N)]
         if graph.scale_weights[1] > 0:
@@ -234,7 +234,7 @@ class _Parts:
         return np.concatenate([pairs, np.full((len(pairs), 3), -1)], axis=1)
 
     def _constants(self, graph: Graph, variables: np.ndarray, N: int) -> np.ndarray:
-        """What anchors and steps of scales add to each part, float64 [parts]."""
+        """Contribution of anchors and steps of scales to each part, float64 [parts]."""
         anchor, step = graph.scale_weights
         previous = graph.scale_previous
         steps = np.zeros(N)
