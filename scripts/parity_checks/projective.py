@@ -1,4 +1,4 @@
-"""Reprojection and its Jacobians: the compiled kernel and its torch reference, where the fixture calls a pixel valid."""
+"""Reprojection and its Jacobians: compiled kernel and torch reference, where the fixture calls a pixel valid."""
 
 from __future__ import annotations
 
