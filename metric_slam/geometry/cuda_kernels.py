@@ -24,14 +24,14 @@ from metric_slam.geometry.grid_array import uploaded
 
 @dataclass(frozen=True)
 class CudaKernels:
-    """One device with kernels for it."""
+    """CUDA kernels on one device."""
 
     device: torch.device
     module: ModuleType
     """Of droid_backends; names as in the module for the CPU."""
 
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """Runs a kernel on the current stream of the device; it may still be running on return."""
+        """Queue a kernel on the current stream of the device; it may still be running on return."""
         return getattr(self.module, name)(*arguments, **options, stream=self.stream)
 
     @property
@@ -59,7 +59,7 @@ def checked_numbers(numbers: np.ndarray, count: int) -> np.ndarray:
 
 
 def find_cuda_kernels(device: str) -> tuple[CudaKernels | None, str]:
-    """Kernels for a torch device and what they are, in words; None where the C++ ones for the CPU do the work."""
+    """CUDA kernels for a torch device and a description; None where the C++ kernels on the CPU are used."""
     chosen = torch.device(device)
     if chosen.type != "cuda":
         return None, "C++ on the CPU"

@@ -1,9 +1,9 @@
-"""Where the cells of one keyframe land in another, with Jacobians: the torch twin of droid_backends/pixel.h.
+"""Projection of cells into another keyframe with Jacobians: reference implementation of droid_backends/pixel.h.
 
 A cell of keyframe i with viewing ray a = ((u - cx)/fx, (v - cy)/fy, 1) and inverse depth d is the point a/d. Scaled by
 d, so that d = 0 is harmless, keyframe j sees it at X = R a + t d with (R, t) = T_j T_i^-1. Poses are T_cam_world and
 change as exp(xi) T, xi = (tau, phi), so d X/d xi_j = [d I, -[X]x], and the Jacobian for i is -Ad(T_ij)^T applied to
-the one for j (Teed and Deng, DROID-SLAM, 2021, section 3.3). Slow and obvious; everything is differentiable by torch.
+the one for j (Teed and Deng, DROID-SLAM, 2021, section 3.3). Differentiable by torch.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Projection:
 def relative_poses(poses: Tensor, source: Tensor, target: Tensor) -> lie.SE3:
     """T_target_source of E edges from ``poses``, T_cam_world [N, 7]."""
     T_cam_world = lie.SE3.InitFromVec(poses)
-    return T_cam_world[target] * T_cam_world[source].inv()
+    T_target_source: lie.SE3 = T_cam_world[target] * T_cam_world[source].inv()
+    return T_target_source
 
 
 def viewing_rays(intrinsics: Tensor, height: int, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Steps of the dense bundle adjustment: the compiled kernel and its torch twin against DROID-SLAM's, all kinds.
+"""Steps of the dense bundle adjustment: the compiled kernel and ours in torch against DROID-SLAM's.
 
 A kind is one way of the reference to place the damping: ``ba`` and ``prior`` on H before the Schur complement, ``moba``
 on every block, ``*_cudadamp`` on the diagonal of S. ``it2`` is the step applied twice, with the reference's own limits
@@ -40,7 +40,7 @@ def check(data: Fixture) -> list[Row]:
         droid_backends.dense_ba_step(problem, options, ridge=RIDGE, damping=DAMPING)
         return poses, inv_depth
 
-    def twin(window: Any, options: Any) -> tuple[np.ndarray, np.ndarray]:
+    def reference(window: Any, options: Any) -> tuple[np.ndarray, np.ndarray]:
         state = dense_ba_reference.step(window, options, ridge=RIDGE, damping=DAMPING)
         if state is None:
             return window.poses, window.inv_depth
@@ -49,7 +49,7 @@ def check(data: Fixture) -> list[Row]:
     outputs = [match for match in map(OUTPUT.fullmatch, data) if match]
     if not outputs:
         raise FixtureError("no output of the form fixN_KIND_itN_poses in it")
-    steppers: dict[str, Stepper] = {"kernel": kernel, "twin": twin}
+    steppers: dict[str, Stepper] = {"kernel": kernel, "reference": reference}
     return [_row(data, match, name, step) for name, step in steppers.items() for match in outputs]
 
 

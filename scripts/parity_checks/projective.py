@@ -1,4 +1,4 @@
-"""Reprojection and its Jacobians: the compiled kernel and its torch twin, where the reference calls a pixel valid."""
+"""Reprojection and its Jacobians: the compiled kernel and its reference implementation, where the reference calls a pixel valid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOLERANCE = 1e-8
 def check(data: Fixture) -> list[Row]:
     """Rows of both implementations."""
     valid = np.asarray(data["valid"]).astype(bool)
-    return [*_rows("kernel", _kernel(data), data, valid), *_rows("twin", _twin(data), data, valid)]
+    return [*_rows("kernel", _kernel(data), data, valid), *_rows("reference", _reference(data), data, valid)]
 
 
 def _inputs(data: Fixture) -> tuple[np.ndarray, ...]:
@@ -37,7 +37,7 @@ def _kernel(data: Fixture) -> dict[str, np.ndarray]:
     return {"coords": coords, "inv_depth": inv_depth, "valid": valid, "Ji": Ji, "Jj": Jj, "Jz": Jz}
 
 
-def _twin(data: Fixture) -> dict[str, np.ndarray]:
+def _reference(data: Fixture) -> dict[str, np.ndarray]:
     from metric_slam.geometry.projective import reproject
 
     projection = reproject(*map(torch.from_numpy, _inputs(data)))

@@ -1,1 +1,1 @@
-"""The same on a CUDA device; only the modules of `optimization` decide to call it."""
+"""Bundle adjustment and its arrays on a CUDA device; called by the solver of `optimization` only."""

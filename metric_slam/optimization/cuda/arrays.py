@@ -43,7 +43,7 @@ class CudaArrays:
         """The array on the device, of its own type; uploaded if it is not there. Not to be written into."""
         if isinstance(array, Tensor):
             return array
-        self._forget_the_gone()
+        self._drop_freed()
         kept = self._kept.get(id(array))
         if kept is not None:
             self._kept.move_to_end(id(array))
@@ -60,7 +60,7 @@ class CudaArrays:
     def remember(self, array: np.ndarray, tensor: Tensor) -> None:
         """Notes that ``tensor`` holds the content of ``array``, which was downloaded from it."""
         assert array.shape == tensor.shape, (array.shape, tensor.shape)
-        self._forget_the_gone()
+        self._drop_freed()
         self._keep(array, tensor)
 
     def _keep(self, array: np.ndarray | DiskArray, tensor: Tensor) -> None:
@@ -71,7 +71,7 @@ class CudaArrays:
         while self.byte_count > self._budget_bytes:
             self._drop(next(iter(self._kept)))
 
-    def _forget_the_gone(self) -> None:
+    def _drop_freed(self) -> None:
         while self._gone:
             key = self._gone.popleft()
             if key in self._kept and self._kept[key].array() is None:

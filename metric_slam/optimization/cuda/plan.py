@@ -1,4 +1,4 @@
-"""How a graph maps to the sums and blocks of a bundle adjustment on a GPU: made on the host, once per graph.
+"""Mapping from a graph to the sums and blocks of a bundle adjustment with CUDA; made on the host, once per graph.
 
 The kernels (``thirdparty/droid_backends/src/cuda/dense_ba.h``, struct ``Plan``) add everything in fixed order, without
 searching: a source is a keyframe that edges leave, its slots are 0 (its own pose), 1..n (the target poses of its
@@ -38,7 +38,7 @@ class Graph:
     baseline_pair: np.ndarray
     pixels: int
     every_block: bool
-    """Is every block of poses damped, even where nothing couples them?"""
+    """True if every block of poses is damped, also between uncoupled ones."""
 
     scale_weights: tuple[float, float]
     """Of a scale's anchor and of a step between scales: 1 / sigma^2, 0: none."""
@@ -74,7 +74,7 @@ class Plan:
     """10 * rows + columns."""
 
     moves: bool
-    """Is there anything to optimise?"""
+    """True if there are edges and free variables."""
 
 
 def make_plan(graph: Graph, cuda: CudaKernels) -> Plan:

@@ -1,1 +1,1 @@
-"""Slow, obvious torch versions of the native kernels; only tests and training call them."""
+"""Reference implementations of the native kernels in torch; called by tests, training and benchmarks only."""

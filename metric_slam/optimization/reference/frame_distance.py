@@ -1,6 +1,6 @@
-"""Mean induced flow between keyframes in torch: the slow, obvious twin of the kernel ``frame_distance``.
+"""Mean induced flow between keyframes: reference implementation of the kernel ``frame_distance``.
 
-The formula stands in ``thirdparty/droid_backends/include/droid_backends/view_pairs.h``.
+Formula: ``thirdparty/droid_backends/include/droid_backends/view_pairs.h``.
 """
 
 from __future__ import annotations

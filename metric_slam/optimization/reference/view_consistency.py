@@ -1,6 +1,6 @@
-"""Counting the views that confirm a depth, in torch: the slow, obvious twin of the kernel ``depth_filter``.
+"""Number of views that agree with a depth: reference implementation of the kernel ``depth_filter``.
 
-The rule stands in ``thirdparty/droid_backends/include/droid_backends/view_pairs.h``.
+Rule: ``thirdparty/droid_backends/include/droid_backends/view_pairs.h``.
 """
 
 from __future__ import annotations

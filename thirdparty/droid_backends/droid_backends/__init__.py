@@ -1,7 +1,7 @@
 """Dense bundle adjustment, correlation lookup and their kernels, compiled from C++; arrays in, arrays out.
 
 ``cuda`` is the module with the same functions for the memory of a GPU, None where it was not built or does not load;
-then ``why_no_cuda`` says why.
+``why_no_cuda`` then has the reason.
 """
 
 from __future__ import annotations

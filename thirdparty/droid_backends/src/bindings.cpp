@@ -110,7 +110,7 @@ droid::DenseBaProblem make_problem(ProblemArrays& a) {
   return P;
 }
 
-// What only the options tell: which arrays must be there.
+// The arrays that the options require.
 droid::DenseBaProblem make_problem(ProblemArrays& arrays, const droid::DenseBaOptions& options) {
   const auto P = make_problem(arrays);
   require(options.prior_mode != droid::PriorMode::kMetric || !P.prior_depth || P.prior_weight,

@@ -114,7 +114,7 @@ class LevenbergMarquardt {
   Layout layout;
   double lambda, cost_initial = 0.0;
   double predicted = 0.0;  // decrease of the cost by the latest trial, as far as the cost is quadratic
-  bool stale = false;      // is the system damped otherwise than lambda says?
+  bool stale = false;      // true if the system has another damping than lambda
   System system, next;
   Snapshot before;
 };

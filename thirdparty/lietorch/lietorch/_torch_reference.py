@@ -1,6 +1,6 @@
-"""The operations of the compiled module in plain torch: slow, obvious, for any device.
+"""Reference implementation of the compiled operations in torch, for any device.
 
-The twin of ``include/lietorch/ops.h`` and what the tests compare it with. Every group is lifted into Sim3, where
+The tests compare ``include/lietorch/ops.h`` with it. Every group is lifted into Sim3, where
 exponentials are matrix exponentials, Jacobians are dense matrices and inverses are solved for; no closed form is shared
 with the C++ code except the quaternion algebra. All functions take flat batches [n, width] and return a new tensor.
 """

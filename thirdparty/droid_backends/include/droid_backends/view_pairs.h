@@ -1,5 +1,4 @@
-// What pairs of keyframes say of each other, from poses and inverse depths alone: how far the picture moves, and
-// whether depths agree.
+// Distance and depth agreement of pairs of keyframes, from poses and inverse depths alone.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +40,7 @@ LIE_HD InducedFlow<S> induced_flow(const Intrinsics& K, const double R[9], const
   return {select(p.valid, square_root(du * du + dv * dv), S()), p.valid};
 }
 
-// Do a carried and a stored inverse depth tell the same depth? Not where either is unknown (0).
+// True if a projected and a stored inverse depth agree; false where either is unknown (0).
 LIE_HD bool depths_agree(double carried, double stored, double max_depth_error) {
   return carried > 0.0 && stored > 0.0 && std::fabs(1.0 / carried - 1.0 / stored) < max_depth_error;
 }
@@ -66,7 +65,7 @@ LIE_HD bool is_confirmed(const Views& views, const double R[9], const double t[3
   return false;
 }
 
-// Of a keyframe that shows too little of another: farther than anything that is seen.
+// Distance where too little of the source is in front of the target.
 constexpr double kUnseenDistance = 1000.0;
 constexpr double kMinSeenShare = 0.75;
 

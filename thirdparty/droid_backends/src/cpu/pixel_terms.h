@@ -54,7 +54,7 @@ DROID_INLINE Pixels load_pixels(const Pass& pass, int keyframe, int first, int e
 using Flow = FlowTerm<Lanes>;
 using Prior = PriorTerm<Lanes>;
 
-// Flow terms of one edge; false where all confidences are zero: what stands in the flow there is not looked at.
+// Flow terms of one edge; false where all confidences are zero: the flow there may be anything.
 template <bool kJacobians>
 DROID_INLINE bool flow_terms(const Pass& pass, int edge, const Pixels& px, Flow& f) {
   const int64_t index = static_cast<int64_t>(edge) * pass.pixels() + px.first;

@@ -28,7 +28,7 @@ struct SolverState {
   double cost_initial = 0, cost = 0;
   double lambda = 0;     // damping of the present system
   double current = 0;    // which of the two state buffers holds the state: 0 or 1
-  double stale = 0;      // is the system another one than lambda and the state say?
+  double stale = 0;      // 1 if the system must be assembled again
   double solvable = 0;   // was any trial of this linearisation?
   double predicted = 0;  // decrease of the cost by the latest trial, as far as the cost is quadratic
 
@@ -135,7 +135,7 @@ struct Problem {
   LIE_HD int warps() const { return (h * w + 31) / 32; }
 };
 
-// Damping of a system: as the state says, or fixed amounts (Gauss-Newton).
+// Damping of a system: lambda of the state, or fixed amounts (Gauss-Newton).
 struct Amounts {
   bool fixed = false;
   double ridge = 0, damping = 0, depth_damping = 0;

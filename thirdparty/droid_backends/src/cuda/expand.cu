@@ -74,7 +74,7 @@ __device__ void add_up(const System<F>& s, const Batch& batch, int b, const Sour
   s.work.depth_decrease[b] = prior[3];
 }
 
-// K [columns, columns] and k from what inner(row, column) and inner_right(row) say of targets and scale, whose columns
+// K [columns, columns] and k from inner(row, column) and inner_right(row) of targets and scale, whose columns
 // are counted from 0.
 template <typename Inner, typename InnerRight>
 __device__ void with_source(const Source& source, double* K, double* k, Inner inner, InnerRight inner_right) {

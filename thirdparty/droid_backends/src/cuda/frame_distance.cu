@@ -1,5 +1,5 @@
-// Distance between keyframes: a block for each pair, its threads share the pixels. The smallest operation, and so the
-// one to look at before writing another.
+// Distance between keyframes: a block for each pair, its threads share the pixels. The smallest operation: a
+// template for new ones.
 #include <lietorch/gpu.h>
 
 #include "view_pairs.h"

@@ -1,5 +1,5 @@
-// The reduced system from the local ones: a block for each part of it adds what sources, measured baselines and
-// couplings of scales say, in the order of its list, and damps it.
+// The reduced system from the local ones: a block for each part of it adds the contributions of sources, measured
+// baselines and couplings of scales in the order of its list, and damps the sum.
 #include <droid_backends/baseline.h>
 #include <lietorch/gpu.h>
 

@@ -42,7 +42,7 @@ __device__ inline DoublePair load_pair(const double* numbers, int64_t pair) {
   return reinterpret_cast<const DoublePair*>(numbers)[pair];
 }
 
-// False where nothing is used; what stands in the flow there is not looked at.
+// False where all confidences are zero; the flow there may be anything.
 template <typename F, bool kJacobians>
 __device__ inline bool load_flow(const System<F>& s, At at, int edge, int p, const Pixel& px, FlowTerm<double>& f) {
   const int64_t cell = static_cast<int64_t>(edge) * s.P.pixels() + p;

@@ -1,5 +1,5 @@
-// What pairs of keyframes say of each other, and where pixels land, in the memory of a GPU; the formulas stand in
-// droid_backends/view_pairs.h and pixel.h. All pointers are of the device, `stream` is a CUDA stream.
+// Distance, depth agreement and reprojection of pairs of keyframes with CUDA; formulas: droid_backends/view_pairs.h and
+// pixel.h. All pointers are of the device, `stream` is a CUDA stream.
 #pragma once
 
 #include <cstdint>
