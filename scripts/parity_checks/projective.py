@@ -1,4 +1,4 @@
-"""Reprojection and its Jacobians: the compiled kernel and its reference implementation, where the reference calls a pixel valid."""
+"""Reprojection and its Jacobians, kernel and reference implementation, where DROID-SLAM calls a pixel valid."""
 
 from __future__ import annotations
 
