@@ -1,1 +1,1 @@
-"""Cameras, poses, grids and where compiled kernels are found; needs nothing but errors, everything may call it."""
+"""Cameras, poses, grids and where compiled kernels are found; needs nothing but errors, every folder may call it."""
