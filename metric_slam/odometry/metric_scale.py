@@ -57,6 +57,7 @@ class MetricScale:
         self._map, self._prior, self._depth = slam_map, prior, depth
         self._limits = limits or ScaleLimits()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prior")
+        self._closed = False
         self._pending: _Pending | None = None
         self._in_force: dict[int, tuple[float, MotionObservation]] = {}
         """Measurements in force by position, with the length of the baseline in the map when each was made."""
@@ -110,8 +111,15 @@ class MetricScale:
         self.collect()
         self.calibrate()
         T = self._map.motion(position - 1, position)
-        future = self._worker.submit(self.measure, position, T, search=False)
-        self._pending = _Pending(position, float(np.linalg.norm(T[:3, 3])), future)
+        self._pending = _Pending(position, float(np.linalg.norm(T[:3, 3])), self._begun(position, T))
+
+    def _begun(self, position: int, T_current_previous: np.ndarray) -> Future[MotionObservation | None]:
+        """The measurement in the worker, or done at once where :meth:`close` has ended that."""
+        if self._closed:
+            done: Future[MotionObservation | None] = Future()
+            done.set_result(self.measure(position, T_current_previous, search=False))
+            return done
+        return self._worker.submit(self.measure, position, T_current_previous, search=False)
 
     def measure(self, position: int, T_current_previous: np.ndarray, *, search: bool) -> MotionObservation | None:
         """Measure the pair that ends at ``position``; ``search``: the present scale may be wrong by a factor."""
@@ -192,9 +200,10 @@ class MetricScale:
         return bool(self._in_force)
 
     def close(self) -> None:
-        """End the worker; nothing can be measured afterwards."""
+        """End the worker; what is measured afterwards is measured at once."""
         self.collect()
         self._worker.shutdown()
+        self._closed = True
 
     # ------------------------------------------------------------------ checkpoint
 

@@ -529,3 +529,15 @@ def test_an_image_without_depth_is_no_knowledge() -> None:
     empty = Frame(0, 0.0, np.zeros((96, 320, 3), np.uint8), CAMERA, depth_m=np.zeros((96, 320), np.float32))
     maps = start.depth.grids(start.depth.prepare(empty))
     assert not maps.confidence.any() and not start.scale.known
+
+
+def test_what_is_asked_after_the_worker_has_ended_is_measured_at_once() -> None:
+    """A library user may leave the block of a Slam before calling finish()."""
+    start = Start(ScriptedPrior(), warm_up=WARM_UP)
+    start.start(pose(R=R))
+    start.follow(straight(5, STEP_M, R=R, start_m=STEP_M))
+    start.scale.close()
+    before = len(start.scale.observations)
+    start.follow([pose(z_m=6 * STEP_M, R=R)])
+    start.finish()
+    assert len(start.scale.observations) == before + 1 and start.scale.known
