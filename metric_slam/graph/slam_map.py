@@ -200,13 +200,10 @@ class SlamMap:
         return self.graph.count(report)
 
     def take_over(self, positions: Sequence[int], window: BaWindow, *, depths: bool = True) -> None:
-        """Store what was solved of these keyframes, the first ones of a window; without ``depths`` theirs stay.
-
-        Depths are downloaded once, together.
-        """
+        """Store what was solved of these keyframes, the first ones of a window; without ``depths`` theirs stay."""
         n = len(positions)
         solved: Array = window.inv_depth[:n]
-        found = on_host(solved) if depths else None
+        found = on_host(solved) if depths else None  # one download for all
         scales = window.prior_log_scale
         for offset, position in enumerate(positions):
             changes: dict[str, object] = {"pose": window.poses[offset].copy()}
