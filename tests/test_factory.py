@@ -190,7 +190,7 @@ def test_kernels_that_cannot_run_on_the_gpu_are_left_alone(
     cuda_kernels._why_not.cache_clear()
     assert isinstance(solver, CudaSolver if uses_them else CpuSolver) and "GPU 3" in reason and why_not in reason
     if isinstance(solver, CudaSolver):
-        assert solver._kernels.kernels is kernels and solver._kernels.device == torch.device("cuda", 3)
+        assert solver._kernels.module is kernels and solver._kernels.device == torch.device("cuda", 3)
 
 
 def test_parts_that_are_given_replace_those_of_the_configuration() -> None:
