@@ -120,8 +120,10 @@ def copy_of(window: BaWindow) -> BaWindow:
 
 
 def config_of(mode: str = "metric", loss: str = "geman_mcclure") -> BundleAdjustmentConfig:
-    """A configuration with one loss for flow and prior."""
-    return BundleAdjustmentConfig(prior_mode=mode, flow_loss=loss, prior_loss=loss, flow_loss_width_px=2.0)
+    """A configuration with one loss for flow and prior, and depths within what these problems are made of."""
+    return BundleAdjustmentConfig(
+        prior_mode=mode, flow_loss=loss, prior_loss=loss, flow_loss_width_px=2.0, min_depth=0.2, max_depth=1000.0
+    )
 
 
 def options_of(window: BaWindow, mode: str = "metric", loss: str = "geman_mcclure") -> native.DenseBaOptions:
