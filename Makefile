@@ -14,7 +14,10 @@ NATIVE := $(shell find thirdparty -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 
 STEP := scripts/step.sh
 export STEPS_FILE := $(abspath $(STAMPS))/steps.tsv
-export STEPS_START ?= $(shell date +%s.%N)
+ifndef STEPS_START # taken once: a deferred variable would be the time of each step
+STEPS_START := $(shell date +%s.%N)
+endif
+export STEPS_START
 
 # pip compiles no bytecode while it installs: Python compiles what is imported, a small part
 PIP_INSTALL := $(BIN)/python -m pip install --no-compile --disable-pip-version-check --quiet
