@@ -8,13 +8,10 @@ import numpy as np
 import pytest
 
 from metric_slam.correspondence.base import Correspondence
-from metric_slam.depth.base import DepthPrediction, DepthPrior, depth_to_grid
-from metric_slam.frame import Frame
 from metric_slam.geometry.camera import FEATURE_STRIDE, PinholeCamera
 from metric_slam.graph.keyframes import Keyframe
 from metric_slam.odometry.prior_noise import NoiseLimits, log_depth_variance
 from tests.optimization.test_prior_noise import HEIGHT, SKY, WIDTH, street_depth_m, street_window
-from tests.scene import Start, straight
 
 SIGMA = 0.1
 
@@ -61,42 +58,3 @@ def test_exact_depth_has_no_noise_and_a_common_factor_does_not_count() -> None:
 def test_cells_that_move_or_have_no_prior_do_not_measure() -> None:
     assert measured_sigma(0.3, moving=np.ones((HEIGHT, WIDTH), np.uint8)) is None
     assert measured_sigma(0.3, prior_confidence=np.zeros((HEIGHT, WIDTH))) is None
-
-
-# ---- the whole window
-
-
-class NoisyDepth(DepthPrior):
-    """The true depth times exp(sigma n), n standard normal and independent for each cell."""
-
-    name = "noisy"
-    relative_sigma = SIGMA
-
-    def __init__(self, sigma: float) -> None:
-        self._sigma, self._rng = sigma, np.random.default_rng(0)
-
-    def prepare(self, frame: Frame, camera: PinholeCamera) -> DepthPrediction:
-        exact = depth_to_grid(frame.depth_m, camera)
-        noise = np.exp(self._sigma * self._rng.standard_normal(exact.depth_m.shape))
-        return DepthPrediction(exact.depth_m * noise, exact.confidence)
-
-    def predict(self, state: DepthPrediction, camera: PinholeCamera) -> DepthPrediction:
-        return state
-
-
-def path_length_m(sigma: float) -> float:
-    """Length of the map of a drive of 20 keyframes along a street, after sliding window and global optimisation."""
-    start = Start(NoisyDepth(sigma), with_depth=True)
-    path = straight(20, 0.8)
-    start.start(path[0])
-    start.follow(path[1:])
-    start.finish()
-    return float(start.steps_m().sum())
-
-
-@pytest.mark.parametrize("sigma", [0.1, 0.2, 0.3])
-def test_the_scale_of_the_map_stays(sigma: float) -> None:
-    """Mean over noise and its opposite, whose chance errors cancel."""
-    exact = path_length_m(0.0)
-    noisy = 0.5 * (path_length_m(sigma) + path_length_m(-sigma))
-    assert noisy / exact == pytest.approx(1.0, abs=0.004)
