@@ -29,7 +29,7 @@ SET_UP := $(MAKE) --no-print-directory -j2
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev demo test lint format types stubs doctor docs cuda-all clean
+.PHONY: help install dev demo test soak lint format types stubs doctor docs cuda-all clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -47,6 +47,9 @@ demo: install ## map the rendered drive; prints the seconds of each step
 
 test: dev ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: dev ## run the tests that are slow and rare
+	$(BIN)/python -m pytest -m soak $(PYTEST_ARGS)
 
 lint: dev ## check style and format, Python and C++
 	$(BIN)/ruff check .

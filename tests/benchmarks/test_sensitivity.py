@@ -70,6 +70,7 @@ def test_recorded_sequences_have_one_seed(sensitivity: ModuleType) -> None:
     assert len({job.file(Path("out"), "fast") for job in found}) == 12
 
 
+@pytest.mark.soak
 def test_two_constants_from_command_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METRIC_SLAM_CACHE", str(tmp_path / "cache"))
     command = [
